@@ -1,0 +1,37 @@
+# Thin: every target sets up what is missing (scripts/setup.bash) and calls a tool in the workspace's environment.
+#   make demo ARGS="--episodes 50 --instruction 'lift the red cube' --seed 1000"
+#   make test ARGS="-k gate -x"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+ENV := source ./env.bash;
+ARGS ?=
+
+.PHONY: help setup demo test test-all lint bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup:  ## system packages, .venv, ROS 2 and the colcon build; does only what is missing
+	@bash scripts/setup.bash
+
+demo: setup  ## the policy lifts the named cube in the simulator; results in outputs/demo
+	@$(ENV) exec openvla-demo $(ARGS)
+
+test: setup  ## everything but the tests marked slow
+	@$(ENV) exec python -m pytest -m "not slow" $(ARGS)
+
+test-all: setup  ## the slow tests too
+	@$(ENV) exec python -m pytest $(ARGS)
+
+lint: setup  ## style, types and the arrows between the packages
+	@$(ENV) ruff check .
+	@$(ENV) mypy
+	@$(ENV) lint-imports
+
+bench: setup  ## the benchmarks, which print their figures
+	@$(ENV) exec python -m pytest test/benchmarks -o python_files='bench_*.py' -s -q $(ARGS)
+
+clean:  ## remove what was built (.venv and outputs stay)
+	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Checkpoints on disk, in the Hugging Face folder layout the published models have."""

@@ -1,0 +1,1 @@
+"""What every policy agrees on: observation, action, prompt, image preparation, tokens, statistics."""

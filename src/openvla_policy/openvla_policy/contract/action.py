@@ -1,0 +1,50 @@
+"""What a policy answers: a short sequence of end-effector deltas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+ACTION_DIM = 7
+ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """`T` consecutive actions.
+
+    `actions` is float64 (T, 7): dx dy dz [m], droll dpitch dyaw [rad, fixed-axis XYZ], gripper
+    [0 closed .. 1 open], expressed in `frame`. `period` [s] is the time between two actions.
+    `statistics_name` and `statistics_hash` say which un-normalisation produced the numbers; `timings` are
+    wall-clock seconds by stage; `token_ids` (T, 7) are the action tokens where the policy has any.
+    """
+
+    actions: np.ndarray
+    period: float
+    frame: str
+    statistics_name: str = ""
+    statistics_hash: str = ""
+    timings: dict[str, float] = field(default_factory=dict)
+    token_ids: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        actions = np.asarray(self.actions, dtype=np.float64)
+        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or len(actions) == 0:
+            raise ValueError(f"actions: expected shape (T >= 1, {ACTION_DIM}), got {actions.shape}")
+        if not np.isfinite(actions).all():
+            raise ValueError(f"actions: a value is not finite: {actions.tolist()}")
+        if not self.period > 0.0:
+            raise ValueError(f"period: expected seconds > 0, got {self.period}")
+        object.__setattr__(self, "actions", actions)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def is_all_zero(action: np.ndarray, tolerance: float = 1e-3) -> bool:
+    """Whether an action moves nothing: its six deltas (metres, radians) are within `tolerance` of zero.
+
+    Policies trained on data with idle frames freeze by repeating such actions (paper, Appendix E).
+    """
+    return bool(np.max(np.abs(np.asarray(action, dtype=np.float64)[..., :6])) <= tolerance)

@@ -1,0 +1,37 @@
+"""What a policy sees at one instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One camera frame, with the robot's state where a policy wants it.
+
+    `image` is uint8 RGB (H, W, 3). `stamp` is the time the frame was taken, in seconds of the clock the
+    robot runs on. `state` is proprioception (float64, any length), which the base OpenVLA ignores.
+    `extra_images` are further cameras by name, for policies trained with several.
+    """
+
+    image: np.ndarray
+    stamp: float = 0.0
+    state: np.ndarray | None = None
+    extra_images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, image in {"image": self.image, **self.extra_images}.items():
+            check_rgb(image, name)
+
+
+def check_rgb(image: np.ndarray, name: str = "image") -> None:
+    """Raise unless `image` is a uint8 RGB array (H, W, 3): a float or BGRA frame must never be guessed at."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"{name}: expected a uint8 RGB array (H, W, 3), got {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"{name}: expected a uint8 RGB array (H, W, 3), got {image.dtype} {image.shape}; "
+            "convert colours and scale before building an Observation"
+        )

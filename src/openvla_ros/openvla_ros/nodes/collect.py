@@ -1,0 +1,366 @@
+"""`openvla-collect`: demonstrations in the simulator, recorded through the real topics by the real recorder.
+
+Each instance is a whole stack (simulator, bridge, recorder) in a ROS domain of its own. With `--role dagger`
+the policy acts and the expert says, for every frame, what it would have done (Ross et al., 2011). What was
+recorded is listed in DIR/episodes.jsonl; seeds found there are not recorded again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openvla_msgs.srv import StopEpisode
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from openvla_ros.nodes.bringup import ProcessSpec, resolve, share_folder
+from openvla_ros.nodes.processes import stop_on_signals
+from openvla_ros.nodes.session import Limits, Session
+from openvla_ros.nodes.stack import START_LIMIT, Stack
+from openvla_ros.sim import report, task
+from openvla_ros.sim.report import Episode
+
+INDEX = "episodes.jsonl"
+RESTARTS = 3  # a stack that fails is replaced this often in one run, then the run ends with the reason
+CAMERA_HELP = "regular pictures a second of simulated time (1); one for every action is taken besides"
+QUIET_EVERY = 30.0  # [s] between two lines where there is no terminal
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="openvla-collect", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = made.add_argument
+    add("--episodes", type=int, required=True, metavar="N", help="how many, on the seeds from --seed on")
+    add("--seed", type=int, default=0, metavar="S", help=f"first seed (0); below {task.EVALUATION_SEED}")
+    add("--output", type=Path, required=True, metavar="DIR", help="bags and episodes.jsonl go here")
+    add("--role", choices=("expert", "dagger"), default="expert", help="who acts (expert)")
+    add(
+        "--noise",
+        type=float,
+        metavar="M",
+        help="noise on the acting expert's translations, std of an axis [m]",
+    )
+    add("--noise-rotation", type=float, metavar="RAD", help="noise on its yaw, std [rad]")
+    add("--noise-probability", type=float, metavar="P", help="share of its actions that get noise")
+    add("--wander", type=int, metavar="N", help="up to N random motions at the start of an episode")
+    add("--camera-rate", type=float, default=1.0, metavar="HZ", help=CAMERA_HELP)
+    add("--instances", type=int, default=1, metavar="K", help="independent stacks (1)")
+    add(
+        "--real-time-factor",
+        type=float,
+        default=4.0,
+        metavar="X",
+        help="simulated seconds a second, when the machine keeps up (4)",
+    )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="policy that acts in --role dagger; default: the policy's YAML",
+    )
+    add("--max-steps", type=int, default=60, metavar="N", help="actions after which an episode ends (60)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; exits 0 when every seed is recorded, 130 after Ctrl-C, 1 with one clear line otherwise."""
+    options = parser().parse_args(arguments)
+    stop = stop_on_signals()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        status = Collection(options, stop).run()
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"openvla-collect: {error}", file=sys.stderr)
+        status = 1
+    sys.exit(status)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a worker hands to the main thread: an episode, or the failure of its stack."""
+
+    instance: int
+    entry: dict[str, Any] | None
+    failure: str = ""
+
+
+class Collection:
+    """One run of the command."""
+
+    def __init__(self, options: argparse.Namespace, stop: threading.Event) -> None:
+        self.options, self.stop = options, stop
+        self.output: Path = options.output.resolve()
+        self.dagger = options.role == "dagger"
+        if options.episodes < 1 or options.instances < 1:
+            raise ValueError(f"--episodes {options.episodes} and --instances {options.instances} must be 1 or more")
+        seeds = range(options.seed, options.seed + options.episodes)
+        if seeds[0] not in task.TRAINING_SEEDS or seeds[-1] not in task.TRAINING_SEEDS:
+            raise ValueError(
+                f"seeds {seeds[0]} to {seeds[-1]} are not all below {task.EVALUATION_SEED}; the others are "
+                "kept for evaluation"
+            )
+        if options.checkpoint and not self.dagger:
+            raise ValueError("--checkpoint is for --role dagger; in --role expert no policy runs")
+        if options.checkpoint and not resolve(options.checkpoint).is_dir():
+            raise ValueError(f"--checkpoint {options.checkpoint}: there is no such folder")
+        self.output.mkdir(parents=True, exist_ok=True)
+        done = recorded_seeds(self.output / INDEX, options.role)
+        self.total = len(seeds)
+        self.seeds: queue.SimpleQueue[int] = queue.SimpleQueue()
+        missing = [seed for seed in seeds if seed not in done]
+        self.already = self.total - len(missing)
+        for seed in missing:
+            self.seeds.put(seed)
+        self.results: queue.SimpleQueue[Recorded] = queue.SimpleQueue()
+        self.limits = Limits(max_steps=options.max_steps, stop_at_any=not self.dagger)
+
+    def run(self) -> int:
+        """Record what is missing; the exit status."""
+        missing = self.total - self.already
+        if self.already:
+            print(f"{self.already} of {self.total} seeds are recorded in {self.output} already")
+        started, kept, succeeded, restarts = time.monotonic(), 0, 0, 0
+        interrupted = False
+        with ExitStack() as closing, (self.output / INDEX).open("a") as index:
+            stacks: dict[int, Stack] = {}
+            workers: list[threading.Thread] = []
+
+            def launch(instance: int) -> None:
+                stacks[instance] = self._stack(instance)
+                session = stacks[instance].start()
+                worker = threading.Thread(target=self._work, args=(instance, session), daemon=True)
+                worker.start()
+                workers.append(worker)
+
+            def end() -> None:
+                self.stop.set()
+                for worker in workers:
+                    worker.join(40.0)
+                for stack in stacks.values():
+                    stack.stop()
+
+            closing.callback(end)
+            progress = closing.enter_context(ProgressReport(self.total, self.already))
+            try:
+                for instance in range(min(self.options.instances, missing)):
+                    launch(instance)
+                while kept < missing:
+                    try:
+                        result = self.results.get(timeout=0.5)
+                    except queue.Empty:
+                        progress.update(kept, succeeded)
+                        if self.stop.is_set() and not any(worker.is_alive() for worker in workers):
+                            interrupted = True
+                            break
+                        continue
+                    if result.entry is None:
+                        restarts += 1
+                        stacks[result.instance].stop()
+                        if restarts > RESTARTS:
+                            raise RuntimeError(
+                                f"a stack failed for the {restarts}th time in this run: {result.failure}"
+                            )
+                        progress.say(f"stack {result.instance} failed and is replaced: {result.failure}")
+                        launch(result.instance)
+                        continue
+                    index.write(json.dumps(result.entry) + "\n")
+                    index.flush()
+                    kept += 1
+                    succeeded += result.entry["outcome"] == report.SUCCESS
+                    progress.update(kept, succeeded)
+            except KeyboardInterrupt:
+                interrupted = True
+        seconds = time.monotonic() - started
+        print(
+            f"{'interrupted: ' if interrupted else ''}recorded {kept} episodes, {succeeded} successes, "
+            f"in {seconds:.0f} s, {3600 * kept / seconds:.0f} an hour; "
+            f"{self.already + kept} of {self.total} are in {self.output}"
+        )
+        return 130 if interrupted else 0
+
+    def _stack(self, instance: int) -> Stack:
+        options = self.options
+        sim: dict[str, object] = {
+            "expert.role": "label" if self.dagger else "act",
+            "expert.max_steps": options.max_steps,
+            "real_time_factor": options.real_time_factor,
+            "camera.rate": options.camera_rate,
+            # Faster than real time, set-points reach the simulator thinned out: a gap is no fault of the bridge here.
+            "max_target_jump": 1.0,
+            "max_target_turn": 3.2,
+        }
+        noise = {
+            "expert.noise.translation": options.noise,
+            "expert.noise.rotation": options.noise_rotation,
+            "expert.noise.probability": options.noise_probability,
+            "expert.wander": options.wander,
+        }
+        sim.update({name: value for name, value in noise.items() if value is not None})
+        overrides: dict[str, dict[str, object]] = {"sim_node": sim}
+        if options.checkpoint:
+            overrides["policy_node"] = {"checkpoint": str(resolve(options.checkpoint).resolve())}
+        folder = self.output / f"bags-{instance}"
+        recorder = ProcessSpec(
+            "recorder_node",
+            "recorder_node",
+            (share_folder() / "config" / "recording" / "sim.yaml",),
+            {"output": str(folder), "use_sim_time": True},
+        )
+        return Stack(
+            self.output / "logs" / f"stack-{instance}",
+            overrides,
+            policy=self.dagger,
+            extra=(recorder,),
+            frames=False,
+            stop=self.stop,
+        )
+
+    # ---- a worker thread for each stack --------------------------------------------------------------------
+
+    def _work(self, instance: int, session: Session) -> None:
+        seed: int | None = None
+        try:
+            session.wait_ready(START_LIMIT)
+            while not self.stop.is_set():
+                try:
+                    seed = self.seeds.get_nowait()
+                except queue.Empty:
+                    return
+                entry = self._record(session, seed)
+                if entry is None:
+                    return
+                self.results.put(Recorded(instance, entry))
+                seed = None
+        except KeyboardInterrupt:  # how a session says that `stop` was set
+            pass
+        except Exception as error:
+            if seed is not None:
+                self.seeds.put(seed)
+            self.results.put(Recorded(instance, None, str(error)))
+
+    def _record(self, session: Session, seed: int) -> dict[str, Any] | None:
+        """Record one seed; None when interrupted. Raises when the stack is at fault."""
+        target, instruction = task.target_for(seed), task.instruction_of_seed(seed)
+        note = f"openvla-collect role={self.options.role} seed={seed}"
+        # With a target the acting expert begins at once: first the scene without one, then the recording.
+        session.reset(seed)
+        if not self.dagger:
+            session.announce(instruction)
+        started = session.start_recording(instruction, note)
+        try:
+            session.reset(seed, target)
+            episode = session.run(seed, seed, instruction, target, self.limits)
+        except BaseException:
+            session.stop_recording(StopEpisode.Request.DISCARD, 0.0, "the stack failed")
+            raise
+        outcome = verdict(episode)
+        stopped = session.stop_recording(outcome, float(episode.outcome == report.SUCCESS), episode.reason)
+        if episode.outcome == report.FAULT:
+            raise RuntimeError(f"seed {seed}: {episode.reason}")
+        if episode.outcome == report.INTERRUPTED:
+            return None
+        return {
+            "seed": seed,
+            "role": self.options.role,
+            "instruction": instruction,
+            "target": target,
+            "outcome": episode.outcome,
+            "steps": episode.count,
+            "seconds": round(episode.duration, 2),
+            "episode_id": started.episode_id,
+            "bag": str(Path(stopped.path)) if stopped.path else "",
+        }
+
+
+def verdict(episode: Episode) -> int:
+    """What the recorder is told: episodes that missed are kept as such, broken ones are deleted."""
+    if episode.outcome in (report.FAULT, report.INTERRUPTED):
+        return StopEpisode.Request.DISCARD
+    if episode.outcome == report.SUCCESS:
+        return StopEpisode.Request.SUCCESS
+    return StopEpisode.Request.FAILURE
+
+
+def recorded_seeds(index: Path, role: str) -> set[int]:
+    """Seeds that the index lists for `role`; a last line cut short by a crash is ignored."""
+    seeds = set()
+    if index.exists():
+        for line in index.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if entry.get("role") == role:
+                seeds.add(int(entry["seed"]))
+    return seeds
+
+
+class ProgressReport:
+    """A bar with rate and remaining time in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int, already: int) -> None:
+        self.console = Console(highlight=False)
+        self._total, self._already, self._started, self._told = (
+            total,
+            already,
+            time.monotonic(),
+            time.monotonic(),
+        )
+        self._bar = Progress(
+            TextColumn("recording"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._task = self._bar.add_task("recording", total=total, completed=already, rate="")
+
+    def __enter__(self) -> ProgressReport:
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.console.print(line, soft_wrap=True)
+
+    def update(self, kept: int, succeeded: int) -> None:
+        """Show how far this run is."""
+        hourly = 3600 * kept / max(1e-9, time.monotonic() - self._started)
+        rate = f"{succeeded}/{kept} lifted, {hourly:.0f}/h"
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=self._already + kept, rate=rate)
+        elif time.monotonic() - self._told > QUIET_EVERY:
+            self._told = time.monotonic()
+            left = (self._total - self._already - kept) / hourly if hourly else None
+            remaining = f"{60 * left:.0f} min left" if left is not None else "starting"
+            self.say(f"{self._already + kept}/{self._total} recorded, {rate}, {remaining}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Quality of service, by what a topic is for."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+STATE = _profile(10)  # events and chunks: none may be lost
+COMMAND = _profile(1)  # set-points: only the newest counts
+LATCHED = _profile(1, latched=True)  # the present state, also for whoever comes later
+SENSOR = _profile(5, reliable=False)  # robot state, as a subscriber: takes reliable and best-effort publishers
+STREAM = _profile(5)  # robot state and camera frames, as a publisher: best effort drops frames by default
+CLOCK = _profile(1, reliable=False)

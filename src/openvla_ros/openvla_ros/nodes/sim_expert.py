@@ -1,0 +1,73 @@
+"""The scripted expert as a source of chunks: labels every picture, or commands the robot by the blocking handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from openvla_msgs.msg import ActionChunk
+
+from openvla_ros.nodes import messages
+from openvla_ros.sim.expert import Expert
+from openvla_ros.sim.scene import BASE_FRAME, Scene
+from openvla_ros.sim.task import instruction_for
+
+
+@dataclass(frozen=True)
+class Said:
+    """A chunk, and whether it is a command (policy/action_chunk) or a label (expert/action_chunk)."""
+
+    message: ActionChunk
+    acts: bool
+
+
+class Demonstrator:
+    """Asks the expert once a picture. Lives in the world's thread: it reads the scene's private state."""
+
+    def __init__(self, scene: Scene, get: Callable[[str], Any]) -> None:
+        self._expert, self._get = Expert(scene), get
+        self._sequence = {True: 0, False: 0}
+        self._answered_ns = 0
+        self.begin("", 0)
+
+    def begin(self, target: str, seed: int) -> None:
+        """A new episode: go for `target` ('' = nothing)."""
+        self._target, self._steps = target, 0
+        self._noise = np.random.default_rng([self._get("expert.noise.seed"), seed])
+        self._wander = int(self._noise.integers(0, self._get("expert.wander") + 1))
+
+    def answer(self, now_ns: int, observation: Time, ready_ns: int, done: bool) -> list[Said]:
+        """What there is to say about the picture stamped `observation`. ready_ns: 0 while the bridge is not READY."""
+        role = self._get("expert.role")
+        if role == "off" or not self._target:
+            return []
+        clean = self._expert.action(self._target)
+        said = [self._said(clean, False, now_ns, observation)]
+        limit = self._get("expert.max_steps")
+        invited = self._answered_ns < ready_ns <= now_ns
+        if role == "act" and invited and not done and (limit == 0 or self._steps < limit):
+            self._answered_ns = ready_ns
+            self._steps += 1
+            wandering = self._steps <= self._wander
+            acted = self._expert.wander(self._noise) if wandering else self._noisy(clean)
+            said.append(self._said(acted, True, now_ns, observation))
+        return said
+
+    def _noisy(self, clean: np.ndarray) -> np.ndarray:
+        action = clean.copy()
+        if self._noise.random() < self._get("expert.noise.probability"):
+            action[:3] += self._noise.normal(0.0, 1.0, 3) * self._get("expert.noise.translation")
+            action[5] += self._noise.normal() * self._get("expert.noise.rotation")
+        return action
+
+    def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time) -> Said:
+        message = messages.chunk_message(
+            [action], frame=BASE_FRAME, at_ns=now_ns, observation=observation, sequence=self._sequence[acts],
+            source=ActionChunk.SOURCE_EXPERT, instruction=instruction_for(self._target),
+            period=self._get("expert.period"),
+        )  # fmt: skip
+        self._sequence[acts] += 1
+        return Said(message, acts)

@@ -1,0 +1,54 @@
+"""One thread that does one job at a time, so that inference never holds up the executor. No locks for the node:
+jobs go in from the executor's thread, results come out in it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+
+
+class Worker:
+    """Runs `work(job)` in its own thread and calls `done(job, result or exception)` in the executor's."""
+
+    def __init__(self, node: Node, work: Callable[[Any], Any], done: Callable[[Any, Any], None]) -> None:
+        self._node, self._work, self._done = node, work, done
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        self._guard = node.create_guard_condition(self._deliver)
+        self.busy = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Any) -> None:
+        """Hand in a job; only while not busy."""
+        if self.busy:
+            raise RuntimeError("the worker is busy")
+        self.busy = True
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Take no more jobs; a job still running is left to end by itself, its result is dropped."""
+        self._closed = True
+        self._jobs.put(None)
+        self._node.destroy_guard_condition(self._guard)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                result = self._work(job)
+            except Exception as error:
+                result = error
+            self._results.put((job, result))
+            if not self._closed:
+                self._guard.trigger()
+
+    def _deliver(self) -> None:
+        while not self._results.empty():
+            self.busy = False
+            self._done(*self._results.get())

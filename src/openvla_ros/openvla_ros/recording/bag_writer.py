@@ -1,0 +1,206 @@
+"""Write one episode to one rosbag2 bag (MCAP), such that a bag under its final name is always whole.
+
+While it is written the bag lives in the hidden folder ``.recording`` beside its final place; closing syncs it and
+moves it in one step. Messages go to the disk in a thread of their own, so that a slow disk does not hold up the
+subscriptions; every second at the latest they reach the file as a whole chunk, which :mod:`.recover` can read.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.interfaces import Connection, Qos
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.errors import WriterError
+
+from openvla_ros.recording.definitions import Definitions
+
+IN_PROGRESS = ".recording"
+COMPRESSIONS = ("none", "zstd")
+CHUNK_PERIOD = 1.0  # [s] most that a kill can cost
+QUEUE_BYTES = 256 * 2**20
+
+
+class BagError(Exception):
+    """The bag cannot be written; the message says why."""
+
+
+@dataclass(frozen=True)
+class BagInfo:
+    """A closed bag; ``duration`` from the first to the last message [s]."""
+
+    path: Path
+    messages: int
+    duration: float
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the entries of a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_bag(temporary: Path, final: Path) -> None:
+    """Sync a closed bag and give it its final name."""
+    for file in temporary.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(temporary)
+    temporary.rename(final)
+    sync_folder(final.parent)
+
+
+class BagWriter:
+    """One open bag. ``write`` may be called from one thread at a time; the rest likewise."""
+
+    def __init__(
+        self, path: Path, definitions: Definitions, *, compression: str = "zstd", queue_bytes: int = QUEUE_BYTES
+    ) -> None:
+        """Open ``<parent>/.recording/<name>``, to become ``path``.
+
+        ``compression``: zstd compresses whole chunks (raw images to about a third), none writes as is.
+
+        Raises:
+            BagError: the bag exists already, or the folder cannot be written to.
+        """
+        if compression not in COMPRESSIONS:
+            raise BagError(f"compression {compression!r} is unknown; choose one of {', '.join(COMPRESSIONS)}")
+        if path.exists():
+            raise BagError(f"{path} exists already")
+        self.path = path
+        self.temporary = path.parent / IN_PROGRESS / path.name
+        self.messages = 0
+        self.error: str | None = None
+        self._definitions = definitions
+        self._first: int | None = None
+        self._last = 0
+        self._queue: queue.SimpleQueue[tuple[Connection, int, bytes] | None] = queue.SimpleQueue()
+        self._queued_bytes = 0
+        self._queue_limit = queue_bytes
+        # Guards the writer itself, and the count of queued bytes.
+        self._lock = threading.Lock()
+        self._writer = Writer(self.temporary, version=9, storage_plugin=StoragePlugin.MCAP)
+        if compression == "zstd":
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        try:
+            self.temporary.parent.mkdir(parents=True, exist_ok=True)
+            self._writer.open()
+        except (OSError, WriterError) as error:
+            raise BagError(f"cannot write to {self.temporary}: {error}") from error
+        self._thread = threading.Thread(target=self._run, name="bag writer", daemon=True)
+        self._thread.start()
+
+    def add_topic(self, topic: str, msgtype: str, qos: Sequence[Qos] = ()) -> Connection:
+        """Enter a topic with its message definition; the result goes to :meth:`write`.
+
+        Raises:
+            UnknownType: the definition is not to be found.
+        """
+        store = self._definitions.ensure(msgtype)
+        with self._lock:
+            return self._writer.add_connection(topic, msgtype, typestore=store, offered_qos_profiles=list(qos))
+
+    def write(self, connection: Connection, log_time: int, data: bytes) -> bool:
+        """Queue one serialised message, received at ``log_time`` [ns]; False if it had to be dropped."""
+        size = len(data)
+        if self.error is not None or self._queued_bytes + size > self._queue_limit:
+            return False
+        with self._lock:
+            self._queued_bytes += size
+        self._queue.put((connection, log_time, data))
+        self.messages += 1
+        self._first = log_time if self._first is None else min(self._first, log_time)
+        self._last = max(self._last, log_time)
+        return True
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait to be written."""
+        return self._queued_bytes
+
+    def close(self, custom_data: Mapping[str, str] | None = None) -> BagInfo:
+        """Write what is queued, close, sync, and give the bag its name.
+
+        ``custom_data`` goes into metadata.yaml, where ``ros2 bag info`` shows it.
+
+        Raises:
+            BagError: the disk refused; what is there stays in ``.recording``, to be recovered.
+        """
+        self._finish()
+        if self.error is not None:
+            self._abort()
+            raise BagError(f"{self.error}; what was written can be saved: openvla-recover {self.temporary}")
+        for key, value in (custom_data or {}).items():
+            self._writer.set_custom_data(key, value)
+        try:
+            self._writer.close()
+            publish_bag(self.temporary, self.path)
+        except OSError as error:
+            raise BagError(
+                f"cannot close {self.path}: {error}; it can be saved: openvla-recover {self.temporary}"
+            ) from error
+        duration = (self._last - self._first) * 1e-9 if self._first is not None else 0.0
+        return BagInfo(self.path, self.messages, duration)
+
+    def discard(self) -> None:
+        """Delete the bag."""
+        self._finish()
+        self._abort()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _finish(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _abort(self) -> None:
+        try:
+            self._writer.abort()
+        except OSError:
+            pass  # the buffered rest does not fit on the disk either; the error is already known
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while True:
+            try:
+                item = self._queue.get(timeout=CHUNK_PERIOD)
+            except queue.Empty:
+                self._guarded(self._end_chunk)
+                begun = time.monotonic()
+                continue
+            if item is None:
+                return
+            self._guarded(self._put, *item)
+            if time.monotonic() - begun > CHUNK_PERIOD:
+                self._guarded(self._end_chunk)
+                begun = time.monotonic()
+
+    def _guarded(self, function, *arguments) -> None:
+        """After an error the queue is still emptied, so that nobody waits for it."""
+        with self._lock:
+            if self.error is None:
+                try:
+                    function(*arguments)
+                except Exception as error:  # whatever it is, it must reach the person who records
+                    self.error = f"writing {self.temporary} failed: {error}"
+            if function == self._put:
+                self._queued_bytes -= len(arguments[2])
+
+    def _put(self, connection: Connection, log_time: int, data: bytes) -> None:
+        self._writer.write(connection, log_time, data)
+
+    def _end_chunk(self) -> None:
+        storage = self._writer.storage
+        # rosbags ends a chunk at 1 MiB only; at low rates that can be minutes of data.
+        if storage is not None and storage.chunk.msgs:  # type: ignore[attr-defined]
+            storage.close_chunk()  # type: ignore[attr-defined]
+            storage.bio.flush()  # type: ignore[attr-defined]

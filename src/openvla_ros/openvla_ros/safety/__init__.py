@@ -1,0 +1,1 @@
+"""The safety gate: limits, watchdogs and the state machine, as pure functions and dataclasses."""

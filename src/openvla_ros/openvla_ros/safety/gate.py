@@ -1,0 +1,248 @@
+"""The safety gate: a fail-closed state machine between a policy's chunks and a robot's motion.
+
+Pure: a `Gate` is a value, every function returns a new one. Motion is allowed in EXECUTING only, and EXECUTING is
+entered only by `admit`, which asks every permission and every limit anew. Times are stamps in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from openvla_ros.safety.limits import Limits, limit_action, malformed
+from openvla_ros.safety.watchdogs import Watchdogs, clock_jumped, stale
+
+MODES = ("blocking", "streaming")
+
+
+class State(IntEnum):
+    """The same numbers as openvla_msgs/SafetyState."""
+
+    INACTIVE = 0
+    HOLD = 1
+    READY = 2
+    EXECUTING = 3
+    ESTOP = 4
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One or more actions of a source, and the image they answer. Rows: 3 m, 3 rad, gripper 0 … 1."""
+
+    actions: tuple[tuple[float, ...], ...]
+    frame: str
+    stamp_ns: int
+    observation_ns: int
+    sequence: int
+    source: str
+    period: float
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """What the gate enforces."""
+
+    limits: Limits
+    watchdogs: Watchdogs
+    mode: str = "blocking"
+    sources: tuple[str, ...] = ("policy", "expert")  # who may command
+    frames: tuple[str, ...] = ("base",)  # frames that deltas may be expressed in
+    max_actions: int = 64  # [1] a chunk's length
+
+    def __post_init__(self) -> None:
+        """An unknown mode is refused when the configuration is made."""
+        if self.mode not in MODES:
+            raise ValueError(f"control mode '{self.mode}' is unknown; choices: {', '.join(MODES)}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the gate looks at each time: the clock, the permissions, the newest of what the robot said."""
+
+    now_ns: int
+    active: bool = False
+    enabled: bool = False
+    state_ns: int | None = None  # stamp of the newest measured pose
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The gate's state, with everything that safety/state says."""
+
+    state: State = State.INACTIVE
+    reason: str = "not active"
+    e_stop: bool = False  # latched by a press, opened by `reset_e_stop` once released
+    e_stop_pressed: bool = False
+    clipped: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    refused_count: int = 0
+    ready_since_ns: int = 0
+    executed_observation_ns: int = 0
+    executed_sequence: int = 0
+    newest: Chunk | None = None  # the newest accepted chunk
+    newest_ns: int | None = None  # when it was accepted
+    clock_ns: int | None = None
+
+
+def update(gate: Gate, config: GateConfig, inputs: Inputs) -> Gate:
+    """Look at the clock and the permissions; called at least at the restream rate.
+
+    Leaves EXECUTING as soon as one thing is not in order. Comes back to READY, never to EXECUTING.
+    """
+    jump = clock_jumped(gate.clock_ns, inputs.now_ns, config.watchdogs.clock_jump)
+    gate = replace(gate, clock_ns=inputs.now_ns)
+    state, why = _blocked(gate, config, inputs, jump)
+    if state is not None:
+        return replace(gate, state=state, reason=why)
+    if gate.state in (State.INACTIVE, State.HOLD, State.ESTOP):
+        if _silent(gate, config, inputs):
+            return gate  # streaming went quiet: only a new chunk ends this hold
+        return ready(gate, inputs.state_ns or inputs.now_ns, "waiting for an action")
+    if gate.state is State.EXECUTING and config.mode == "streaming":
+        why = _silent(gate, config, inputs)
+        if why:
+            return replace(gate, state=State.HOLD, reason=why)
+    if gate.state is State.READY and config.mode == "blocking" and not gate.refused:
+        since = (inputs.now_ns - gate.ready_since_ns) / 1e9
+        if since > config.watchdogs.action:
+            return replace(gate, reason=f"holding: no action for {since:.0f} s")
+    return gate
+
+
+def _blocked(gate: Gate, config: GateConfig, inputs: Inputs, jump: str) -> tuple[State | None, str]:
+    if gate.e_stop:
+        held = "pressed" if gate.e_stop_pressed else "released, waiting for a reset"
+        return State.ESTOP, f"emergency stop {held}"
+    if not inputs.active:
+        return State.INACTIVE, "not active"
+    if not inputs.enabled:
+        return State.HOLD, "not enabled"
+    if jump:
+        return State.HOLD, jump
+    dogs = config.watchdogs
+    old = stale("robot state", inputs.state_ns, inputs.now_ns, dogs.state, dogs.future)
+    return (State.HOLD, old) if old else (None, "")
+
+
+def _silent(gate: Gate, config: GateConfig, inputs: Inputs) -> str:
+    """Streaming only: why the chunk in play is too old to go on with."""
+    if config.mode != "streaming" or gate.newest is None:
+        return ""
+    dogs = config.watchdogs
+    return stale("action", gate.newest_ns, inputs.now_ns, dogs.action, dogs.future) or stale(
+        "observation", gate.newest.observation_ns, inputs.now_ns, dogs.observation, dogs.future
+    )
+
+
+def ready(gate: Gate, since_ns: int, reason: str = "") -> Gate:
+    """READY from `since_ns` on. `ready_since` always grows, so that each READY is a new invitation."""
+    since_ns = max(since_ns, gate.ready_since_ns + 1)
+    return replace(gate, state=State.READY, reason=reason, ready_since_ns=since_ns, refused=())
+
+
+def admit(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tuple[Gate, tuple[tuple[float, ...], ...]]:
+    """Judge a chunk. Accepted: EXECUTING, and the actions within the limits. Refused: (), and why is in the gate."""
+    gate = update(gate, config, inputs)
+    refused = _refusal(gate, config, inputs, chunk)
+    allowed: list[tuple[float, ...]] = []
+    clipped: dict[str, None] = {}  # an ordered set
+    if not refused:
+        for action in chunk.actions:
+            kept, names = limit_action(action, config.limits)
+            allowed.append(kept)
+            clipped.update(dict.fromkeys(names))
+        if clipped and config.limits.on_limit == "refuse":
+            refused = (next(iter(clipped)), f"the action is over {' and '.join(clipped)}")
+    if refused:
+        return refuse(gate, inputs, *refused), ()
+    gate = replace(
+        gate,
+        state=State.EXECUTING,
+        reason="",
+        clipped=tuple(clipped),
+        refused=(),
+        newest=chunk,
+        newest_ns=inputs.now_ns,
+    )
+    return gate, tuple(allowed)
+
+
+def refuse(gate: Gate, inputs: Inputs, name: str, why: str) -> Gate:
+    """A chunk was refused: say so, and invite another one on a fresh image if the gate was READY."""
+    count = gate.refused_count + 1
+    if gate.state is State.READY:
+        gate = ready(gate, inputs.now_ns)
+    if gate.state in (State.READY, State.EXECUTING):
+        gate = replace(gate, reason=f"refused: {why}")
+    return replace(gate, refused=(name,), refused_count=count)
+
+
+def _refusal(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tuple[str, str] | None:
+    """(name, reason) of the first thing wrong with a chunk; None when nothing is."""
+    blocking, dogs = config.mode == "blocking", config.watchdogs
+    if gate.state in (State.INACTIVE, State.ESTOP):
+        return "state", gate.reason
+    if gate.state is State.HOLD and (blocking or not _silent(gate, config, inputs)):
+        return "state", gate.reason
+    if gate.state is State.EXECUTING and blocking:
+        return "busy", f"chunk {chunk.sequence} came while another one is being executed"
+    if chunk.source not in config.sources:
+        return "source", f"source '{chunk.source}' may not command; allowed: {', '.join(config.sources)}"
+    if chunk.frame not in config.frames:
+        return "frame", f"frame '{chunk.frame}' is not one of {', '.join(config.frames)}"
+    if not 1 <= len(chunk.actions) <= config.max_actions:
+        return "length", f"chunk has {len(chunk.actions)} actions, not 1 … {config.max_actions}"
+    if not 0.0 < chunk.period <= 60.0:
+        return "period", f"period is {chunk.period} s, not 0 … 60 s"
+    for action in chunk.actions:
+        if wrong := malformed(action):
+            return "action", wrong
+    newest = gate.newest
+    if newest is not None and chunk.source == newest.source and chunk.stamp_ns <= newest.stamp_ns:
+        return "order", f"chunk {chunk.sequence} is not newer than chunk {newest.sequence}"
+    if wrong := stale("observation", chunk.observation_ns, inputs.now_ns, dogs.observation, dogs.future):
+        return "observation_age", wrong
+    if wrong := stale("action", chunk.stamp_ns, inputs.now_ns, dogs.action, dogs.future):
+        return "action_age", wrong
+    if blocking and chunk.observation_ns < gate.ready_since_ns:
+        early = (gate.ready_since_ns - chunk.observation_ns) / 1e9
+        return "observation", f"the image is from {early:.3f} s before the last action was executed"
+    if newest is not None and not blocking and chunk.observation_ns < newest.observation_ns:
+        return "observation", "the image is older than that of the chunk before"
+    return None
+
+
+def executed(gate: Gate, ready_ns: int, note: str = "") -> Gate:
+    """The newest chunk is executed to its end: READY again, for images stamped from `ready_ns` on."""
+    if gate.state is not State.EXECUTING or gate.newest is None:
+        return gate
+    return ready(streamed(gate), ready_ns, note)
+
+
+def streamed(gate: Gate) -> Gate:
+    """Streaming: the newest chunk's actions are all sent; motion goes on as soon as the next chunk comes."""
+    if gate.newest is None:
+        return gate
+    return replace(gate, executed_observation_ns=gate.newest.observation_ns, executed_sequence=gate.newest.sequence)
+
+
+def hold(gate: Gate, reason: str) -> Gate:
+    """Stop now, for a reason from outside; `update` decides when it is over."""
+    return gate if gate.state in (State.INACTIVE, State.ESTOP) else replace(gate, state=State.HOLD, reason=reason)
+
+
+def press_e_stop(gate: Gate, pressed: bool) -> Gate:
+    """The emergency stop's button changed. A press latches; a release alone frees nothing."""
+    if pressed:
+        return replace(gate, e_stop=True, e_stop_pressed=True, state=State.ESTOP, reason="emergency stop pressed")
+    reason = "emergency stop released, waiting for a reset" if gate.e_stop else gate.reason
+    return replace(gate, e_stop_pressed=False, reason=reason)
+
+
+def reset_e_stop(gate: Gate) -> tuple[Gate, str]:
+    """The operator opens the latch; refused while the button is still pressed. Returns the gate and what was done."""
+    if not gate.e_stop:
+        return gate, "the emergency stop was not set"
+    if gate.e_stop_pressed:
+        return gate, "the emergency stop is still pressed; release it first"
+    return replace(gate, e_stop=False, state=State.HOLD, reason="emergency stop reset"), "emergency stop reset"

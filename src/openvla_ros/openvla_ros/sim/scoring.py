@@ -1,0 +1,38 @@
+"""Says which cubes are lifted. Besides the expert, the only reader of the true object poses."""
+
+from __future__ import annotations
+
+from openvla_ros.sim.scene import Scene
+
+LIFTED_HEIGHT = 0.06  # [m] of the cube's centre above its resting height
+HOLD_TIME = 0.3  # [s] it must stay there: a cube thrown up does not count
+
+
+class Scorer:
+    """Call :meth:`update` regularly (at least every 0.1 s of simulated time) and :meth:`reset` after a reset."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self._since: dict[str, float] = {}
+
+    def update(self) -> None:
+        """Look at the scene."""
+        rest = self._scene.config.cube_size / 2
+        for name in self._scene.objects:
+            height = self._scene._object_pose(name)[0][2] - rest
+            if height >= LIFTED_HEIGHT:
+                self._since.setdefault(name, self._scene.time)
+            else:
+                self._since.pop(name, None)
+
+    @property
+    def lifted(self) -> dict[str, bool]:
+        """Whether each cube is held up now, and has been for the hold time."""
+        return {
+            name: name in self._since and self._scene.time - self._since[name] >= HOLD_TIME
+            for name in self._scene.objects
+        }

@@ -1,0 +1,55 @@
+"""The ROS 2 package; installs the workspace's top-level launch/ and config/ into share/openvla_ros."""
+
+from glob import glob
+from os import walk
+from os.path import dirname, join, realpath, relpath
+
+from setuptools import find_packages, setup
+
+NAME = "openvla_ros"
+
+# The workspace's top. colcon runs this file from src/openvla_ros, or, with --symlink-install, from build/openvla_ros
+# through a link: go by the file's real place, and stay relative, since setuptools refuses absolute paths.
+TOP = relpath(join(dirname(realpath(__file__)), "..", ".."))
+
+
+def tree(folder: str) -> list[tuple[str, list[str]]]:
+    """List a top-level folder's files for data_files, keeping its sub-folders."""
+    entries = []
+    for path, _, files in walk(join(TOP, folder)):
+        kept = [join(path, name) for name in sorted(files) if not name.startswith(".")]
+        if kept:
+            entries.append((join("share", NAME, relpath(path, TOP)), kept))
+    return entries
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="The OpenVLA policy on a robot: nodes, safety gate, robot adapters, recording, simulation.",
+    license="MIT",
+    maintainer="OpenVLA ROS maintainers",
+    maintainer_email="maintainers@openvla-ros.org",
+    python_requires=">=3.11",
+    packages=find_packages(exclude=["test", "test.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob(join(TOP, "launch", "*.launch.py")))),
+        *tree("config"),
+    ],
+    install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
+    entry_points={
+        "console_scripts": [
+            "policy_node = openvla_ros.nodes.policy_node:main",
+            "bridge_node = openvla_ros.nodes.bridge_node:main",
+            "sim_node = openvla_ros.nodes.sim_node:main",
+            "recorder_node = openvla_ros.nodes.recorder_node:main",
+            "lifecycle_manager = openvla_ros.nodes.lifecycle_manager:main",
+            "openvla-demo = openvla_ros.nodes.demo:main",
+            "openvla-collect = openvla_ros.nodes.collect:main",
+        ],
+    },
+    zip_safe=True,
+)

@@ -1,0 +1,1 @@
+"""What makes and judges policies: data sets, training and evaluation."""

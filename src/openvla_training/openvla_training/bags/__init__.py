@@ -1,0 +1,1 @@
+"""rosbag2 recordings to episodes, and episodes to RLDS; needs no ROS installation."""

@@ -1,0 +1,102 @@
+"""What a recorded episode is, once its streams are on one clock; and where bags are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NS = 1e-9
+BAG_FILES = ("*.mcap", "*.db3")
+
+
+class BadBag(Exception):
+    """A bag, or one episode of it, that cannot be converted; the message says why."""
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names to look for; each matches with or without a leading slash and under any namespace."""
+
+    image: str = "camera/image_raw"
+    ee_pose: str = "robot/ee_pose"
+    gripper: str = "gripper/state"
+    gripper_command: str = "gripper/command"
+    instruction: str = "instruction"
+    episode: str = "episode"
+    safety: str = "safety/state"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Samples of one signal in order of time: ``stamps`` int64 ns (N,), ``values`` float64 (N, D)."""
+
+    stamps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One ActionChunk: ``actions`` float64 (T, 7) in ``frame``, for the image stamped ``observation_stamp`` [ns]."""
+
+    observation_stamp: int
+    actions: NDArray[np.float64]
+    instruction: str
+    period: float
+    frame: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What the bridge reported: stamps of the observations whose chunks were executed, and the refusals.
+
+    ``refused_after`` counts the refusals after the newest execution.
+    """
+
+    executed: frozenset[int]
+    refused_after: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One episode of a bag, images excepted (see :func:`read_frames`)."""
+
+    bag: Path
+    episode_id: str
+    instruction: str
+    outcome: str
+    score: float
+    image_topic: str
+    image_stamps: NDArray[np.int64]
+    image_offset: int
+    ee_pose: Stream
+    gripper: Stream
+    gripper_command: Stream | None
+    chunks: dict[str, list[Chunk]]
+    execution: Execution | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def find_bags(paths: Sequence[Path]) -> list[Path]:
+    """List the bags in the given files and folders, sorted; hidden folders (recordings in progress) are left out.
+
+    A bag is a folder with metadata.yaml, or a storage file that has none beside it (an unclosed or a bare bag).
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; name bags, or folders of bags")
+        if path.is_file():
+            found.add(path.resolve())
+            continue
+        for pattern in ("metadata.yaml", *BAG_FILES):
+            for file in path.resolve().rglob(pattern):
+                if any(part.startswith(".") for part in file.relative_to(path.resolve()).parts):
+                    continue
+                whole = (file.parent / "metadata.yaml").exists()
+                found.add(file.parent if whole else file)
+    return sorted(found)

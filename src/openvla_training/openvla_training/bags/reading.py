@@ -1,0 +1,260 @@
+"""Read rosbag2 recordings (MCAP or SQLite) as episodes, by the message definitions inside the bag: no ROS needed.
+
+All streams are put on one clock, that of the header stamps. Images stay in the bag until they are asked for: only
+the frames that become steps are ever decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.image import ImageError, message_to_cvimage
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+from openvla_training.bags.episodes import NS, BadBag, Chunk, Execution, Recording, Stream, Topics
+
+
+def read_recordings(bag: Path, action_topics: Sequence[str], topics: Topics = Topics()) -> list[Recording]:
+    """Read all episodes of a bag.
+
+    Episodes are cut by the recorder's messages on the episode topic; a bag without any is one episode.
+
+    Raises:
+        BadBag: truncated, a topic is missing or of a wrong type, stamps go backwards, no instruction, or NaN poses.
+    """
+    try:
+        with open_bag(bag) as reader:
+            return _Bag(bag, reader, topics, action_topics).recordings()
+    except (AnyReaderError, ReaderError, SerdeError, OSError, struct.error, UnicodeDecodeError) as error:
+        raise BadBag(f"unreadable ({error}); if its recorder was killed, run: openvla-recover {bag}") from error
+
+
+def open_bag(bag: Path) -> AnyReader:
+    """Open a bag folder or a bare storage file."""
+    # The defaults serve SQLite bags of older ROS versions, which carry no definitions.
+    return AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+
+
+def read_frames(recording: Recording, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the episode's frames of the given, ascending indices (repeats allowed) as uint8 RGB (H, W, 3).
+
+    Raises:
+        BadBag: a frame cannot be decoded, or its size differs from the first one's.
+    """
+    wanted = [recording.image_offset + index for index in indices]
+    shape: tuple[int, ...] | None = None
+    position = 0
+    with open_bag(recording.bag) as reader:
+        connections = [c for c in reader.connections if c.topic == recording.image_topic]
+        for index, (connection, _, raw) in enumerate(reader.messages(connections)):
+            if position == len(wanted):
+                return
+            if index != wanted[position]:
+                continue
+            try:
+                message: Any = reader.deserialize(raw, connection.msgtype)
+                frame = np.ascontiguousarray(message_to_cvimage(message, "rgb8"), np.uint8)
+            except (ImageError, AnyReaderError, SerdeError, ValueError) as error:
+                raise BadBag(f"{recording.image_topic}: image {index} cannot be decoded ({error})") from error
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                raise BadBag(f"{recording.image_topic}: image {index} is {frame.shape}, those before are {shape}")
+            while position < len(wanted) and wanted[position] == index:
+                yield frame
+                position += 1
+
+
+def _stamp(message: Any) -> int:
+    return message.sec * 1_000_000_000 + message.nanosec
+
+
+def _header_stamp(raw: bytes) -> int:
+    """Read header.stamp from a serialised message whose first field is a Header, without decoding the rest."""
+    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
+    return sec * 1_000_000_000 + nanosec
+
+
+def _vector(message: Any) -> tuple[float, float, float]:
+    return (message.x, message.y, message.z)
+
+
+def _pose(message: Any) -> tuple[float, ...]:
+    pose = message.pose
+    return (*_vector(pose.position), *_vector(pose.orientation), pose.orientation.w)
+
+
+def _chunk(message: Any) -> Chunk:
+    actions = [(*_vector(a.translation), *_vector(a.rotation), a.gripper) for a in message.actions]
+    return Chunk(
+        observation_stamp=_stamp(message.observation_stamp),
+        actions=np.array(actions, np.float64).reshape(-1, 7),
+        instruction=message.instruction,
+        period=message.period,
+        frame=message.header.frame_id,
+    )
+
+
+class _Bag:
+    """One pass over an open bag: everything but the pixels."""
+
+    def __init__(self, path: Path, reader: AnyReader, topics: Topics, action_topics: Sequence[str]) -> None:
+        self.path = path
+        self.reader = reader
+        self.topics = topics
+        self.action_topics = action_topics
+        # By role: lists of (log time, value); for images the value is the header stamp.
+        self.samples: dict[str, list[tuple[int, Any]]] = {}
+
+    def _find(self, name: str) -> Connection | None:
+        name = name.strip("/")
+        found = [c for c in self.reader.connections if f"/{c.topic.strip('/')}".endswith(f"/{name}")]
+        topics = sorted({c.topic for c in found})
+        exact = [c for c in found if c.topic.strip("/") == name]
+        if len(topics) > 1 and not exact:
+            raise BadBag(f"several topics are called {name}: {', '.join(topics)}; give the full name of one")
+        return next(iter(exact or found), None)
+
+    def _connections(self) -> dict[int, tuple[str, Connection]]:
+        topics = self.topics
+        image = self._find(topics.image) or self._find(f"{topics.image}/compressed")
+        expected = {
+            "image": (image, ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"), topics.image),
+            "ee_pose": (self._find(topics.ee_pose), ("geometry_msgs/msg/PoseStamped",), topics.ee_pose),
+            "gripper": (self._find(topics.gripper), ("sensor_msgs/msg/JointState",), topics.gripper),
+            "command": (self._find(topics.gripper_command), ("std_msgs/msg/Float64",), None),
+            "instruction": (self._find(topics.instruction), ("std_msgs/msg/String",), None),
+            "episode": (self._find(topics.episode), ("std_msgs/msg/String",), None),
+            "safety": (self._find(topics.safety), ("openvla_msgs/msg/SafetyState",), None),
+        }
+        for name in self.action_topics:
+            expected[f"chunk:{name}"] = (self._find(name), ("openvla_msgs/msg/ActionChunk",), name)
+        chosen = {}
+        for role, (connection, types, required) in expected.items():
+            if connection is None:
+                if required:
+                    there = ", ".join(sorted({c.topic for c in self.reader.connections})) or "none"
+                    raise BadBag(f"topic {required} is missing; topics in the bag: {there}")
+            elif connection.msgtype not in types:
+                raise BadBag(f"topic {connection.topic} is {connection.msgtype}; expected {' or '.join(types)}")
+            else:
+                chosen[connection.id] = (role, connection)
+        return chosen
+
+    def recordings(self) -> list[Recording]:
+        chosen = self._connections()
+        self.samples = {role: [] for role, _ in chosen.values()}
+        self.image_topic = next(c.topic for role, c in chosen.values() if role == "image")
+        for connection, log_time, raw in self.reader.messages([c for _, c in chosen.values()]):
+            role = chosen[connection.id][0]
+            if role == "image":
+                value: Any = _header_stamp(raw) or log_time
+            else:
+                value = self.reader.deserialize(raw, connection.msgtype)
+            self.samples[role].append((log_time, value))
+        return [self._recording(*cut) for cut in self._cuts()]
+
+    def _cuts(self) -> list[tuple[int, int, dict[str, Any]]]:
+        """Cut the bag into (first log time, last log time, what the recorder said about the episode)."""
+        cuts: list[tuple[int, int, dict[str, Any]]] = []
+        end = self.reader.end_time
+        for log_time, message in self.samples.get("episode", []):
+            try:
+                event = json.loads(message.data)
+                kind, episode_id = event["event"], event["episode_id"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadBag(f"message {message.data!r} on topic {self.topics.episode} is no episode event") from error
+            if kind == "start":
+                cuts.append((log_time, end, event | {"outcome": "unfinished"}))
+            elif kind == "stop" and cuts and cuts[-1][2]["episode_id"] == episode_id:
+                cuts[-1] = (cuts[-1][0], log_time, cuts[-1][2] | event)
+        if not cuts:
+            start = self.reader.start_time
+            cuts.append((start, end, {"episode_id": f"{self.path.stem}-{start}"}))
+        return cuts
+
+    def _recording(self, first: int, last: int, event: dict[str, Any]) -> Recording:
+        part = {
+            role: [(log, value) for log, value in samples if first <= log <= last]
+            for role, samples in self.samples.items()
+        }
+        if not part["image"]:
+            raise BadBag(f"no image on topic {self.image_topic}")
+        stamps = self._ordered(self.image_topic, [value for _, value in part["image"]])
+        logs = np.array([log for log, _ in part["image"]], np.int64)
+        command = None
+        if part.get("command"):
+            # Float64 carries no stamp: carry its log time over to the clock of the stamps by way of the images.
+            at = np.array([log for log, _ in part["command"]], np.int64)
+            offset = np.interp((at - logs[0]) * NS, (logs - logs[0]) * NS, (stamps - logs) * NS)
+            values = np.array([[message.data] for _, message in part["command"]], np.float64)
+            command = Stream(at + np.round(offset / NS).astype(np.int64), values)
+        chunks = {name: [_chunk(message) for _, message in part[f"chunk:{name}"]] for name in self.action_topics}
+        return Recording(
+            bag=self.path,
+            episode_id=str(event["episode_id"]),
+            instruction=self._instruction(first, last, event, chunks),
+            outcome=str(event.get("outcome", "unknown")),
+            score=float(event.get("score", 0.0)),
+            image_topic=self.image_topic,
+            image_stamps=stamps,
+            image_offset=sum(log < first for log, _ in self.samples["image"]),
+            ee_pose=self._stream(self.topics.ee_pose, part["ee_pose"], _pose),
+            gripper=self._stream(self.topics.gripper, part["gripper"], lambda message: message.position[:1]),
+            gripper_command=command,
+            chunks=chunks,
+            execution=self._execution(part["safety"]) if "safety" in part else None,
+            details=event,
+        )
+
+    def _instruction(self, first: int, last: int, event: dict[str, Any], chunks: dict[str, list[Chunk]]) -> str:
+        """Take what the operator gave the recorder, else the newest sentence before the end, else the chunks'."""
+        said = [message.data for log, message in self.samples.get("instruction", []) if log <= last]
+        followed = [chunk.instruction for named in chunks.values() for chunk in named]
+        for text in (str(event.get("instruction", "")), *said[::-1], *followed):
+            if text.strip():
+                return text.strip()
+        raise BadBag("no instruction, neither from the recorder nor on a topic")
+
+    def _stream(self, topic: str, samples: list[tuple[int, Any]], values: Any) -> Stream:
+        if not samples:
+            raise BadBag(f"no message on topic {topic}")
+        stamps = self._ordered(topic, [_stamp(message.header.stamp) or log for log, message in samples])
+        rows = [values(message) for _, message in samples]
+        if any(len(row) != len(rows[0]) or len(row) == 0 for row in rows):
+            raise BadBag(f"topic {topic} has messages with no or a changing number of values")
+        array = np.array(rows, np.float64)
+        if not np.isfinite(array).all():
+            raise BadBag(
+                f"topic {topic} has a value that is not a finite number at message "
+                f"{int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])}"
+            )
+        return Stream(stamps, array)
+
+    def _ordered(self, topic: str, stamps: list[int]) -> NDArray[np.int64]:
+        array = np.array(stamps, np.int64)
+        back = np.flatnonzero(np.diff(array) < 0)
+        if len(back):
+            jump = (array[back[0]] - array[back[0] + 1]) * NS
+            raise BadBag(f"topic {topic}: time goes back by {jump:.3f} s at message {int(back[0]) + 1}")
+        return array
+
+    @staticmethod
+    def _execution(samples: list[tuple[int, Any]]) -> Execution | None:
+        """Read which chunks were executed; None in streaming control, where chunks are superseded, not executed."""
+        states = [message for _, message in samples]
+        if not states or states[-1].control_mode != "blocking":
+            return None
+        executed = [_stamp(state.executed_observation_stamp) for state in states]
+        newest = next((i for i, stamp in enumerate(executed) if stamp == executed[-1]), 0)
+        refused = states[-1].refused_count - states[newest].refused_count
+        return Execution(frozenset(stamp for stamp in executed if stamp), int(refused))

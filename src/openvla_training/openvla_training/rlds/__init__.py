@@ -1,0 +1,1 @@
+"""Episodes as TensorFlow Datasets (RLDS), written and read without TensorFlow."""

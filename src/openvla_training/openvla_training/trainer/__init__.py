@@ -1,0 +1,1 @@
+"""Strategies, batches, checkpoints and the training loop."""

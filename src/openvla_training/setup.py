@@ -1,0 +1,35 @@
+"""Data, training and evaluation; a ROS package only so that one `colcon build` makes the whole workspace."""
+
+from setuptools import find_packages, setup
+
+NAME = "openvla_training"
+
+# The short names are for `ros2 run openvla_training convert`; env.bash puts only the long ones on PATH.
+COMMANDS = {
+    "convert": "openvla_training.bags.cli:main",
+    "train": "openvla_training.trainer.cli:main",
+    "stats": "openvla_training.rlds.cli:stats_main",
+}
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Makes and judges OpenVLA policies: rosbag2 to RLDS, training, evaluation.",
+    license="MIT",
+    maintainer="OpenVLA ROS maintainers",
+    maintainer_email="maintainers@openvla-ros.org",
+    python_requires=">=3.11",
+    packages=find_packages(exclude=["test", "test.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
+    entry_points={
+        "console_scripts": [
+            f"{prefix}{name} = {target}" for name, target in COMMANDS.items() for prefix in ("", "openvla-")
+        ],
+    },
+    zip_safe=True,
+)

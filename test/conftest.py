@@ -1,0 +1,187 @@
+"""What tests share: the fixture files, a ROS domain of their own, node processes, and waiting without sleeping."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+# Jazzy's messages read this once, at import: without it they take (and publish) garbage in silence.
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+ROOT = Path(__file__).resolve().parent.parent
+# rclpy installs its own handlers; a node busy in inference sees the first signal only afterwards.
+STOP_LADDER = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs an NVIDIA GPU on a machine without one, and say so."""
+    if Path("/dev/nvidiactl").exists():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; this machine has none"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Top of the workspace."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """Folder of the files that tests read."""
+    return ROOT / "test" / "fixtures"
+
+
+def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "the condition") -> Any:
+    """Poll until `condition()` is true and return its value; fail naming `what` after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"waited {timeout:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="wait_for", scope="session")
+def wait_for_fixture() -> Callable[..., Any]:
+    """Give tests `wait_for(condition, timeout, what)`; a fixture, since test modules cannot import conftest."""
+    return wait_for
+
+
+@pytest.fixture
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Give a ROS domain that no other test, worker or demo on this machine uses meanwhile; set in the environment."""
+    from openvla_ros.nodes.processes import DomainLease
+
+    lease = DomainLease()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(lease.domain))
+    yield lease.domain
+    lease.close()
+
+
+@pytest.fixture
+def ros_node(ros_domain: int) -> Iterator[Node]:
+    """Give an rclpy node in the test's own domain and context; spin it with `spin_until`."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    node = rclpy.create_node("test_node", context=context)
+    yield node
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def spin_until(ros_node: Node) -> Iterator[Callable[..., Any]]:
+    """Give `spin_until(condition, timeout, what)`: `wait_for` that serves the callbacks of `ros_node` meanwhile."""
+    from rclpy.executors import SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor(context=ros_node.context)
+    executor.add_node(ros_node)
+
+    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+        def spin_then_ask() -> Any:
+            executor.spin_once(timeout_sec=0.02)
+            return condition()
+
+        return wait_for(spin_then_ask, timeout, what)
+
+    yield spin_until
+    executor.shutdown()
+
+
+@dataclass
+class Process:
+    """A process started by a test, and what it has written so far (both streams)."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def running(self) -> bool:
+        return self.popen.poll() is None
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Ask, tell, make; return the exit status (negative: the signal that ended it)."""
+        for number, patience in STOP_LADDER:
+            if not self.running:
+                break
+            os.killpg(self.popen.pid, number)
+            try:
+                self.popen.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+        # What it started itself and left behind.
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        return self.popen.wait()
+
+
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Give `start_process(command, *arguments, **environment)`; everything started is ended with the test.
+
+    `command` is a program on PATH or `module:NAME` for `python -m NAME`. The outputs are shown when the test fails.
+    """
+    started: list[Process] = []
+
+    def start(command: str, *arguments: str, **environment: str) -> Process:
+        argv: Sequence[str]
+        if command.startswith("module:"):
+            argv = [sys.executable, "-m", command.removeprefix("module:")]
+        else:
+            program = shutil.which(command)
+            assert program, f"{command} is not on PATH; source env.bash"
+            argv = [program]
+        log = tmp_path / f"process_{len(started)}_{Path(argv[-1]).name}.log"
+        with log.open("wb") as stream:
+            popen = subprocess.Popen(
+                [*argv, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                start_new_session=True,
+            )
+        started.append(Process(popen, log))
+        return started[-1]
+
+    yield start
+    for process in reversed(started):
+        status = process.stop()
+        print(f"--- {process.log.name} (status {status})\n{process.output}")
+
+
+@pytest.fixture
+def start_node(start_process: Callable[..., Process], ros_domain: int) -> Callable[..., Process]:
+    """Give `start_node("policy_node", "--ros-args", …)`: one of openvla_ros' nodes, in the test's ROS domain."""
+
+    def start(name: str, *arguments: str, **environment: str) -> Process:
+        return start_process(f"module:openvla_ros.nodes.{name}", *arguments, **environment)
+
+    return start

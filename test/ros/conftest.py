@@ -1,0 +1,103 @@
+"""What the node tests share: a small random checkpoint, running nodes of the bringup table, and a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SENTENCES = ["In: What action should the robot take to lift the red cube?\nOut:"]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random tiny OpenVLA, statistics `sim`, actions of at most a few millimetres."""
+    import numpy as np
+    import torch
+
+    from openvla_policy.checkpoint.folder import Checkpoint, save_folder
+    from openvla_policy.checkpoint.tokenizer import train_tokenizer
+    from openvla_policy.contract.image import ImagePreparation
+    from openvla_policy.contract.statistics import compute
+    from openvla_policy.model.config import tiny
+    from openvla_policy.model.vla import OpenVLA
+
+    torch.manual_seed(0)
+    config = tiny(image_size=28, vision_width=32, vision_depth=3, vision_heads=2, hidden_size=32, layers=2)
+    scale = np.array([0.004, 0.004, 0.004, 0.01, 0.01, 0.01, 1.0])
+    actions = np.random.default_rng(0).uniform(-1, 1, (200, 7)) * scale
+    checkpoint = Checkpoint(
+        model=OpenVLA(config).eval(),
+        config=config,
+        tokenizer=train_tokenizer(SENTENCES, config.action_vocab_size),
+        preparation=ImagePreparation.standard(config.image_size, ["imagenet", "half"]),
+        statistics={"sim": compute([actions], mask=[True] * 6 + [False])},
+    )
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_folder(folder, checkpoint)
+    return folder
+
+
+@pytest.fixture
+def start_stack(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
+    """Give `start_stack(overrides, policy=…, manager=…)`: the processes of bringup("sim"), by node name."""
+    from openvla_ros.nodes.bringup import argv, bringup
+
+    def start(overrides: dict[str, dict[str, object]] | None = None, **options: Any) -> dict[str, Any]:
+        specs = bringup("sim", overrides, **options)
+        return {
+            spec.name: start_process(f"module:openvla_ros.nodes.{spec.executable}", *argv(spec)[3:]) for spec in specs
+        }
+
+    return start
+
+
+@pytest.fixture
+def listen(ros_node: Any) -> Iterator[Callable[..., list[Any]]]:
+    """Give `listen(type, topic, qos)`: the list of what came since, newest last."""
+
+    def listen(kind: type, topic: str, qos: Any) -> list[Any]:
+        got: list[Any] = []
+        ros_node.create_subscription(kind, topic, got.append, qos)
+        return got
+
+    yield listen
+
+
+@pytest.fixture
+def call(ros_node: Any, spin_until: Any) -> Callable[..., Any]:
+    """Give `call(type, name, **fields)`: wait for a service, call it, return its response."""
+
+    def call(kind: type, name: str, **fields: Any) -> Any:
+        client = ros_node.create_client(kind, name)
+        spin_until(client.service_is_ready, 20.0, f"service {name}")
+        future = client.call_async(kind.Request(**fields))
+        spin_until(future.done, 20.0, f"an answer of {name}")
+        ros_node.destroy_client(client)
+        return future.result()
+
+    return call
+
+
+@pytest.fixture
+def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
+    """As the one for all tests, without its pauses: a stream of 50 Hz must not pile up while a test waits."""
+    import time
+
+    from rclpy.executors import SingleThreadedExecutor
+
+    executor = SingleThreadedExecutor(context=ros_node.context)
+    executor.add_node(ros_node)
+
+    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+        end = time.monotonic() + timeout
+        while not (value := condition()):
+            if time.monotonic() > end:
+                pytest.fail(f"waited {timeout:g} s in vain for {what}")
+            executor.spin_once(timeout_sec=0.02)
+        return value
+
+    yield spin_until
+    executor.shutdown()

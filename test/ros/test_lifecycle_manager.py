@@ -1,0 +1,53 @@
+"""The lifecycle manager with real nodes: up in order, down on a failure, and why."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from lifecycle_msgs.srv import GetState
+from openvla_msgs.msg import SafetyState
+
+from openvla_ros.nodes.qos import LATCHED
+
+pytestmark = pytest.mark.ros
+
+
+def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_stack, wait_for):
+    running = start_stack({"bridge_node": {"limit.sped": 0.3}}, policy=False)
+    manager = running["lifecycle_manager"]
+    wait_for(lambda: not manager.running, 60.0, "the manager to give up")
+    assert manager.popen.returncode == 1
+    last = [line for line in manager.output.splitlines() if "FATAL" in line]
+    assert len(last) == 1 and (
+        "bringup failed: 'bridge_node' did not configure: configure failed: "
+        "unknown parameter 'limit.sped' for node 'bridge_node'; did you mean limit.speed" in last[0]
+    )
+
+
+def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_until):
+    running = start_stack({"lifecycle_manager": {"watch_timeout": 2.0, "watch_period": 0.5}}, policy=False)
+    safe = listen(SafetyState, "safety/state", LATCHED)
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "READY")
+    assert call(GetState, "sim_node/get_state").current_state.label == "active"
+    spin_until(
+        lambda: "active: sim_node, bridge_node" in running["lifecycle_manager"].output, 10.0, "the manager's word"
+    )
+    running["sim_node"].popen.send_signal(signal.SIGKILL)
+    spin_until(lambda: not running["lifecycle_manager"].running, 30.0, "the manager to give up")
+    assert "bringup failed: 'sim_node' is lost" in running["lifecycle_manager"].output
+    assert call(GetState, "bridge_node/get_state").current_state.label == "unconfigured"
+
+
+def test_a_node_that_never_comes_is_named(start_node, wait_for):
+    manager = start_node("lifecycle_manager", "--ros-args", "-p", "managed_nodes:=[ghost]", "-p", "start_timeout:=1.0")
+    wait_for(lambda: not manager.running, 30.0, "the manager to give up")
+    assert manager.popen.returncode == 1
+    assert "'ghost' did not appear within 1 s; is its process running?" in manager.output
+
+
+def test_its_own_parameters_are_checked(start_node, wait_for):
+    manager = start_node("lifecycle_manager", "--ros-args", "-p", "start_timeout:=0.1")
+    wait_for(lambda: not manager.running, 30.0, "the manager to give up")
+    assert manager.popen.returncode == 2
+    assert "parameter 'start_timeout' is 0.1; it must be 1 … 3600 s" in manager.output

@@ -1,0 +1,166 @@
+"""The policy node as a real process: what stops configure, and the closed loop with simulator and bridge."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import pytest
+from action_msgs.msg import GoalStatus
+from openvla_msgs.action import RunInstruction
+from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
+from openvla_msgs.srv import SetInstruction
+from rclpy.action import ActionClient
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
+
+pytestmark = pytest.mark.ros
+Outcome = RunInstruction.Result
+
+
+def errors(output: str) -> list[str]:
+    return [line.split("]: ", 1)[1] for line in output.splitlines() if "[ERROR]" in line or "Traceback" in line]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"checkpoint": "/nowhere/at/all"}, "checkpoint folder '/nowhere/at/all' does not exist"),
+        ({"unnorm_key": "bridge_orig"}, "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
+        ({"image.timeout": 0.5}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 0.5 s\); "
+                                 r"published topics of this type: /another/camera; .*'image.topic'"),
+        ({"image.timeout": 0.5, "image.topic": "words"},
+         "'/words' carries std_msgs/msg/String, not sensor_msgs/msg/Image"),
+        ({"unorm_key": "sim"}, "unknown parameter 'unorm_key' for node 'policy_node'; did you mean unnorm_key"),
+        ({"rate": 500.0}, "parameter 'rate' is 500.0; it must be 0.1 … 200 Hz"),
+        ({"precision": "int4"}, "parameter 'precision' is 'int4'; it must be one of 'fp32', 'bf16'"),
+        ({"rate": "fast"}, "parameter 'rate' is 'fast'; it must be a number"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_stops_with_one_clear_line(
+    parameters, said, start_node, ros_node, tiny_checkpoint, wait_for
+):
+    ros_node.create_publisher(messages.Image, "/another/camera", STREAM)
+    ros_node.create_publisher(messages.String, "/words", STATE)
+    given = {"checkpoint": tiny_checkpoint, "autostart": "true", "warm_up": "false"} | parameters
+    pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
+    process = start_node("policy_node", "--ros-args", *pairs)
+    wait_for(lambda: not process.running, 90.0, "the node to give up")
+    assert process.popen.returncode == 1
+    lines = errors(process.output)
+    assert len(lines) == 1 and re.search(said, lines[0]), process.output
+    assert "Traceback" not in process.output
+
+
+class Client:
+    """Runs instructions and keeps what was said about them."""
+
+    def __init__(self, node, spin_until):
+        self.node, self.spin_until = node, spin_until
+        self.feedback: list[RunInstruction.Feedback] = []
+        self.client = ActionClient(node, RunInstruction, "run_instruction")
+
+    def send(self, **goal):
+        self.spin_until(self.client.server_is_ready, 60.0, "the action server")
+        self.feedback.clear()
+        future = self.client.send_goal_async(
+            RunInstruction.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback)
+        )
+        self.spin_until(future.done, 20.0, "the goal's answer")
+        return future.result()
+
+    def result(self, handle, timeout=60.0):
+        future = handle.get_result_async()
+        self.spin_until(future.done, timeout, "the goal's result")
+        return future.result()
+
+
+@pytest.fixture
+def stack(start_stack, tiny_checkpoint, listen, spin_until, ros_node):
+    """A function that starts simulator, bridge and policy, and waits until the policy waits for an instruction."""
+
+    def start(mode="blocking", **policy):
+        overrides = {
+            "sim_node": {"real_time_factor": 2.0, "camera.rate": 5.0},
+            "bridge_node": {"control_mode": mode, "watchdog.action": 0.5 if mode == "streaming" else 3.0},
+            "policy_node": {"checkpoint": str(tiny_checkpoint), "threads": 1, "control_mode": mode, **policy},
+        }
+        processes = start_stack(overrides)
+        processes["status"] = status = listen(PolicyStatus, "policy/status", LATCHED)
+        processes["safety"] = safe = listen(SafetyState, "safety/state", LATCHED)
+        processes["chunks"] = listen(ActionChunk, "policy/action_chunk", STATE)
+        spin_until(lambda: status and status[-1].reason.startswith("no instruction"), 90.0, "the policy")
+        spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 30.0, "the bridge")
+        return processes
+
+    yield start
+
+
+def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until):
+    running = stack()
+    chunks, status, safe = running["chunks"], running["status"], running["safety"]
+    assert chunks == [], "without an instruction nothing moves"
+    client = Client(ros_node, spin_until)
+    assert not client.send(instruction="  ", max_steps=1).accepted
+
+    done = client.result(client.send(instruction="lift the red cube", max_steps=4))
+    assert done.status == GoalStatus.STATUS_SUCCEEDED and done.result.outcome == Outcome.COMPLETED_STEPS
+    assert done.result.steps == 4 and [f.step for f in client.feedback] == [1, 2, 3, 4]
+    assert client.feedback[-1].rate > 0 and client.feedback[-1].latency > 0
+    answered = [messages.stamp_ns(c.observation_stamp) for c in chunks]
+    assert len(chunks) >= 4 and answered == sorted(set(answered)), (
+        "one prediction for each action, on a newer image each"
+    )
+    chunk = chunks[-1]
+    assert (chunk.source, chunk.header.frame_id, chunk.statistics_name) == ("policy", "panda_link0", "sim")
+    assert chunk.instruction == "lift the red cube" and chunk.statistics_hash and len(chunk.actions) == 1
+    assert 0 < chunk.latency_inference < chunk.latency_total
+    assert all(not s.refused for s in safe)
+
+    ended = client.result(client.send(instruction="lift the red cube", max_steps=0, timeout=1.0))
+    assert ended.result.outcome == Outcome.TIMEOUT and 1.0 <= ended.result.duration < 3.0
+
+    handle = client.send(instruction="lift the blue cube")
+    assert not client.send(instruction="lift the red cube").accepted, "one at a time"
+    cancel = handle.cancel_goal_async()
+    spin_until(cancel.done, 5.0, "the cancel's answer")
+    began = time.monotonic()
+    cancelled = client.result(handle)
+    assert cancelled.status == GoalStatus.STATUS_CANCELED and cancelled.result.outcome == Outcome.CANCELLED
+    assert time.monotonic() - began < 3.0
+
+    said = call(SetInstruction, "set_instruction", instruction="lift  the green cube ")
+    assert said.success and said.message == "following 'lift the green cube'"
+    spin_until(lambda: status[-1].instruction == "lift the green cube" and status[-1].step >= 2, 20.0, "steps")
+    assert chunks[-1].instruction == "lift the green cube"
+    assert call(SetInstruction, "set_instruction", instruction="").message == "no instruction: the robot holds"
+    spin_until(lambda: status[-1].reason.startswith("no instruction"), 10.0, "the policy to stop")
+
+    running["policy_node"].popen.send_signal(signal.SIGKILL)
+    spin_until(lambda: not running["lifecycle_manager"].running, 40.0, "the manager to give up")
+    assert running["lifecycle_manager"].popen.returncode == 1
+    assert "bringup failed: 'policy_node' is lost" in running["lifecycle_manager"].output
+    spin_until(lambda: safe[-1].state == SafetyState.INACTIVE, 5.0, "the bridge to be taken down")
+
+
+def test_a_killed_policy_in_streaming_control_holds_at_once(stack, call, spin_until):
+    running = stack("streaming", **{"image.transport": "compressed", "rate": 5.0})
+    safe, chunks = running["safety"], running["chunks"]
+    call(SetInstruction, "set_instruction", instruction="lift the red cube")
+    spin_until(lambda: len(chunks) > 5 and safe[-1].state == SafetyState.EXECUTING, 30.0, "motion")
+    running["policy_node"].popen.send_signal(signal.SIGKILL)
+    spin_until(lambda: safe[-1].state == SafetyState.HOLD, 20.0, "HOLD")
+    assert safe[-1].reason.startswith("no fresh action: ")
+
+
+def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spin_until, wait_for):
+    running = stack()
+    call(SetInstruction, "set_instruction", instruction="lift the red cube")
+    spin_until(lambda: running["chunks"], 30.0, "an action")
+    for name in ("policy_node", "bridge_node", "sim_node"):
+        running[name].popen.send_signal(signal.SIGTERM)
+    for name in ("policy_node", "bridge_node", "sim_node"):
+        wait_for(lambda n=name: not running[n].running, 15.0, f"{name} to end")
+        assert running[name].popen.returncode == 0 and "Traceback" not in running[name].output, running[name].output

@@ -1,0 +1,275 @@
+"""Reading bags as episodes, and making steps of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_factory import PERIOD, START, BagMaker, Demo, fill, random_demo, write_demo
+from hypothesis import given, strategies as st
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from openvla_training.bags import actions as steps_module
+from openvla_training.bags.actions import make_steps, moving, nearest, pose_differences, rotation_matrix
+from openvla_training.bags.episodes import BadBag, Topics, find_bags
+from openvla_training.bags.reading import open_bag, read_frames, read_recordings
+
+CHUNKS = ("policy/action_chunk", "expert/action_chunk")
+
+
+def demo(steps: int = 6, seed: int = 0, **changes: object) -> Demo:
+    return random_demo(np.random.default_rng(seed), steps, **changes)
+
+
+def steps_of(path: Path, actions: str = "policy/action_chunk", **options: object):  # noqa: ANN201
+    topics = () if actions == "achieved" else CHUNKS
+    (recording,) = read_recordings(path, topics)
+    settings = {"rate": None, "max_skew": 0.1, "drop_noops": False} | options
+    return make_steps(recording, actions, **settings)  # type: ignore[arg-type]
+
+
+def test_a_recording_holds_every_stream_on_the_clock_of_the_stamps(tmp_path: Path) -> None:
+    given_demo = demo()
+    write_demo(tmp_path / "bag", given_demo)
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
+    assert recording.instruction == "lift the red cube" and recording.outcome == "success"
+    assert recording.score == 1.0
+    assert recording.image_stamps.tolist() == given_demo.stamps
+    np.testing.assert_array_equal(recording.ee_pose.values, given_demo.poses)
+    np.testing.assert_array_equal(recording.gripper.values[:, 0], given_demo.openings)
+    np.testing.assert_array_equal([chunk.actions[0] for chunk in recording.chunks[CHUNKS[0]]], given_demo.actions)
+    frames = list(read_frames(recording, [0, 2, 2, 5]))
+    np.testing.assert_array_equal(frames, given_demo.frames[[0, 2, 2, 5]])
+
+
+@pytest.mark.parametrize("namespace", ["", "/", "/lab/arm2"])
+def test_topics_match_under_any_namespace(tmp_path: Path, namespace: str) -> None:
+    write_demo(tmp_path / "bag", demo(namespace=namespace.rstrip("/")))
+    assert len(steps_of(tmp_path / "bag").frames) == 6
+
+
+def test_two_topics_of_one_name_need_the_full_name(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag", "/left")
+    fill(maker, demo())
+    maker.namespace = "/right"
+    maker.connections.clear()
+    maker.image(START, np.zeros((4, 4, 3), np.uint8))
+    maker.writer.close()
+    with pytest.raises(BadBag, match="/left/camera/image_raw, /right/camera/image_raw"):
+        read_recordings(tmp_path / "bag", CHUNKS)
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS, Topics(image="/left/camera/image_raw"))
+    assert len(recording.image_stamps) == 6
+
+
+def test_one_bag_can_hold_several_episodes(tmp_path: Path) -> None:
+    first, second = demo(4, 1), demo(5, 2, start=START + 60 * 10**9, outcome="failure", instruction="other")
+    maker = BagMaker(tmp_path / "bag")
+    ids = [fill(maker, first), fill(maker, second)]
+    maker.writer.close()
+    recordings = read_recordings(tmp_path / "bag", CHUNKS)
+    assert [r.episode_id for r in recordings] == ids
+    assert [r.outcome for r in recordings] == ["success", "failure"]
+    assert [r.instruction for r in recordings] == ["lift the red cube", "other"]
+    np.testing.assert_array_equal(list(read_frames(recordings[1], [0, 4])), second.frames[[0, 4]])
+
+
+def test_a_bag_without_episode_messages_is_one_episode(tmp_path: Path) -> None:
+    write_demo(tmp_path / "bag", demo(skip_topics=("episode",)))
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
+    assert recording.outcome == "unknown" and recording.instruction == "lift the red cube"
+    assert recording.episode_id.startswith("bag-")
+
+
+def test_an_episode_that_nobody_ended_is_unfinished(tmp_path: Path) -> None:
+    write_demo(tmp_path / "bag", demo(outcome=None))
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
+    assert recording.outcome == "unfinished" and len(recording.image_stamps) == 6
+
+
+def test_sqlite_bags_of_plain_ros2_bag_record_convert_too(tmp_path: Path) -> None:
+    write_demo(tmp_path / "mcap", demo())
+    writer = Writer(tmp_path / "sqlite", version=9, storage_plugin=StoragePlugin.SQLITE3)
+    with writer, open_bag(tmp_path / "mcap") as reader:
+        made = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections}
+        for connection, log_time, raw in reader.messages():
+            writer.write(made[connection.id], log_time, raw)
+    one, two = steps_of(tmp_path / "mcap"), steps_of(tmp_path / "sqlite")
+    np.testing.assert_array_equal(one.actions, two.actions)
+    np.testing.assert_array_equal(one.states, two.states)
+
+
+def test_labels_come_from_the_named_topic_at_the_same_frame(tmp_path: Path) -> None:
+    given_demo = demo()
+    write_demo(tmp_path / "bag", given_demo)
+    steps = steps_of(tmp_path / "bag", "expert/action_chunk")
+    np.testing.assert_array_equal(steps.actions, given_demo.labels)
+    np.testing.assert_array_equal(steps.frames, range(6))
+    # States lie at every tenth of the pose samples: those of the frames' own stamps.
+    np.testing.assert_array_equal(steps.states[:, :7], given_demo.poses[::10])
+    np.testing.assert_array_equal(steps.states[:, 7], given_demo.openings[::10])
+    assert steps.instructions == ["lift the red cube"] * 6
+
+
+def test_the_sentence_given_to_the_recorder_wins_over_the_chunks(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    chunk = maker.chunk
+    maker.chunk = lambda topic, stamp, rows, text, period: chunk(topic, stamp, rows, "lift red", period)  # type: ignore[method-assign]
+    fill(maker, demo(instruction="raise the red cube"))
+    maker.writer.close()
+    assert steps_of(tmp_path / "bag").instructions == ["raise the red cube"] * 6
+
+
+def test_only_executed_chunks_become_steps(tmp_path: Path) -> None:
+    write_demo(tmp_path / "bag", demo(executed=[True, False, True, True, False, True]))
+    steps = steps_of(tmp_path / "bag")
+    assert steps.frames.tolist() == [0, 2, 3, 5] and steps.left_out == {"not executed": 2}
+
+
+def test_the_chunk_under_way_at_the_end_counts_unless_it_was_refused(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo(executed=[True] * 5 + [False])
+    fill(maker, given_demo)
+    maker.writer.close()
+    assert steps_of(tmp_path / "bag").frames.tolist() == [0, 1, 2, 3, 4]
+    write_demo(tmp_path / "other", demo(skip_topics=("safety/state",)))
+    assert steps_of(tmp_path / "other").frames.tolist() == list(range(6))
+
+
+def bad(tmp_path: Path, given_demo: Demo, **options: object) -> str:
+    """The reason for which a demo does not convert."""
+    write_demo(tmp_path / "bag", given_demo)
+    with pytest.raises(BadBag) as caught:
+        steps_of(tmp_path / "bag", **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("topic", ["camera/image_raw", "robot/ee_pose", "gripper/state", "policy/action_chunk"])
+def test_a_missing_topic_is_named_with_those_that_exist(tmp_path: Path, topic: str) -> None:
+    reason = bad(tmp_path, demo(skip_topics=(topic,)))
+    assert f"topic {topic} is missing" in reason and "/safety/state" in reason
+
+
+def test_bad_bags_say_why(tmp_path: Path) -> None:
+    poses = demo().poses.copy()
+    poses[7, 2] = np.nan
+    assert "not a finite number at message 7" in bad(tmp_path / "nan", demo(poses=poses))
+    late = bad(tmp_path / "late", demo(state_delay=500_000_000))
+    assert "no state in time" in late and "allowed 0.1 s" in late
+    silent = demo(instruction="", skip_topics=("episode", "instruction"))
+    assert "no instruction" in bad(tmp_path / "silent", silent)
+    assert "0.200 s, --rate 10.0 means 0.100 s" in bad(tmp_path / "rate", demo(), rate=10.0)
+
+
+def test_time_going_backwards_is_a_bad_bag(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    fill(maker, demo())
+    maker.image(START, np.zeros((32, 32, 3), np.uint8), delay=6 * PERIOD)
+    maker.writer.close()
+    with pytest.raises(BadBag, match=r"image_raw: time goes back by 1.000 s at message 6"):
+        read_recordings(tmp_path / "bag", CHUNKS)
+
+
+def test_images_of_changing_size_are_a_bad_bag(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    fill(maker, demo())
+    maker.image(START + 6 * PERIOD, np.zeros((4, 4, 3), np.uint8))
+    maker.writer.close()
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
+    with pytest.raises(BadBag, match=r"image 6 is \(4, 4, 3\), those before are \(32, 32, 3\)"):
+        list(read_frames(recording, [5, 6]))
+
+
+def test_a_truncated_bag_says_how_to_save_it(tmp_path: Path) -> None:
+    write_demo(tmp_path / "bag", demo())
+    file = tmp_path / "bag" / "bag.mcap"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(BadBag, match="openvla-recover"):
+        read_recordings(tmp_path / "bag", CHUNKS)
+
+
+def test_find_bags_skips_recordings_in_progress(tmp_path: Path) -> None:
+    write_demo(tmp_path / "session" / "b", demo())
+    write_demo(tmp_path / "session" / "a", demo())
+    maker = BagMaker(tmp_path / "session" / "open")
+    found = find_bags([tmp_path, tmp_path / "session" / "a"])
+    assert [path.name for path in found] == ["a", "b"]
+    maker.writer.discard()
+    with pytest.raises(FileNotFoundError, match="absent"):
+        find_bags([tmp_path / "absent"])
+
+
+def test_achieved_actions_lead_from_each_pose_to_the_next(tmp_path: Path) -> None:
+    given_demo = demo(8)
+    write_demo(tmp_path / "bag", given_demo)
+    steps = steps_of(tmp_path / "bag", "achieved", rate=5.0)
+    assert steps.frames.tolist() == list(range(7))
+    poses, openings = given_demo.poses[::10], given_demo.openings[::10]
+    np.testing.assert_allclose(steps.states[:, :3] + steps.actions[:, :3], poses[1:, :3], atol=1e-12)
+    turned = fixed_xyz(steps.actions[:, 3:6]) @ rotation_matrix(poses[:-1, 3:])
+    np.testing.assert_allclose(turned, rotation_matrix(poses[1:, 3:]), atol=1e-9)
+    np.testing.assert_array_equal(steps.actions[:, 6], openings[1:])
+
+
+def test_achieved_takes_the_gripper_command_where_one_was_recorded(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo(8)
+    fill(maker, given_demo)
+    for index in (2, 5):
+        command = maker.make("std_msgs/msg/Float64", data=float(index == 5))
+        maker.put("gripper/command", given_demo.stamps[index] - 30_000_000, command)
+    maker.writer.close()
+    gripper = steps_of(tmp_path / "bag", "achieved", rate=5.0).actions[:, 6]
+    np.testing.assert_array_equal(gripper[1:], [0, 0, 0, 1, 1, 1])
+    assert gripper[0] == given_demo.openings[10]
+
+
+def test_achieved_leaves_out_steps_across_a_gap_in_the_video(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo(20)
+    # The camera drops frames 7 and 8.
+    image = maker.image
+    maker.image = lambda stamp, frame, **k: None if stamp in given_demo.stamps[7:9] else image(stamp, frame, **k)  # type: ignore[method-assign]
+    fill(maker, given_demo)
+    maker.writer.close()
+    steps = steps_of(tmp_path / "bag", "achieved", rate=5.0)
+    assert steps.left_out == {"at a gap in the video": 3}
+    # Frame numbers count what the bag holds: 0..5 before the gap, 7.. after it.
+    assert steps.frames.tolist() == [0, 1, 2, 3, 4, 5, *range(7, 17)]
+
+
+def fixed_xyz(angles: np.ndarray) -> np.ndarray:
+    """R = Rz Ry Rx, written out from quaternions of the single turns."""
+    total = np.tile(np.eye(3), (len(angles), 1, 1))
+    for axis in range(3):
+        quaternion = np.zeros((len(angles), 4))
+        quaternion[:, axis], quaternion[:, 3] = np.sin(angles[:, axis] / 2), np.cos(angles[:, axis] / 2)
+        total = rotation_matrix(quaternion) @ total
+    return total
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_pose_differences_compose_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    poses = rng.normal(size=(5, 7))
+    deltas = pose_differences(poses)
+    turned = fixed_xyz(deltas[:, 3:]) @ rotation_matrix(poses[:-1, 3:])
+    np.testing.assert_allclose(turned, rotation_matrix(poses[1:, 3:]), atol=1e-6)
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.lists(st.integers(-50, 1050), max_size=30))
+def test_nearest_is_the_nearest(stamps: list[int], at: list[int]) -> None:
+    ordered = np.array(sorted(stamps))
+    chosen = nearest(ordered, np.array(at, np.int64))
+    for time, index in zip(at, chosen, strict=True):
+        assert abs(ordered[index] - time) == np.abs(ordered - time).min()
+
+
+def test_noops_are_steps_without_motion_and_with_the_last_kept_gripper() -> None:
+    rows = np.zeros((6, 7))
+    rows[:, 6] = [1, 1, 1, 0, 0, 0]
+    rows[1, 0] = 0.01
+    rows[5, 5] = 0.01
+    #              first   moves  noop   closes  noop   turns
+    assert moving(rows).tolist() == [False, True, False, True, False, True]
+    assert steps_module.NOOP_NORM == 1e-4

@@ -1,0 +1,260 @@
+"""The gate: fail-closed under any sequence of chunks, faults, permissions and clock steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from openvla_ros.safety import gate as safety
+from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
+from openvla_ros.safety.limits import Limits
+from openvla_ros.safety.watchdogs import Watchdogs
+
+NS = 1_000_000_000
+LIMITS = Limits((0.2, -0.3, 0.0), (0.7, 0.3, 0.5), max_translation=0.06, max_rotation=0.3)
+DOGS = Watchdogs(observation=1.0, action=0.5, state=0.3, clock_jump=1.0, future=0.05)
+CONFIG = GateConfig(LIMITS, DOGS, frames=("base",))
+STREAMING = replace(CONFIG, mode="streaming")
+STILL = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def fine(now: int, **changes) -> Inputs:
+    return replace(Inputs(now, active=True, enabled=True, state_ns=now), **changes)
+
+
+def chunk(now: int, sequence: int = 0, **changes) -> Chunk:
+    return replace(Chunk((STILL,), "base", now, now, sequence, "policy", 0.2), **changes)
+
+
+def ready(config: GateConfig = CONFIG, now: int = 10 * NS) -> Gate:
+    gate = safety.update(Gate(), config, fine(now))
+    assert gate.state is State.READY
+    return gate
+
+
+def test_it_begins_inactive_and_becomes_ready_when_everything_is_in_order():
+    gate = safety.update(Gate(), CONFIG, Inputs(NS))
+    assert (gate.state, gate.reason) == (State.INACTIVE, "not active")
+    gate = safety.update(gate, CONFIG, Inputs(NS, active=True))
+    assert (gate.state, gate.reason) == (State.HOLD, "not enabled")
+    gate = safety.update(gate, CONFIG, Inputs(NS, active=True, enabled=True))
+    assert (gate.state, gate.reason) == (State.HOLD, "no robot state yet")
+    assert safety.update(gate, CONFIG, fine(NS)).state is State.READY
+
+
+def test_blocking_handshake():
+    now = 10 * NS
+    gate, actions = safety.admit(ready(now=now), CONFIG, fine(now + 5), chunk(now + 5, 7))
+    assert gate.state is State.EXECUTING and actions == (STILL,)
+    gate = safety.executed(gate, now + 9)
+    assert (gate.state, gate.ready_since_ns) == (State.READY, now + 9)
+    assert (gate.executed_sequence, gate.executed_observation_ns) == (7, now + 5)
+    # An image from before the action was executed answers the wrong world.
+    gate, actions = safety.admit(gate, CONFIG, fine(now + 20), chunk(now + 20, 8, observation_ns=now + 8))
+    assert not actions and gate.refused == ("observation",) and gate.state is State.READY
+    assert gate.ready_since_ns > now + 9, "a refusal invites another try"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"actions": ()}, "length"),
+        ({"actions": (STILL[:6],)}, "action"),
+        ({"actions": (STILL, (math.nan, *STILL[1:]))}, "action"),
+        ({"frame": "camera"}, "frame"),
+        ({"source": "stranger"}, "source"),
+        ({"period": 0.0}, "period"),
+        ({"period": math.nan}, "period"),
+        ({"stamp_ns": 9 * NS}, "action_age"),
+        ({"observation_ns": 8 * NS}, "observation_age"),
+        ({"observation_ns": 11 * NS}, "observation_age"),
+        ({"stamp_ns": 12 * NS}, "action_age"),
+    ],
+)
+def test_what_is_wrong_with_a_chunk_is_named(changes, name):
+    now = 10 * NS
+    gate, actions = safety.admit(ready(now=now), CONFIG, fine(now), chunk(now, **changes))
+    assert not actions and gate.refused == (name,) and gate.refused_count == 1
+    assert gate.state is State.READY and gate.reason.startswith("refused: ")
+
+
+def test_a_repeated_or_older_chunk_is_refused():
+    now = 10 * NS
+    gate, _ = safety.admit(ready(STREAMING, now), STREAMING, fine(now), chunk(now, 3))
+    for again in (chunk(now, 3), chunk(now - 1, 2)):
+        refused, actions = safety.admit(gate, STREAMING, fine(now + 1), again)
+        assert not actions and refused.refused == ("order",)
+
+
+def test_clip_or_refuse():
+    now, big = 10 * NS, (1.0, *STILL[1:])
+    gate, actions = safety.admit(ready(), CONFIG, fine(now), chunk(now, actions=(big,)))
+    assert gate.clipped == ("max_translation",) and actions[0][0] == pytest.approx(0.06)
+    strict = replace(CONFIG, limits=replace(LIMITS, on_limit="refuse"))
+    gate, actions = safety.admit(ready(strict), strict, fine(now), chunk(now, actions=(big,)))
+    assert not actions and gate.refused == ("max_translation",)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "state", "reason"),
+    [
+        ({"active": False}, State.INACTIVE, "not active"),
+        ({"enabled": False}, State.HOLD, "not enabled"),
+        ({"state_ns": None}, State.HOLD, "no robot state yet"),
+        ({"state_ns": 9 * NS}, State.HOLD, "no fresh robot state: 1.10 s old, limit 0.3 s"),
+        ({"now_ns": 9 * NS, "state_ns": 9 * NS}, State.HOLD, "clock jumped -1.00 s"),
+        ({"now_ns": 14 * NS, "state_ns": 14 * NS}, State.HOLD, "clock jumped +4.00 s"),
+    ],
+)
+def test_a_lost_permission_stops_the_motion(inputs, state, reason):
+    now = 10 * NS
+    gate, _ = safety.admit(ready(), CONFIG, fine(now), chunk(now))
+    assert gate.state is State.EXECUTING
+    gate = safety.update(gate, CONFIG, fine(now + NS // 10, **inputs))
+    assert gate.state is state and gate.reason.startswith(reason)
+
+
+def test_an_emergency_stop_latches_until_released_and_reset():
+    now = 10 * NS
+    gate, _ = safety.admit(ready(), CONFIG, fine(now), chunk(now))
+    gate = safety.press_e_stop(gate, True)
+    assert gate.state is State.ESTOP
+    gate, said = safety.reset_e_stop(gate)
+    assert gate.state is State.ESTOP and "still pressed" in said
+    gate = safety.update(safety.press_e_stop(gate, False), CONFIG, fine(now + 1))
+    assert gate.state is State.ESTOP and "waiting for a reset" in gate.reason
+    gate, actions = safety.admit(gate, CONFIG, fine(now + 2), chunk(now + 2, 1))
+    assert not actions and gate.refused == ("state",)
+    gate, _ = safety.reset_e_stop(gate)
+    assert safety.update(gate, CONFIG, fine(now + 3)).state is State.READY
+
+
+def test_streaming_holds_when_the_policy_goes_quiet_and_goes_on_when_it_is_back():
+    now = 10 * NS
+    gate, _ = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
+    gate = safety.update(gate, STREAMING, fine(now + NS // 4))
+    assert gate.state is State.EXECUTING
+    gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10))
+    assert gate.state is State.HOLD and gate.reason.startswith("no fresh action")
+    back = now + 7 * NS // 10
+    assert safety.update(gate, STREAMING, fine(back)).state is State.HOLD
+    gate, actions = safety.admit(gate, STREAMING, fine(back), chunk(back, 1))
+    assert gate.state is State.EXECUTING and actions
+
+
+def test_fresh_copies_of_an_old_observation_are_caught():
+    now = 10 * NS
+    gate, _ = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
+    for tenth in range(1, 14):
+        at = now + tenth * NS // 10
+        gate, _ = safety.admit(gate, STREAMING, fine(at), chunk(at, tenth, observation_ns=now))
+    assert gate.state is State.HOLD and "observation" in gate.reason and gate.refused == ("observation_age",)
+
+
+def test_blocking_says_how_long_it_has_been_holding_for_want_of_an_action():
+    gate = safety.update(ready(), CONFIG, fine(10 * NS + NS // 2 + NS // 4))
+    assert gate.state is State.READY and gate.reason == "holding: no action for 1 s"
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Every order of events: EXECUTING only ever with every permission, outputs only ever within the limits."""
+
+    @initialize(mode=st.sampled_from(["blocking", "streaming"]))
+    def begin(self, mode):
+        self.config = replace(CONFIG, mode=mode)
+        self.gate, self.now, self.sequence = Gate(), 10 * NS, 0
+        self.active = self.enabled = True
+        self.state_ns: int | None = None
+        self.pressed = self.latched = False
+        self.last_ready = 0
+
+    def inputs(self) -> Inputs:
+        return Inputs(self.now, self.active, self.enabled, self.state_ns)
+
+    def update(self):
+        self.gate = safety.update(self.gate, self.config, self.inputs())
+
+    @rule(step=st.one_of(st.integers(0, NS // 5), st.integers(-3 * NS, 5 * NS)), seen=st.booleans())
+    def time_passes(self, step, seen):
+        before = self.now
+        self.now = max(0, self.now + step)
+        if seen:
+            self.state_ns = self.now
+        self.update()
+        if not 0 <= self.now - before <= NS:
+            assert self.gate.state is not State.EXECUTING, "the clock jumped"
+
+    @rule(what=st.sampled_from(["active", "enabled"]), value=st.booleans())
+    def permission(self, what, value):
+        setattr(self, what, value)
+        self.update()
+
+    @rule(pressed=st.booleans())
+    def e_stop(self, pressed):
+        self.gate = safety.press_e_stop(self.gate, pressed)
+        self.pressed, self.latched = pressed, self.latched or pressed
+
+    @rule()
+    def reset(self):
+        self.gate, _ = safety.reset_e_stop(self.gate)
+        self.latched = self.latched and self.pressed
+
+    @rule()
+    def restart(self):
+        self.gate = safety.hold(self.gate, "robot restarted")
+        assert self.gate.state is not State.EXECUTING
+
+    @rule()
+    def arrived(self):
+        self.gate = safety.executed(self.gate, self.now)
+
+    @rule(
+        action=st.lists(st.floats(-10, 10) | st.sampled_from([math.nan, math.inf]), min_size=6, max_size=8),
+        late=st.integers(-NS // 10, 2 * NS), seen=st.integers(-NS // 10, 3 * NS), older=st.booleans(),
+        frame=st.sampled_from(["base", "base", "camera"]), source=st.sampled_from(["policy", "policy", "stranger"]),
+    )  # fmt: skip
+    def a_chunk(self, action, late, seen, older, frame, source):
+        self.sequence += -1 if older else 1
+        came = Chunk((tuple(action),), frame, self.now - late, self.now - seen, self.sequence, source, 0.2)
+        count = self.gate.refused_count
+        self.gate, actions = safety.admit(self.gate, self.config, self.inputs(), came)
+        assert bool(actions) == (self.gate.refused_count == count)
+        if not actions:
+            assert self.gate.refused and self.gate.reason
+            return
+        assert self.gate.state is State.EXECUTING
+        assert self.active and self.enabled and not self.latched
+        assert frame == "base" and source == "policy"
+        assert late <= 0.5 * NS and seen <= NS
+        assert self.state_ns is not None and self.now - self.state_ns <= 0.3 * NS
+        for row in actions:
+            assert all(map(math.isfinite, row)) and len(row) == 7
+            assert math.hypot(*row[:3]) <= 0.06 + 1e-9 and max(map(abs, row[3:6])) <= 0.3 + 1e-9
+
+    @invariant()
+    def moving_means_permitted(self):
+        if not hasattr(self, "gate"):
+            return
+        assert (self.gate.state is State.ESTOP) == self.gate.e_stop or not self.gate.e_stop
+        if self.latched:
+            assert self.gate.state is State.ESTOP
+        if self.gate.state in (State.HOLD, State.ESTOP, State.INACTIVE):
+            assert self.gate.reason, "a hold says why"
+        now = safety.update(self.gate, self.config, self.inputs())
+        if now.state is State.EXECUTING:
+            assert self.active and self.enabled and not self.latched
+            assert self.state_ns is not None and self.now - self.state_ns <= 0.3 * NS
+
+    @invariant()
+    def every_ready_is_a_new_invitation(self):
+        if hasattr(self, "gate"):
+            assert self.gate.ready_since_ns >= self.last_ready
+            self.last_ready = self.gate.ready_since_ns
+
+
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -1,0 +1,185 @@
+"""Outcomes, success rate and the table of the paired language test."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from openvla_ros.sim import pictures, report, suite, task
+from openvla_ros.sim.report import Episode, Rate, Step
+
+
+def episode(target: str, lifted: tuple[str, ...], outcome: str = "", index: int = 1, frames: int = 0) -> Episode:
+    steps = tuple(
+        Step((np.full((96, 96, 3), 10 * number, np.uint8),), np.full(7, 0.01 * number), 0.1, 5.0)
+        for number in range(frames)
+    )
+    outcome = outcome or report.judge(target, lifted)
+    instruction = f"lift the {target} cube"
+    return Episode(
+        index, 1_000_000, instruction, target, outcome, "", lifted, 7, 2.0, (0.1, 0.3), (0.05, 0.06), 0, steps
+    )
+
+
+@pytest.mark.parametrize(
+    ("lifted", "outcome"),
+    [
+        ((), report.NOTHING),
+        (("red",), report.SUCCESS),
+        (("blue",), report.WRONG),
+        (("red", "blue"), report.SEVERAL),
+    ],
+)
+def test_only_the_named_object_alone_is_a_success(lifted: tuple[str, ...], outcome: str) -> None:
+    assert report.judge("red", lifted) == outcome
+
+
+def test_rate_is_the_papers_mean_and_standard_error() -> None:
+    rate = Rate(8, 10)
+    assert rate.value == 0.8
+    assert rate.standard_error == pytest.approx(0.12649, abs=1e-5)
+    assert str(rate) == "8/10 = 80 ± 13 %"
+    # Wilson's interval for 8 of 10 (Brown, Cai, DasGupta 2001).
+    assert rate.interval == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+@given(st.integers(1, 500), st.integers(0, 500))
+def test_interval_holds_the_rate_and_stays_in_bounds(trials: int, successes: int) -> None:
+    rate = Rate(min(successes, trials), trials)
+    low, high = rate.interval
+    assert 0.0 <= low <= rate.value + 1e-12 and rate.value - 1e-12 <= high <= 1.0
+
+
+def test_faults_count_against_and_interrupted_episodes_do_not_count() -> None:
+    episodes = [
+        episode("red", ("red",)),
+        episode("red", (), report.FAULT),
+        episode("red", (), report.INTERRUPTED),
+    ]
+    rate = report.success_rate(episodes)
+    assert (rate.successes, rate.trials) == (1, 2)
+
+
+def test_no_episode_gives_a_summary_that_is_still_json() -> None:
+    summary = report.summarise([], task.OBJECTS, paired=True)
+    assert json.loads(json.dumps(summary, allow_nan=False))["success_rate"]["value"] is None
+
+
+def test_confusion_puts_every_episode_in_its_cell() -> None:
+    episodes = [
+        episode("red", ("red",)),
+        episode("red", ("blue",)),
+        episode("green", ()),
+        episode("blue", ("red", "green")),
+        episode("blue", ("blue",)),
+        episode("blue", (), report.INTERRUPTED),
+    ]
+    table = report.confusion(episodes, task.OBJECTS)
+    assert table.counts.tolist() == [[1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 1]]
+    assert (table.grounded.successes, table.grounded.trials) == (2, 5)
+    assert table.to_json()["instructed"]["blue"] == {"red": 0, "green": 0, "blue": 1, "none": 0, "several": 1}
+    assert str(table).splitlines()[1].split() == ["red", "1", "0", "1", "0", "0"]
+
+
+def test_summary_lists_what_the_demo_promises() -> None:
+    summary = report.summarise([episode("red", ("red",)), episode("blue", ())], task.OBJECTS, paired=False)
+    assert summary["outcomes"] == {report.SUCCESS: 1, report.NOTHING: 1}
+    assert summary["latency_s"]["p50"] == pytest.approx(0.2)
+    first = summary["episodes"][0]
+    assert first["seed"] == 1_000_000 and first["steps"] == 7 and first["rate_hz"] == 3.5
+    assert first["inference_s"]["max"] == 0.06
+
+
+# ---- sentences and seeds ------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2_000_000))
+def test_the_sentence_of_a_seed_names_its_target_and_never_changes(seed: int) -> None:
+    sentence = task.instruction_of_seed(seed)
+    assert task.target_of(sentence) == task.target_for(seed)
+    assert sentence == task.instruction_of_seed(seed)
+
+
+def test_every_template_is_used_for_every_object() -> None:
+    seen = {task.instruction_of_seed(seed) for seed in range(1000)}
+    assert seen == {template.format(object=name) for template in task.TEMPLATES for name in task.OBJECTS}
+
+
+@pytest.mark.parametrize("sentence", ["lift the cube", "put the red cube on the blue cube", "lift the bored cube"])
+def test_a_sentence_that_cannot_be_judged_is_refused_with_the_choices(sentence: str) -> None:
+    with pytest.raises(ValueError, match="red, green, blue"):
+        task.target_of(sentence)
+
+
+def test_evaluation_never_starts_from_a_seed_for_training() -> None:
+    for seed in (0, 12, task.EVALUATION_SEED, task.EVALUATION_SEED + 5):
+        for trial in suite.trials(suite.Suite(seed=seed, episodes=3)):
+            assert trial.seed in task.EVALUATION_SEEDS and trial.seed not in task.TRAINING_SEEDS
+
+
+def test_paired_trials_give_each_start_state_every_instruction() -> None:
+    made = suite.trials(suite.Suite(paired=2))
+    assert [(t.seed - task.EVALUATION_SEED, t.target) for t in made] == [
+        (0, "red"), (0, "green"), (0, "blue"), (1, "red"), (1, "green"), (1, "blue"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epsiodes: 3", "unknown key 'epsiodes'.*episodes"),
+        ("episodes: three", "episodes is 'three'.*int"),
+        ("max_steps: 0", "max_steps is 0.*1 to"),
+        ("instruction: lift the purple cube", "purple.*red, green, blue"),
+        ("- 1", "mapping"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_bad_settings_name_the_file_the_key_and_the_choices(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "lift.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        suite.load_suite(path)
+    assert "lift.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+# ---- pictures ------------------------------------------------------------------------
+
+
+def test_video_frame_shows_image_action_and_verdict() -> None:
+    caption = pictures.Caption("policy", 1, 2, 1_000_000, "lift the red cube", "red")
+    image = np.full((224, 224, 3), 200, np.uint8)
+    step = Step((image,), np.array([0.03, 0, 0, 0, 0, 0, 1.0]), 0.1, 5.0)
+    frame = pictures.draw_frame(image, step, 3, caption)
+    assert frame.shape == (540, 960, 3) and frame.dtype == np.uint8
+    assert (frame[:540, :540] == 200).all(), "the camera image is shown whole"
+    still = pictures.draw_frame(image, Step((image,), np.zeros(7), 0.1, 5.0), 3, caption)
+    assert (frame != still).any(), "the action is drawn"
+    verdict = pictures.draw_frame(image, step, 3, caption, report.SUCCESS)
+    assert (verdict[500, 20:60] == pictures.GOOD).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("count", [1, 12, 30])
+def test_contact_sheet_has_a_strip_for_every_episode(count: int) -> None:
+    episodes = [episode("red", ("red",) if n % 2 else (), index=n, frames=4) for n in range(count)]
+    sheet = np.asarray(pictures.contact_sheet(episodes, "title"))
+    green = (sheet[:, :, :] == pictures.GOOD).all(axis=-1)
+    bad = (sheet == pictures.BAD).all(axis=-1)
+    assert green.any() == (count > 1) and bad.any()
+
+
+def test_confusion_picture_is_drawn_for_an_empty_table_too() -> None:
+    picture = pictures.confusion_picture(report.confusion([], task.OBJECTS), "title")
+    assert picture.width > 600
+
+
+def test_thinned_episode_keeps_its_figures_and_first_and_last_image() -> None:
+    whole = episode("red", ("red",), frames=20)
+    thin = whole.thinned(6)
+    assert len(thin.steps) == 6 and thin.to_json() == whole.to_json()
+    assert (thin.steps[0].image == whole.steps[0].image).all()
+    assert (thin.steps[-1].image == whole.steps[-1].image).all()
+    assert episode("red", ()).thinned(6).steps == ()
