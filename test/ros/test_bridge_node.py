@@ -14,7 +14,7 @@ from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
 from openvla_ros.robots.target_pose import Pose
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000
 

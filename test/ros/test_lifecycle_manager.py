@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
-from lifecycle_msgs.srv import GetState
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from openvla_msgs.msg import SafetyState
 
 from openvla_ros.nodes.qos import LATCHED
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 
 def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_stack, wait_for):
@@ -23,6 +24,8 @@ def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_
         "bringup failed: 'bridge_node' did not configure: configure failed: "
         "unknown parameter 'limit.sped' for node 'bridge_node'; did you mean limit.speed" in last[0]
     )
+    assert running["sim_node"].running and running["bridge_node"].running, "taken down, not killed"
+    assert not any("Traceback" in process.output for process in running.values())
 
 
 def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_until):
@@ -44,6 +47,15 @@ def test_a_node_that_never_comes_is_named(start_node, wait_for):
     wait_for(lambda: not manager.running, 30.0, "the manager to give up")
     assert manager.popen.returncode == 1
     assert "'ghost' did not appear within 1 s; is its process running?" in manager.output
+
+
+def test_a_transition_that_does_not_exist_is_refused_and_ends_nothing(start_node, call):
+    bridge = start_node("bridge_node", "--ros-args")
+    request = ChangeState.Request()
+    request.transition.id = Transition.TRANSITION_DEACTIVATE
+    assert not call(ChangeState, "bridge_node/change_state", transition=request.transition).success
+    assert call(GetState, "bridge_node/get_state").current_state.label == "unconfigured"
+    assert bridge.running and "Traceback" not in bridge.output
 
 
 def test_its_own_parameters_are_checked(start_node, wait_for):

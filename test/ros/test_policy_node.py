@@ -16,7 +16,7 @@ from rclpy.action import ActionClient
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 Outcome = RunInstruction.Result
 
 

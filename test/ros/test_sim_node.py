@@ -15,7 +15,7 @@ from openvla_ros.nodes.images import to_rgb
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.robots.target_pose import Pose
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 
 def text(name: str, value: str) -> Parameter:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from bag_factory import PERIOD, START, BagMaker, Demo, fill, random_demo, write_demo
 from hypothesis import given, strategies as st
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from openvla_training.bags import actions as steps_module
 from openvla_training.bags.actions import make_steps, moving, nearest, pose_differences, rotation_matrix
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
-from openvla_training.bags.reading import open_bag, read_frames, read_recordings
+from openvla_training.bags.reading import read_frames, read_recordings
 
 CHUNKS = ("policy/action_chunk", "expert/action_chunk")
 
@@ -90,7 +91,7 @@ def test_an_episode_that_nobody_ended_is_unfinished(tmp_path: Path) -> None:
 def test_sqlite_bags_of_plain_ros2_bag_record_convert_too(tmp_path: Path) -> None:
     write_demo(tmp_path / "mcap", demo())
     writer = Writer(tmp_path / "sqlite", version=9, storage_plugin=StoragePlugin.SQLITE3)
-    with writer, open_bag(tmp_path / "mcap") as reader:
+    with writer, AnyReader([tmp_path / "mcap"]) as reader:
         made = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore) for c in reader.connections}
         for connection, log_time, raw in reader.messages():
             writer.write(made[connection.id], log_time, raw)

@@ -10,6 +10,7 @@ import pytest
 from bag_factory import START, random_demo, write_demo
 
 from openvla_policy.contract.image import ImagePreparation
+from openvla_training.bags import convert as convert_module
 from openvla_training.bags.cli import main
 from openvla_training.rlds.images import decode_image, encode_image
 from openvla_training.rlds.reader import count_episodes, read_episodes
@@ -67,8 +68,9 @@ def test_a_second_run_converts_only_what_is_new(tmp_path: Path, capsys: pytest.C
     assert read_statistics(tmp_path / "rlds").num_trajectories == 5
 
 
-def test_workers_make_the_same_dataset(tmp_path: Path) -> None:
-    demos(tmp_path / "bags", 24)
+def test_workers_make_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert_module, "BAGS_A_WORKER", 1)
+    demos(tmp_path / "bags", 5)
     assert convert(tmp_path, name="one") == 0
     assert convert(tmp_path, "--workers", "2", name="two") == 0
     shards = [sorted((tmp_path / "rlds" / name).rglob("*train.array_record*")) for name in ("one", "two")]

@@ -44,6 +44,7 @@ class ManagedNode(LifecycleNode):
         self.exit_code = 0
         self.fault = ""  # the newest failure, one line
         self.active = False
+        self.closing = False  # the process is ending: nobody is left to log to
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._rows = {row.name: row for row in (*self.PARAMETERS, _AUTOSTART)}
         self._refused: dict[str, str] = {}  # parameter -> why its given value was not taken
@@ -178,8 +179,20 @@ class ManagedNode(LifecycleNode):
         self.close()
         return Result.SUCCESS
 
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
+        """Refuse a transition that the present state does not have. rclpy lets it end the whole process."""
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        except RCLError:
+            if not self.context.ok():
+                raise
+            state = self._state_machine.current_state[1]
+            self.get_logger().warning(f"transition {transition_id} refused: it does not exist in state '{state}'")
+            return Result.FAILURE
+
     def close(self) -> None:
         """Stop and give everything back, from whatever state."""
+        self.closing = True
         if self.active:
             self.active = False
             self._attempt("deactivate", self.deactivate)

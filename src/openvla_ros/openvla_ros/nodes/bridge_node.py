@@ -264,7 +264,7 @@ class BridgeNode(ManagedNode):
             self._anchor()
         elif gate.state in (State.HOLD, State.ESTOP, State.INACTIVE) and before.state is not gate.state:
             self._drop()
-            if before.state is State.EXECUTING and self.context.ok():
+            if before.state is State.EXECUTING and not self.closing:
                 self.get_logger().warning(f"stopped: {gate.reason}")
         if replace(gate, clock_ns=None, newest_ns=None) != replace(before, clock_ns=None, newest_ns=None):
             self._publish()

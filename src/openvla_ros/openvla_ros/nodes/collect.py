@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--noise-rotation", type=float, metavar="RAD", help="noise on its yaw, std [rad]")
     add("--noise-probability", type=float, metavar="P", help="share of its actions that get noise")
     add("--wander", type=int, metavar="N", help="up to N random motions at the start of an episode")
+    add("--label-all", action="store_true", help="the expert labels every frame for every cube, not only the target")
     add("--camera-rate", type=float, default=1.0, metavar="HZ", help=CAMERA_HELP)
     add("--instances", type=int, default=1, metavar="K", help="independent stacks (1)")
     add(
@@ -204,6 +205,7 @@ class Collection:
             "expert.max_steps": options.max_steps,
             "real_time_factor": options.real_time_factor,
             "camera.rate": options.camera_rate,
+            "expert.label_all": options.label_all,
             # Faster than real time, set-points reach the simulator thinned out: a gap is no fault of the bridge here.
             "max_target_jump": 1.0,
             "max_target_turn": 3.2,

@@ -97,11 +97,17 @@ class LifecycleManager(Node):
 
     def take_down(self) -> None:
         """Deactivate and clean up whatever answers, in reverse order; the robot holds."""
-        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        steps = (
+            (State.PRIMARY_STATE_ACTIVE, Transition.TRANSITION_DEACTIVATE),
+            (State.PRIMARY_STATE_INACTIVE, Transition.TRANSITION_CLEANUP),
+        )
+        for state, transition in steps:
             for name in reversed(self.nodes):
-                if self._change[name].service_is_ready():
-                    future = self._change[name].call_async(_request(transition))
-                    self._spin_until(future.done, 3.0)
+                if not self._get[name].service_is_ready():
+                    continue
+                asked = self._get[name].call_async(GetState.Request())
+                if self._spin_until(asked.done, 3.0) and asked.result().current_state.id == state:
+                    self._spin_until(self._change[name].call_async(_request(transition)).done, 3.0)
 
     def _transition(self, name: str, transition: int, label: str) -> None:
         self._errors.pop(name, None)

@@ -178,6 +178,8 @@ def stop_on_signals() -> threading.Event:
         if stop.is_set():
             raise Interrupted(signal.Signals(number).name)
         stop.set()
+        # os.write, since print is not to be used in a handler that may have interrupted a print.
+        os.write(2, f"\n{signal.Signals(number).name}: stopping; once more to hurry\n".encode())
 
     # SIGINT too: a shell that starts a program in the background may have made it deaf to Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -89,12 +89,14 @@ class Topics:
         if not publishers:
             return None
         if len(types) != 1:
-            return self._refuse(name, f"it has several types ({', '.join(types)})")
+            self._refuse(name, f"it has several types ({', '.join(types)})")
+            return None
         try:
             message = message_class(types[0])
             self._definitions.ensure(types[0])
         except (ImportError, AttributeError, UnknownType) as error:
-            return self._refuse(name, str(error))
+            self._refuse(name, str(error))
+            return None
         # As rosbag2 does: the strongest QoS that all its publishers offer.
         reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
         latched = all(p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers)

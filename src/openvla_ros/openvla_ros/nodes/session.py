@@ -241,8 +241,11 @@ class Session:
         limits: Limits,
         on_step: Callable[[int, Step], None] = lambda count, step: None,
     ) -> Episode:
-        """Follow `instruction` on the scene that was reset before, until it is decided; a Ctrl-C ends it as
-        `interrupted` instead of raising, so that what was done is not lost. Raises what `watch` raises.
+        """Follow `instruction` on the scene that was reset before, until it is decided.
+
+        `on_step` gets the number of actions so far and the newest one with the newest image, whenever either is
+        new. A Ctrl-C ends the episode as `interrupted` instead of raising, so that what was done is not lost.
+        Raises what `watch` raises.
         """
         started = time.monotonic()
         outcome = reason = ""

@@ -13,7 +13,7 @@ from openvla_msgs.msg import ActionChunk
 from openvla_ros.nodes import messages
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import BASE_FRAME, Scene
-from openvla_ros.sim.task import instruction_for
+from openvla_ros.sim.task import instruction_of_seed
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Demonstrator:
     """Asks the expert once a picture. Lives in the world's thread: it reads the scene's private state."""
 
     def __init__(self, scene: Scene, get: Callable[[str], Any]) -> None:
-        self._expert, self._get = Expert(scene), get
+        self._scene, self._expert, self._get = scene, Expert(scene), get
         self._sequence = {True: 0, False: 0}
         self._answered_ns = 0
         self.begin("", 0)
 
     def begin(self, target: str, seed: int) -> None:
         """A new episode: go for `target` ('' = nothing)."""
-        self._target, self._steps = target, 0
+        self._target, self._steps, self._seed = target, 0, seed
         self._noise = np.random.default_rng([self._get("expert.noise.seed"), seed])
         self._wander = int(self._noise.integers(0, self._get("expert.wander") + 1))
 
@@ -44,16 +44,16 @@ class Demonstrator:
         role = self._get("expert.role")
         if role == "off" or not self._target:
             return []
-        clean = self._expert.action(self._target)
-        said = [self._said(clean, False, now_ns, observation)]
+        labelled = self._scene.objects if self._get("expert.label_all") else (self._target,)
+        said = [self._said(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
         limit = self._get("expert.max_steps")
         invited = self._answered_ns < ready_ns <= now_ns
         if role == "act" and invited and not done and (limit == 0 or self._steps < limit):
             self._answered_ns = ready_ns
             self._steps += 1
             wandering = self._steps <= self._wander
-            acted = self._expert.wander(self._noise) if wandering else self._noisy(clean)
-            said.append(self._said(acted, True, now_ns, observation))
+            acted = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))
+            said.append(self._said(acted, True, now_ns, observation, self._target))
         return said
 
     def _noisy(self, clean: np.ndarray) -> np.ndarray:
@@ -63,10 +63,10 @@ class Demonstrator:
             action[5] += self._noise.normal() * self._get("expert.noise.rotation")
         return action
 
-    def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time) -> Said:
+    def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time, target: str) -> Said:
         message = messages.chunk_message(
             [action], frame=BASE_FRAME, at_ns=now_ns, observation=observation, sequence=self._sequence[acts],
-            source=ActionChunk.SOURCE_EXPERT, instruction=instruction_for(self._target),
+            source=ActionChunk.SOURCE_EXPERT, instruction=instruction_of_seed(self._seed, target),
             period=self._get("expert.period"),
         )  # fmt: skip
         self._sequence[acts] += 1

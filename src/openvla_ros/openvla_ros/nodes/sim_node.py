@@ -165,13 +165,12 @@ class SimNode(ManagedNode):
                     time.sleep(-late)
                 elif late > 0.05:  # cannot keep up: let simulated time run slower instead of rushing after it
                     due += late
-        except RCLError as error:
-            if self.context.ok() and not self._stop.is_set():
-                self.fault = f"the simulator stopped: {one_line(error)}"
-                self.get_logger().error(self.fault)
         except Exception as error:
-            self.fault = f"the simulator stopped: {one_line(error)}"
-            self.get_logger().error(self.fault)
+            # A publisher whose context is going away is the normal end; all else ends the process, for all to see.
+            if not isinstance(error, RCLError) or (self.context.ok() and not self._stop.is_set()):
+                self.fault, self.exit_code = f"the simulator stopped: {one_line(error)}", 1
+                self.get_logger().error(self.fault)
+                self.context.try_shutdown()
         finally:
             self._scene.close()
 
@@ -263,7 +262,9 @@ class SimNode(ManagedNode):
         # What the expert says goes out first, so that a recorder has the label when it has the frame.
         done = any(self._score)
         for chunk in self._demonstrator.answer(now, observation, self._ready_ns, done):
-            (self._act_pub if chunk.acts else self._label_pub).publish(chunk.message)
+            publisher = self._act_pub if chunk.acts else self._label_pub
+            if publisher is not None:
+                publisher.publish(chunk.message)
         self._image_pub.publish(messages.image_message(picture, frame, now))
         if self._jpeg_pub.get_subscription_count():
             self._jpeg_pub.publish(messages.jpeg_message(picture, frame, now, self.value("camera.jpeg_quality")))

@@ -84,11 +84,11 @@ class BagWriter:
         self._definitions = definitions
         self._first: int | None = None
         self._last = 0
-        self._queue: queue.SimpleQueue[tuple[Connection, int, bytes] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Connection, int, bytes] | tuple[()] | None] = queue.SimpleQueue()
         self._queued_bytes = 0
         self._queue_limit = queue_bytes
-        # Guards the writer itself, and the count of queued bytes.
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards the rosbags writer
+        self._count_lock = threading.Lock()  # apart from it, so that queueing never waits for the disk
         self._writer = Writer(self.temporary, version=9, storage_plugin=StoragePlugin.MCAP)
         if compression == "zstd":
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -115,7 +115,7 @@ class BagWriter:
         size = len(data)
         if self.error is not None or self._queued_bytes + size > self._queue_limit:
             return False
-        with self._lock:
+        with self._count_lock:
             self._queued_bytes += size
         self._queue.put((connection, log_time, data))
         self.messages += 1
@@ -169,34 +169,28 @@ class BagWriter:
             pass  # the buffered rest does not fit on the disk either; the error is already known
 
     def _run(self) -> None:
-        begun = time.monotonic()
+        ended = time.monotonic()
         while True:
             try:
                 item = self._queue.get(timeout=CHUNK_PERIOD)
             except queue.Empty:
-                self._guarded(self._end_chunk)
-                begun = time.monotonic()
-                continue
+                item = ()  # nothing to write, but perhaps a chunk to end
             if item is None:
                 return
-            self._guarded(self._put, *item)
-            if time.monotonic() - begun > CHUNK_PERIOD:
-                self._guarded(self._end_chunk)
-                begun = time.monotonic()
-
-    def _guarded(self, function, *arguments) -> None:
-        """After an error the queue is still emptied, so that nobody waits for it."""
-        with self._lock:
-            if self.error is None:
-                try:
-                    function(*arguments)
-                except Exception as error:  # whatever it is, it must reach the person who records
-                    self.error = f"writing {self.temporary} failed: {error}"
-            if function == self._put:
-                self._queued_bytes -= len(arguments[2])
-
-    def _put(self, connection: Connection, log_time: int, data: bytes) -> None:
-        self._writer.write(connection, log_time, data)
+            # After an error the queue is still emptied, so that nobody waits for it.
+            with self._lock:
+                if self.error is None:
+                    try:
+                        if item:
+                            self._writer.write(*item)
+                        if time.monotonic() - ended >= CHUNK_PERIOD:
+                            self._end_chunk()
+                            ended = time.monotonic()
+                    except Exception as error:  # whatever it is, it must reach the person who records
+                        self.error = f"writing {self.temporary} failed: {error}"
+            if item:
+                with self._count_lock:
+                    self._queued_bytes -= len(item[2])
 
     def _end_chunk(self) -> None:
         storage = self._writer.storage

@@ -40,9 +40,12 @@ def instruction_for(target: str, rng: np.random.Generator | None = None) -> str:
     return template.format(object=target)
 
 
-def instruction_of_seed(seed: int) -> str:
-    """The paraphrase that an episode of `seed` is given: the same one on every machine and every run."""
-    return instruction_for(target_for(seed), np.random.default_rng([seed, len(TEMPLATES)]))
+def instruction_of_seed(seed: int, target: str | None = None) -> str:
+    """The paraphrase that an episode of `seed` is given: the same one on every machine and every run.
+
+    With `target`: the same paraphrase about that cube instead of the one the seed is about.
+    """
+    return instruction_for(target or target_for(seed), np.random.default_rng([seed, len(TEMPLATES)]))
 
 
 def target_of(instruction: str) -> str:

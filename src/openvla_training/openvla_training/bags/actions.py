@@ -84,7 +84,27 @@ def pose_differences(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([np.diff(poses[:, :3], axis=0), fixed_angles(turn)], axis=1)
 
 
-def make_steps(recording: Recording, actions: str, *, rate: float | None, max_skew: float, drop_noops: bool) -> Steps:
+def sentences(recording: Recording, actions: str) -> list[str]:
+    """The sentences the frames are labelled for: the recording's own, or several where a labeller speaks for several.
+
+    The simulator's expert says for every frame what it would do to each cube: one recording then makes one episode
+    a sentence, over the same frames.
+    """
+    if actions in (ACHIEVED, EXECUTED_TOPIC):
+        return [recording.instruction]
+    labelled = sorted({chunk.instruction for chunk in recording.chunks[actions]})
+    return labelled if len(labelled) > 1 else [recording.instruction]
+
+
+def make_steps(
+    recording: Recording,
+    actions: str,
+    *,
+    rate: float | None,
+    max_skew: float,
+    drop_noops: bool,
+    sentence: str | None = None,
+) -> Steps:
     """Derive an episode's steps.
 
     Args:
@@ -93,6 +113,7 @@ def make_steps(recording: Recording, actions: str, *, rate: float | None, max_sk
         rate: control rate [Hz]; needed by ``achieved``, elsewhere checked against the chunks' period.
         max_skew: largest distance in time between a frame and the state that goes with it [s].
         drop_noops: leave out steps without motion (Appendix E and G.1 of the paper).
+        sentence: take the labels given for this one of :func:`sentences`; None where there is only one.
 
     Raises:
         BadBag: too much is missing, or nothing remains.
@@ -102,7 +123,7 @@ def make_steps(recording: Recording, actions: str, *, rate: float | None, max_sk
             raise ValueError("--actions achieved needs --rate: the control rate in Hz to sample the poses at")
         steps, lost = _achieved_steps(recording, rate, max_skew)
     else:
-        steps, lost = _chunk_steps(recording, actions, rate)
+        steps, lost = _chunk_steps(recording, actions, rate, sentence)
     total = lost + len(steps.frames)
     _, skew = states_at(recording, recording.image_stamps[steps.frames])
     steps = steps.only(skew <= max_skew, "no state in time")
@@ -135,12 +156,18 @@ def moving(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
     return keep
 
 
-def _chunk_steps(recording: Recording, label_topic: str, rate: float | None) -> tuple[Steps, int]:
+def _chunk_steps(
+    recording: Recording, label_topic: str, rate: float | None, sentence: str | None
+) -> tuple[Steps, int]:
     """One step per executed chunk of policy/action_chunk, labelled by ``label_topic``'s chunk of the same frame."""
     taken = sorted({chunk.observation_stamp for chunk in recording.chunks[EXECUTED_TOPIC]})
     if not taken:
         raise BadBag(f"no message on topic {EXECUTED_TOPIC}")
-    labels = {chunk.observation_stamp: chunk for chunk in recording.chunks[label_topic]}
+    labels = {
+        chunk.observation_stamp: chunk
+        for chunk in recording.chunks[label_topic]
+        if sentence is None or chunk.instruction == sentence
+    }
     frames = {int(stamp): index for index, stamp in enumerate(recording.image_stamps)}
     left_out: dict[str, int] = {}
     chosen: list[tuple[int, Chunk]] = []
@@ -162,7 +189,7 @@ def _chunk_steps(recording: Recording, label_topic: str, rate: float | None) -> 
         indices,
         states_at(recording, recording.image_stamps[indices])[0],
         np.array([label.actions[0] for _, label in chosen], np.float64).reshape(-1, 7),
-        [recording.instruction] * len(chosen),
+        [sentence or recording.instruction] * len(chosen),
         left_out,
     )
     return steps, sum(number for reason, number in left_out.items() if reason != "not executed")

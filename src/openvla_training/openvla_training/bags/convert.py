@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openvla_training.bags.actions import ACHIEVED, EXECUTED_TOPIC, make_steps
+from openvla_training.bags.actions import ACHIEVED, EXECUTED_TOPIC, Steps, make_steps, sentences
 from openvla_training.bags.episodes import BadBag, Recording, Topics
 from openvla_training.bags.reading import read_frames, read_recordings
 from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
 from openvla_training.rlds.statistics import write_statistics
-from openvla_training.rlds.writer import DatasetWriter, open_writer
+from openvla_training.rlds.writer import SENTENCE_MARK, DatasetWriter, open_writer
 
 # Outcomes that are left out of a dataset of demonstrations unless asked for.
 NOT_SUCCESSFUL = ("failure", "unfinished")
+# A process costs as much to start as some fifty bags cost to convert.
+BAGS_A_WORKER = 50
 
 
 @dataclass(frozen=True)
@@ -84,23 +86,29 @@ def convert_bag(bag: Path, options: Options) -> Converted:
             if recording.outcome in NOT_SUCCESSFUL and not options.keep_failed:
                 dropped[recording.episode_id] = recording.outcome
                 continue
-            steps = make_steps(
-                recording,
-                options.actions,
-                rate=options.rate,
-                max_skew=options.max_skew,
-                drop_noops=options.drop_noops,
-            )
-            images = []
-            for frame in read_frames(recording, [int(index) for index in steps.frames]):
-                stored = _resized(frame, options.image_size)
-                images.append(encode_image(stored, options.image_encoding))
-                if shape is not None and stored.shape != shape:
-                    raise BadBag(f"images are {stored.shape}, in the bag's earlier episodes {shape}")
-                shape = (stored.shape[0], stored.shape[1], 3)
-            episodes.append(_episode(recording, steps.states, steps.actions, steps.instructions, images))
-            for reason, number in steps.left_out.items():
-                left_out[reason] = left_out.get(reason, 0) + number
+            encoded: dict[tuple[int, ...], list[bytes]] = {}  # sentences mostly share their frames
+            wanted = sentences(recording, options.actions)
+            for sentence in wanted:
+                steps = make_steps(
+                    recording,
+                    options.actions,
+                    rate=options.rate,
+                    max_skew=options.max_skew,
+                    drop_noops=options.drop_noops,
+                    sentence=sentence if len(wanted) > 1 else None,
+                )
+                key = tuple(int(index) for index in steps.frames)
+                if key not in encoded:
+                    frames = [_resized(frame, options.image_size) for frame in read_frames(recording, list(key))]
+                    for frame in frames:
+                        if shape is not None and frame.shape != shape:
+                            raise BadBag(f"images are {frame.shape}, in the bag's earlier episodes {shape}")
+                        shape = (frame.shape[0], frame.shape[1], 3)
+                    encoded[key] = [encode_image(frame, options.image_encoding) for frame in frames]
+                suffix = f"{SENTENCE_MARK}{sentence}" if len(wanted) > 1 else ""
+                episodes.append(_episode(recording, steps, encoded[key], suffix))
+                for reason, number in steps.left_out.items():
+                    left_out[reason] = left_out.get(reason, 0) + number
             seconds += float(recording.image_stamps[-1] - recording.image_stamps[0]) * 1e-9
     except BadBag as error:
         return Converted(bag, bad=str(error))
@@ -116,21 +124,15 @@ def _resized(frame: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     return ImagePreparation.standard(size, ["half"]).resize(frame)
 
 
-def _episode(
-    recording: Recording,
-    states: NDArray[np.float64],
-    actions: NDArray[np.float64],
-    instructions: list[str],
-    images: list[bytes],
-) -> EncodedEpisode:
-    if len(images) != len(states):
-        raise BadBag(f"{len(states)} frames are needed, the bag holds {len(images)} of them")
+def _episode(recording: Recording, steps: Steps, images: list[bytes], suffix: str) -> EncodedEpisode:
+    if len(images) != len(steps.states):
+        raise BadBag(f"{len(steps.states)} frames are needed, the bag holds {len(images)} of them")
     return EncodedEpisode(
-        episode_id=recording.episode_id,
+        episode_id=recording.episode_id + suffix,
         images=images,
-        states=states.astype(np.float32),
-        actions=actions.astype(np.float32),
-        instructions=instructions,
+        states=steps.states.astype(np.float32),
+        actions=steps.actions.astype(np.float32),
+        instructions=steps.instructions,
         outcome=recording.outcome,
         score=recording.score,
         file_path=str(recording.bag),
@@ -221,8 +223,7 @@ def _collect(writer: DatasetWriter, result: Converted, summary: Summary) -> Conv
 
 def _convert_all(bags: Sequence[Path], options: Options, workers: int) -> Iterator[Converted]:
     """Yield the results in the order of the bags, so that a dataset does not depend on the number of workers."""
-    # A process costs as much to start as a dozen bags to convert.
-    workers = min(workers, len(bags) // 12)
+    workers = min(workers, len(bags) // BAGS_A_WORKER)
     if workers <= 1:
         for bag in bags:
             yield convert_bag(bag, options)

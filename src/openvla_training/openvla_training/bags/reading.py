@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mcap.exceptions import McapError
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReaderError
 from rosbags.image import ImageError, message_to_cvimage
-from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
+from zstandard import ZstdError
 
 from openvla_training.bags.episodes import NS, BadBag, Chunk, Execution, Recording, Stream, Topics
+from openvla_training.bags.storage import OpenBag, open_bag
+
+STANDARD_TOPICS = Topics()
+# What the libraries raise for a file that is damaged or not a bag at all.
+UNREADABLE = (
+    *(AnyReaderError, ReaderError, SerdeError, McapError, ZstdError),
+    *(OSError, struct.error, UnicodeDecodeError, KeyError),
+)
 
 
-def read_recordings(bag: Path, action_topics: Sequence[str], topics: Topics = Topics()) -> list[Recording]:
+def read_recordings(bag: Path, action_topics: Sequence[str], topics: Topics = STANDARD_TOPICS) -> list[Recording]:
     """Read all episodes of a bag.
 
     Episodes are cut by the recorder's messages on the episode topic; a bag without any is one episode.
@@ -35,14 +43,8 @@ def read_recordings(bag: Path, action_topics: Sequence[str], topics: Topics = To
     try:
         with open_bag(bag) as reader:
             return _Bag(bag, reader, topics, action_topics).recordings()
-    except (AnyReaderError, ReaderError, SerdeError, OSError, struct.error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadBag(f"unreadable ({error}); if its recorder was killed, run: openvla-recover {bag}") from error
-
-
-def open_bag(bag: Path) -> AnyReader:
-    """Open a bag folder or a bare storage file."""
-    # The defaults serve SQLite bags of older ROS versions, which carry no definitions.
-    return AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY))
 
 
 def read_frames(recording: Recording, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
@@ -107,7 +109,7 @@ def _chunk(message: Any) -> Chunk:
 class _Bag:
     """One pass over an open bag: everything but the pixels."""
 
-    def __init__(self, path: Path, reader: AnyReader, topics: Topics, action_topics: Sequence[str]) -> None:
+    def __init__(self, path: Path, reader: OpenBag, topics: Topics, action_topics: Sequence[str]) -> None:
         self.path = path
         self.reader = reader
         self.topics = topics
@@ -115,7 +117,7 @@ class _Bag:
         # By role: lists of (log time, value); for images the value is the header stamp.
         self.samples: dict[str, list[tuple[int, Any]]] = {}
 
-    def _find(self, name: str) -> Connection | None:
+    def _find(self, name: str) -> Any:
         name = name.strip("/")
         found = [c for c in self.reader.connections if f"/{c.topic.strip('/')}".endswith(f"/{name}")]
         topics = sorted({c.topic for c in found})
@@ -124,7 +126,7 @@ class _Bag:
             raise BadBag(f"several topics are called {name}: {', '.join(topics)}; give the full name of one")
         return next(iter(exact or found), None)
 
-    def _connections(self) -> dict[int, tuple[str, Connection]]:
+    def _connections(self) -> dict[int, tuple[str, Any]]:
         topics = self.topics
         image = self._find(topics.image) or self._find(f"{topics.image}/compressed")
         expected = {

@@ -25,6 +25,7 @@ from openvla_training.rlds.features import EncodedEpisode, episode_features, to_
 
 VERSION = "1.0.0"
 MANIFEST = "manifest.json"
+SENTENCE_MARK = "#"  # between a recording's id and the sentence, where one recording makes several episodes
 SUFFIX = "array_record"
 SHARD_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
@@ -41,8 +42,12 @@ class Shard:
 
 
 def split_of(episode_id: str, val_fraction: float) -> str:
-    """Put an episode into train or val by a hash of its id: the same in every run, whatever was converted before."""
-    number = int.from_bytes(hashlib.sha256(episode_id.encode()).digest()[:8], "big")
+    """Put an episode into train or val by a hash of its id: the same in every run, whatever was converted before.
+
+    Episodes over the same frames (their ids differ behind ``SENTENCE_MARK``) go the same way.
+    """
+    recording = episode_id.split(SENTENCE_MARK)[0]
+    number = int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8], "big")
     return "val" if number / 2**64 < val_fraction else "train"
 
 

@@ -29,6 +29,7 @@ class TrainConfig:
     vocabulary: int = 512  # tokens before the 256 action tokens, when the tokenizer is made anew
     steps: int = 200_000
     batch_size: int = 16  # samples
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2e-5
     final_learning_rate: float = 2e-5  # reached at the last step; equal to learning_rate: constant
     decay_from: float = 0.0  # share of the steps after which the rate falls (cosine)

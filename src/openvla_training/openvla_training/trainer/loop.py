@@ -24,6 +24,7 @@ from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.batches import Batches
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.frames import Frames, load_frames
+from openvla_training.trainer.optimizers import build_optimizers
 from openvla_training.trainer.objective import Objective, order_action_tokens
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,7 @@ class Trainer:
         )
         self.frames = frames
         self.objective = Objective(self.checkpoint.action_tokenizer, config.label_sigma, self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizers = build_optimizers(self.model, config)
         self.step = 0
         self._resume()
 
@@ -127,12 +122,13 @@ class Trainer:
             raise FloatingPointError(
                 f"loss is {loss.item()} at step {self.step}; the batch is in {bad}. Lower learning_rate or clip_norm"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(self.step)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate_at(self.step)
+            optimizer.step()
         return float(loss.detach())
 
     @torch.no_grad()
@@ -188,7 +184,7 @@ class Trainer:
         state = {
             "step": self.step,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "config": json.dumps(asdict(self.config), sort_keys=True, default=str),
         }
         temporary = self.output / "state.tmp"
@@ -201,7 +197,8 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
         log.info("resuming %s at step %d", self.output, self.step)
 

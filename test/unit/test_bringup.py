@@ -1,0 +1,74 @@
+"""The bringup table: files that exist, parameters that are declared, command lines that say what they should."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from openvla_ros.nodes import bringup as table
+from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, arrival_config, gate_config
+from openvla_ros.nodes.parameters import check
+from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
+from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+
+TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY}
+
+
+@pytest.mark.parametrize("robot", table.ROBOTS)
+def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
+    for spec in table.bringup(robot, manager=False):
+        values = {row.name: row.default for row in TABLES[spec.name]}
+        for file in spec.params_files:
+            section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}")
+            assert section is not None, f"{file} says nothing about {spec.name}"
+            for name, value in section["ros__parameters"].items():
+                row = next((r for r in TABLES[spec.name] if r.name == name), None)
+                assert row is not None, f"{file}: {spec.name} has no parameter {name}"
+                values[name] = check(row, value)
+        if spec.name == "bridge_node":
+            gate_config(values.__getitem__)
+            arrival_config(values.__getitem__)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_defaults_are_within_their_own_ranges(name):
+    assert len({row.name for row in TABLES[name]}) == len(TABLES[name])
+    for row in TABLES[name]:
+        assert row.description and check(row, row.default) == row.default
+
+
+def test_order_and_parts():
+    names = [s.name for s in table.bringup("sim")]
+    assert names == ["sim_node", "bridge_node", "policy_node", "lifecycle_manager"]
+    recorder = table.ProcessSpec("recorder_node", "recorder_node")
+    specs = table.bringup("sim", policy=False, extra=[recorder])
+    assert [s.name for s in specs] == ["sim_node", "bridge_node", "recorder_node", "lifecycle_manager"]
+    assert specs[-1].parameters["managed_nodes"] == ["sim_node", "bridge_node", "recorder_node"]
+    assert not specs[0].parameters["use_sim_time"] and specs[1].parameters["use_sim_time"]
+
+
+def test_unknown_names_are_refused_with_the_choices():
+    with pytest.raises(ValueError, match="robot 'r2d2' is unknown; known robots: sim"):
+        table.bringup("r2d2")
+    with pytest.raises(ValueError, match=r"unknown nodes \['simnode'\]; nodes of 'sim': \['sim_node'"):
+        table.bringup("sim", {"simnode": {"seed": 1}})
+
+
+def test_command_line():
+    spec = table.bringup("sim", {"sim_node": {"expert.role": "off", "seed": 3, "camera.position": [1.0, 2.5, 1e-7]}},
+                         namespace="bench")[0]  # fmt: skip
+    command = table.argv(spec, python="py")
+    assert command[:3] == ["py", "-m", "openvla_ros.nodes.sim_node"]
+    assert command[command.index("--ros-args") :][:5] == ["--ros-args", "-r", "__node:=sim_node", "-r", "__ns:=/bench"]
+    # `off` without quotes would be a bool for YAML, 1e-7 a text
+    assert "expert.role:='off'" in command and "seed:=3" in command and "use_sim_time:=false" in command
+    assert "camera.position:=[1.0, 2.5, 0.000000100000]" in command
+
+
+def test_relative_paths_are_found_in_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert table.resolve("config/robots/sim.yaml").is_file()
+    assert table.resolve("/somewhere/else").as_posix() == "/somewhere/else"
+    monkeypatch.setenv("OPENVLA_SHARE", str(tmp_path))
+    (tmp_path / "config" / "robots").mkdir(parents=True)
+    assert table.share_folder() == tmp_path
