@@ -14,7 +14,7 @@ from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
 from openvla_ros.robots.target_pose import Pose
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000
 
@@ -79,7 +79,7 @@ def bridge(start_node, robot, spin_until):
     def start(**parameters):
         pairs = [x for name, value in parameters.items() for x in ("-p", f"{name.replace('__', '.')}:={value}")]
         process = start_node("bridge_node", "--ros-args", "-p", "autostart:=true", *pairs)
-        spin_until(lambda: robot.is_in(SafetyState.READY), 30.0, "READY")
+        spin_until(lambda: robot.is_in(SafetyState.READY), 120.0, "READY")
         return process
 
     return start
@@ -194,7 +194,7 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
 
 def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node, robot, spin_until, call):
     start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=false", "-p", "limit.speed:=0.05")
-    spin_until(lambda: robot.is_in(SafetyState.HOLD) and robot.states[-1].reason == "not enabled", 30.0, "HOLD")
+    spin_until(lambda: robot.is_in(SafetyState.HOLD) and robot.states[-1].reason == "not enabled", 120.0, "HOLD")
     robot.send(row(x=0.05))
     spin_until(lambda: robot.states[-1].refused_count == 1, 5.0, "a refusal")
     assert robot.targets == []

@@ -15,7 +15,7 @@ from openvla_ros.nodes.images import to_rgb
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.robots.target_pose import Pose
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 
 
 def text(name: str, value: str) -> Parameter:
@@ -30,7 +30,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)
     images = listen(messages.Image, "camera/image_raw", SENSOR)
-    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "the bridge to be READY")
     for seed, target in ((1, "green"), (2, "blue")):
         answer = call(ResetScene, "sim/reset", seed=seed, target=target)
         assert answer.success, answer.message
@@ -38,7 +38,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
         spin_until(
             lambda s=seed: scores and scores[-1].seed == s and not scores[-1].done, 10.0, "the new scene's score"
         )
-        spin_until(lambda: scores[-1].done, 60.0, f"the {target} cube to be lifted")
+        spin_until(lambda: scores[-1].done, 180.0, f"the {target} cube to be lifted")
         assert dict(zip(scores[-1].objects, scores[-1].lifted, strict=True)) == {
             c: c == target for c in scores[-1].objects
         }

@@ -29,7 +29,7 @@ PARAMETERS = (
     P("camera.jpeg_quality", 95, "Quality of the compressed pictures", "%", 10, 100),
     P("expert.role", "off", "off; label: says what it would do for every picture; act: commands the robot",
       choices=("off", "label", "act")),
-    P("expert.label_all", False, "Labels tell what to do about every cube, each with its own sentence, not only the target"),
+    P("expert.label_all", False, "Label every picture for every cube, each with its own sentence, not only the target"),
     P("expert.target", "", "Object of the scene before the first reset; '' = none", choices=("", *OBJECTS)),
     P("expert.max_steps", 60, "Actions after which the acting expert gives up; 0 = never", low=0, high=100000),
     P("expert.period", 0.2, "Time an action of the expert should take", "s", 0.02, 5.0),

@@ -56,7 +56,9 @@ class CartesianImpedance:
         torque += rest - jacobian.T @ (inertia @ (minv_jt.T @ rest))
         data.ctrl[:n] = np.clip(torque + data.qfrc_bias[:n], -self._limit, self._limit)
 
-    def solve_pose(self, data: mujoco.MjData, position: Array, orientation: Rotation, joints: NDArray[np.int64]) -> None:
+    def solve_pose(
+        self, data: mujoco.MjData, position: Array, orientation: Rotation, joints: NDArray[np.int64]
+    ) -> None:
         """Move the joints, without physics, until the site stands at a pose (damped least squares).
 
         Raises:
@@ -71,7 +73,7 @@ class CartesianImpedance:
                 return
             jacobian = self._site_jacobian(data)
             data.qpos[joints] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
-        raise ValueError(f"no joint positions reach the pose {position.tolist()}: the remaining error is {error.tolist()}")
+        raise ValueError(f"no joint positions reach the pose {position.tolist()}: the error stays {error.tolist()}")
 
     def _site_jacobian(self, data: mujoco.MjData) -> Array:
         mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)

@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.sim.impedance import CartesianImpedance, ImpedanceGains
+from openvla_ros.sim.task import OBJECTS
 
 Array = NDArray[np.float64]
 
 BASE_FRAME = "panda_link0"
 JOINT_NAMES = tuple(f"panda_joint{i}" for i in range(1, 8))
-COLOURS = {
-    "red": (0.84, 0.07, 0.09, 1.0),
-    "green": (0.06, 0.58, 0.16, 1.0),
-    "blue": (0.05, 0.20, 0.82, 1.0),
-}
+COLOURS = dict(
+    zip(OBJECTS, ((0.84, 0.07, 0.09, 1.0), (0.06, 0.58, 0.16, 1.0), (0.05, 0.20, 0.82, 1.0)), strict=True)
+)  # RGBA, 0 … 1
 FINGER_TRAVEL = 0.04  # [m] each finger, closed to open
 HAND_LENGTH = 0.097  # [m] flange to the point between the finger tips
 # A ready pose with the hand pointing down, used as the seed and null-space attractor of the arm.
@@ -87,7 +86,7 @@ class Scene:
     @property
     def objects(self) -> tuple[str, ...]:
         """Names of the cubes, in a fixed order."""
-        return tuple(COLOURS)
+        return OBJECTS
 
     @property
     def time(self) -> float:
@@ -131,8 +130,9 @@ class Scene:
         """
         position, quaternion = np.asarray(position, float), np.asarray(quaternion, float)
         norm = np.linalg.norm(quaternion)
-        if position.shape != (3,) or quaternion.shape != (4,) or not np.isfinite(norm + position.sum()) or norm < 1e-6:
-            raise ValueError(f"target pose {position.tolist()} {quaternion.tolist()} is no pose: give 3 + 4 finite numbers")
+        shapes = (position.shape, quaternion.shape)
+        if shapes != ((3,), (4,)) or not np.isfinite(norm + position.sum()) or norm < 1e-6:
+            raise ValueError(f"target {position.tolist()} {quaternion.tolist()} is no pose: give 3 + 4 finite numbers")
         self._target = (position.copy(), quaternion / norm)
 
     def set_gripper(self, opening: float) -> None:
@@ -188,7 +188,8 @@ class Scene:
     def move_camera(self, position: Array, look_at: Array) -> None:
         """Move the third-person camera: position and look-at point in the base frame [m]."""
         self._model.cam_pos[self._model.camera("third_person").id] = position
-        self._model.cam_quat[self._model.camera("third_person").id] = _look_at(np.asarray(position), np.asarray(look_at))
+        orientation = _look_at(np.asarray(position), np.asarray(look_at))
+        self._model.cam_quat[self._model.camera("third_person").id] = orientation
         mujoco.mj_forward(self._model, self._data)
 
     def camera_matrix(self) -> Array:

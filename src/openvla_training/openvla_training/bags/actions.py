@@ -92,7 +92,9 @@ def sentences(recording: Recording, actions: str) -> list[str]:
     """
     if actions in (ACHIEVED, EXECUTED_TOPIC):
         return [recording.instruction]
-    labelled = sorted({chunk.instruction for chunk in recording.chunks[actions]})
+    # Labels of other frames do not count: one may be left over from the episode before.
+    executed = {chunk.observation_stamp for chunk in recording.chunks[EXECUTED_TOPIC]}
+    labelled = sorted({c.instruction for c in recording.chunks[actions] if c.observation_stamp in executed})
     return labelled if len(labelled) > 1 else [recording.instruction]
 
 

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _default(f: dataclasses.Field) -> str:  # type: ignore[type-arg]
+def _default(f: dataclasses.Field) -> str:
     if f.default is not dataclasses.MISSING:
         return str(f.default)
     return "…" if f.default_factory is not dataclasses.MISSING else "(needed)"

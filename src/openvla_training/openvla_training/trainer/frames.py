@@ -84,7 +84,10 @@ def _flatten(folder: Path, split: str, preparation: ImagePreparation, place: Pat
     counts = count_episodes(folder)
     if split not in counts:
         raise ValueError(f"dataset {folder} has no split {split!r}; it has {', '.join(counts) or 'none'}")
-    actions, instruction, episode, known = [], [], [], {}
+    actions: list[NDArray[np.float32]] = []
+    instruction: list[int] = []
+    episode: list[int] = []
+    known: dict[str, int] = {}
     height, width = preparation.size
     raw = place / "images.raw"
     with raw.open("wb") as file:

@@ -24,8 +24,8 @@ from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.batches import Batches
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.frames import Frames, load_frames
-from openvla_training.trainer.optimizers import build_optimizers
 from openvla_training.trainer.objective import Objective, order_action_tokens
+from openvla_training.trainer.optimizers import build_optimizers
 
 log = logging.getLogger(__name__)
 GRIPPER_UNTOUCHED = (True,) * 6 + (False,)
@@ -34,8 +34,9 @@ VALIDATION_SAMPLES = 512
 
 @dataclass(frozen=True)
 class Metrics:
-    """Validation figures: loss, share of action tokens that are exactly right, mean |error| by dimension in
-    robot units (m, rad, gripper opening)."""
+    """Validation figures: loss, share of action tokens that are exactly right, and the mean |error| of each
+    dimension in robot units (m, rad, gripper opening).
+    """
 
     loss: float
     accuracy: float
@@ -76,7 +77,11 @@ class Trainer:
         config = self.config
         writer = SummaryWriter(self.output / "curves")
         columns = (
-            TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn()
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[now]}"),
+            TimeRemainingColumn(),
         )
         started, first = time.perf_counter(), self.step
         try:
@@ -173,9 +178,16 @@ class Trainer:
         writer.add_scalar("val/loss", metrics.loss, self.step)  # type: ignore[attr-defined]
         writer.add_scalar("val/action_token_accuracy", metrics.accuracy, self.step)  # type: ignore[attr-defined]
         log.info(
-            "step %d/%d  loss %.3f  val loss %.3f  accuracy %.3f  L1 xyz %s mm  yaw %.3f rad  gripper %.3f  %.0f samples/s",
-            self.step, self.config.steps, loss, metrics.loss, metrics.accuracy,
-            " ".join(f"{1000 * e:.1f}" for e in metrics.l1[:3]), metrics.l1[5], metrics.l1[6], rate,
+            "step %d/%d  loss %.3f  val %.3f  accuracy %.3f  L1 xyz %s mm  yaw %.3f rad  gripper %.3f  %.0f samples/s",
+            self.step,
+            self.config.steps,
+            loss,
+            metrics.loss,
+            metrics.accuracy,
+            " ".join(f"{1000 * e:.1f}" for e in metrics.l1[:3]),
+            metrics.l1[5],
+            metrics.l1[6],
+            rate,
         )
 
     # ---- resuming -------------------------------------------------------------------------------------------
@@ -213,8 +225,7 @@ def prepare(config: TrainConfig) -> tuple[Checkpoint, Frames]:
             checkpoint.statistics[config.dataset_name] = compute(frames.trajectories(), mask=GRIPPER_UNTOUCHED)
         return checkpoint, frames
     shape = shapes.tiny(vocab_size=config.vocabulary + 256, **config.model)
-    encoders = ("imagenet", "half")[-len(shape.vision) :]
-    preparation = ImagePreparation.standard(shape.image_size, encoders)
+    preparation = ImagePreparation.standard(shape.image_size, ("imagenet", "half")[-len(shape.vision) :])
     frames = load_frames(config.data, "train", preparation, cache)
     tokenizer = train_tokenizer([build_prompt(text) for text in frames.instructions], config.vocabulary + 256)
     statistics = {config.dataset_name: compute(frames.trajectories(), mask=GRIPPER_UNTOUCHED)}
