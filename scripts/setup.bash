@@ -85,7 +85,7 @@ ENV_KEY="$(hash_of "${LOCKS[@]}" requirements/cuda.txt scripts/setup.bash <<< "$
 # Python sources are linked, not copied; new files in launch/ and config/ must be linked too, hence their names.
 mapfile -t SOURCES < <(find src -type f \( -path 'src/openvla_msgs/*' -o -name package.xml -o -name setup.py \
     -o -name setup.cfg -o -name __init__.py -path 'src/*/*/__init__.py' -not -path 'src/*/*/*/*' \) | sort)
-BUILD_KEY="$({ find launch config -type f 2> /dev/null || true; } | sort | hash_of "${SOURCES[@]}")-$ENV_KEY"
+BUILD_KEY="$({ find launch config checkpoints -type f 2> /dev/null || true; } | sort | hash_of "${SOURCES[@]}")-$ENV_KEY"
 
 is_done() { [ "$(cat "$STAMPS/$1" 2> /dev/null)" = "$2" ]; }
 up_to_date() {

@@ -1,4 +1,4 @@
-"""The ROS 2 package; installs the workspace's top-level launch/ and config/ into share/openvla_ros."""
+"""The ROS 2 package; installs the workspace's launch/, config/ and checkpoints/ into share/openvla_ros."""
 
 from glob import glob
 from os import walk
@@ -37,6 +37,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob(join(TOP, "launch", "*.launch.py")))),
         *tree("config"),
+        *tree("checkpoints"),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},
@@ -49,6 +50,7 @@ setup(
             "lifecycle_manager = openvla_ros.nodes.lifecycle_manager:main",
             "openvla-demo = openvla_ros.nodes.demo:main",
             "openvla-collect = openvla_ros.nodes.collect:main",
+            "openvla-recover = openvla_ros.recording.recover:main",
         ],
     },
     zip_safe=True,

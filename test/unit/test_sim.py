@@ -24,10 +24,12 @@ def scene():
 
 
 def execute(scene: Scene, action: np.ndarray, scorer: Scorer) -> None:
-    """Blocking control in its simplest form: ramp to the target, then let it settle."""
+    """Blocking control in its simplest form: the hand first, then ramp to the target and let it settle."""
     position, quaternion = scene.ee_pose()
     goal = (Rotation.from_euler("xyz", action[3:6]) * Rotation.from_quat(quaternion)).as_quat()
-    scene.set_gripper(action[6])
+    if abs(action[6] - scene.gripper_opening()) > 0.3:
+        scene.set_gripper(action[6])
+        scene.step(0.4)
     for share in np.linspace(0.05, 1.0, 20):
         scene.set_target(position + share * action[:3], goal)
         scene.step(0.02)

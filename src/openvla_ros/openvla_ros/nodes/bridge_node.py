@@ -63,6 +63,7 @@ class BridgeNode(ManagedNode):
         self._leash = (self.value("leash.translation"), self.value("leash.rotation"))
         self._max_state_speed, self._profile = self.value("max_state_speed"), self.value("profile")
         self._actions_per_chunk = self.value("actions_per_chunk")
+        self._gripper_first = self.value("gripper.first") and self._config.mode == "blocking"
         self._gate = replace(Gate(), e_stop=self._gate.e_stop, e_stop_pressed=self._gate.e_stop_pressed)
         self._forget()
         self._commands = {
@@ -179,6 +180,13 @@ class BridgeNode(ManagedNode):
         # image that asked for this delta was taken before the one before it was finished.
         if distance(self._sent, self._measured[0]) > self._leash[0]:
             self._sent = self._measured[0]  # the arm was blocked, or its controller refused: start from where it is
+        present = self._gripper if self._gripper is not None else self._opening
+        wanted = gripper_command(action[6], 1.0 if present is None else present, limits)
+        turned = self._gripper is None or wanted != self._gripper
+        if turned and self._gripper_first and any(action[:6]):
+            # In two: the hand alone, then, with the hand as it is then, the motion.
+            self._queue.appendleft(action)
+            action = (0.0,) * 6 + (action[6],)
         base = self._commanded if self._config.mode == "blocking" else self._sent
         goal = compose(leash(base, self._measured[0], *self._leash), action, self._frame)
         position, outside = limit_position(goal.position, limits)
@@ -187,11 +195,7 @@ class BridgeNode(ManagedNode):
             self._drop()
             self._set(safety.refuse(safety.ready(gate, now_ns), self._inputs(), outside[0], why))
             return
-        self._commanded = Pose(position, goal.quaternion)
-        present = self._gripper if self._gripper is not None else self._opening
-        wanted = gripper_command(action[6], 1.0 if present is None else present, limits)
-        turned = self._gripper is None or wanted != self._gripper
-        self._gripper = wanted
+        self._commanded, self._gripper = Pose(position, goal.quaternion), wanted
         motion = plan(
             self._sent, self._commanded, now_ns, self._chunk_period, limits.max_speed, limits.max_turn, self._profile
         )

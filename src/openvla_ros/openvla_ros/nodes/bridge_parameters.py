@@ -46,6 +46,7 @@ PARAMETERS = (
     P("scale", 1.0, "Factor on translations and rotations; begin with 0.2 … 0.5 on a new robot", "1", 0.01, 1.0),
     P("gripper.close_below", 0.4, "The gripper closes when the policy asks for less", "1", 0.0, 1.0),
     P("gripper.open_above", 0.6, "The gripper opens when the policy asks for more", "1", 0.0, 1.0),
+    P("gripper.first", False, "Blocking control: a gripper that opens or closes is done before the arm moves"),
     P("watchdog.observation", 2.0, "Oldest image an action may come from", "s", 0.01, 600.0),
     P("watchdog.action", 1.0, "Oldest action that is still executed", "s", 0.01, 600.0),
     P("watchdog.state", 0.3, "Oldest robot state to move on", "s", 0.01, 600.0),

@@ -55,11 +55,11 @@ class Expert:
         opening = self._scene.gripper_opening()
         around = distance < 0.025 and abs(height) < 0.022
         holding = around and 0.3 < opening < 0.75
-        if holding:
-            return self._pack(np.array([0.0, 0.0, cfg.lift]), 0.0, 0.0)
         turn = self._turn(Rotation.from_quat(quaternion), cube_yaw)
-        if around and opening > 0.75 and distance < 2 * cfg.aligned and height < cfg.at_height:
-            return self._pack(np.zeros(3), 0.0, 0.0)
+        if holding or (around and opening > 0.75 and distance < 2 * cfg.aligned and height < cfg.at_height):
+            # Close and lift in one: the bridge has the hand closed before the arm moves (gripper.first). Whether the
+            # fingers touch the cube yet is hard to see, and so makes no difference to what is to be done.
+            return self._pack(np.array([0.0, 0.0, cfg.lift]), 0.0, 0.0)
         if opening < 0.75 and distance < 0.06 and height < cfg.clearance:
             # Closed beside the cube: open where it stands before moving on.
             return self._pack(np.zeros(3), 0.0, 1.0)
