@@ -8,7 +8,7 @@ SHELL := /bin/bash
 ENV := source ./env.bash;
 ARGS ?=
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo policy test test-all lint bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,6 +18,9 @@ setup:  ## system packages, .venv, ROS 2 and the colcon build; does only what is
 
 demo: setup  ## the policy lifts the named cube in the simulator; results in outputs/demo
 	@$(ENV) exec openvla-demo $(ARGS)
+
+policy: setup  ## record, convert and train the shipped small policy anew (hours); results in outputs/sim
+	@$(ENV) exec bash scripts/policy.bash
 
 test: setup  ## everything but the tests marked slow
 	@$(ENV) exec python -m pytest -m "not slow" $(ARGS)

@@ -39,6 +39,11 @@ class Demo:
     executed: list[bool] = field(default_factory=list)
     state_delay: int = 0
     period: float = PERIOD * 1e-9
+    sentences: tuple[str, ...] = ()  # the expert labels every frame once for each; () = for the instruction alone
+
+    def label(self, index: int, sentence: str) -> np.ndarray:
+        """The expert's action for a frame: each sentence has its own."""
+        return self.labels[index] + 0.01 * (self.sentences.index(sentence) if self.sentences else 0)
 
     @property
     def stamps(self) -> list[int]:
@@ -197,9 +202,12 @@ def fill(maker: BagMaker, demo: Demo) -> str:
     for index, (stamp, frame) in enumerate(zip(demo.stamps, demo.frames, strict=True)):
         if "camera/image_raw" not in skip:
             maker.image(stamp, frame)
-        for topic, rows in (("policy/action_chunk", demo.actions), ("expert/action_chunk", demo.labels)):
-            if topic not in skip:
-                maker.chunk(topic, stamp, rows[index], demo.instruction, demo.period)
+        if "policy/action_chunk" not in skip:
+            maker.chunk("policy/action_chunk", stamp, demo.actions[index], demo.instruction, demo.period)
+        if "expert/action_chunk" not in skip:
+            for sentence in demo.sentences or (demo.instruction,):
+                label = demo.label(index, sentence)
+                maker.chunk("expert/action_chunk", stamp, label, sentence, demo.period)
         if demo.executed[index]:
             executed = stamp
         else:

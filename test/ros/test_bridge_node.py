@@ -226,3 +226,22 @@ def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until):
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), 5.0, "the end")
     settle(spin_until)
     assert robot.pose.position == pytest.approx((0.5, 0.0, 0.18), abs=1e-6)
+
+
+def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until):
+    bridge(gripper__first="true")
+    robot.send(row(gripper=1.0))
+    spin_until(lambda: robot.openings == [1.0], 5.0, "the hand to be told to open")
+    spin_until(lambda: robot.is_in(SafetyState.READY), 5.0, "READY")
+    moved_when_closed = []
+    robot.node.create_subscription(
+        messages.Float64, "gripper/command", lambda _: moved_when_closed.append(len(robot.targets)), COMMAND
+    )
+    settle(spin_until, 1.0)  # until the new subscription is matched
+    robot.targets.clear()
+    robot.send(row(z=0.05, gripper=0.0))
+    spin_until(lambda: robot.openings[-1] == 0.0, 5.0, "the hand to be told to close")
+    spin_until(lambda: abs(robot.pose.position[2] - 0.25) < 1e-6, 5.0, "the arm to rise")
+    spin_until(lambda: robot.is_in(SafetyState.READY), 5.0, "READY again")
+    assert moved_when_closed == [0], "targets were sent before the hand was told to close"
+    assert robot.states[-1].executed_sequence == 2

@@ -77,6 +77,22 @@ def test_workers_make_the_same_dataset(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
 
 
+def test_a_recording_labelled_for_several_sentences_makes_an_episode_of_each(tmp_path: Path) -> None:
+    sentences = ("lift the red cube", "lift the green cube", "lift the blue cube")
+    made = demos(tmp_path / "bags", 6, sentences=sentences)
+    options = ("--actions", "expert/action_chunk", "--image-encoding", "png", "--val-fraction", "0.5", "--rate", "5")
+    assert convert(tmp_path, *options) == 0
+    splits = {split: list(read_episodes(tmp_path / "rlds", split=split)) for split in ("train", "val")}
+    assert sum(map(len, splits.values())) == 18
+    recordings = {split: {e.episode_id.split("#")[0] for e in episodes} for split, episodes in splits.items()}
+    assert not recordings["train"] & recordings["val"], "the same frames are in both splits"
+    by_frames = {demo.frames.tobytes(): demo for demo in made}
+    for episode in (*splits["train"], *splits["val"]):
+        demo = by_frames[np.stack(list(episode.images)).tobytes()]
+        expected = [demo.label(index, episode.instruction) for index in range(6)]
+        np.testing.assert_array_equal(episode.actions, np.float32(expected))
+
+
 def test_failures_and_duplicates_are_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (demo,) = demos(tmp_path / "bags", 1)
     write_demo(tmp_path / "bags" / "copy", demo)

@@ -21,6 +21,7 @@ from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import compute
 from openvla_policy.model import config as shapes
 from openvla_policy.model.vla import OpenVLA
+from openvla_training.rlds.reader import count_episodes
 from openvla_training.trainer.batches import Batches
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.frames import Frames, load_frames
@@ -63,6 +64,7 @@ class Trainer:
             frames, self.checkpoint, config.dataset_name, config.batch_size, config.seed, config.augment
         )
         self.frames = frames
+        self._validation: Frames | None = None
         self.objective = Objective(self.checkpoint.action_tokenizer, config.label_sigma, self.device)
         self.optimizers = build_optimizers(self.model, config)
         self.step = 0
@@ -162,12 +164,12 @@ class Trainer:
         return Metrics(sum(losses) / count, float((ids == targets).mean()), tuple(float(e) for e in errors))
 
     def _validation_frames(self) -> Frames:
-        if not hasattr(self, "_validation"):
-            try:
-                self._validation = load_frames(
-                    self.config.data, "val", self.checkpoint.preparation, self.output / "frames"
-                )
-            except ValueError:
+        if self._validation is None:
+            held_out = [data for data in self.config.data if "val" in count_episodes(data)]
+            if held_out:
+                cache = self.output / "frames"
+                self._validation = load_frames(held_out, "val", self.checkpoint.preparation, cache)
+            else:
                 log.warning("no validation split in %s: validating on training samples", ", ".join(self.config.data))
                 self._validation = self.frames
         return self._validation
