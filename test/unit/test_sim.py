@@ -47,6 +47,21 @@ def test_the_expert_lifts_the_cube_it_is_told_and_no_other(scene, seed, target):
         if scorer.lifted[target]:
             break
     assert scorer.lifted == {name: name == target for name in scene.objects}
+    assert target not in scorer.disturbed
+
+
+def test_a_cube_that_was_pushed_is_told_of(scene):
+    scene.reset(11)
+    scorer = Scorer(scene)
+    assert scorer.disturbed == ()
+    cube, _ = scene._object_pose("green")
+    _, down = scene.ee_pose()
+    scene.set_gripper(0.0)
+    for place in ((cube[0], cube[1] - 0.09, 0.1), (cube[0], cube[1] - 0.09, 0.02), (cube[0], cube[1], 0.02)):
+        scene.set_target(np.array(place), down)
+        scene.step(0.8)
+        scorer.update()
+    assert "green" in scorer.disturbed and not scorer.lifted["green"]
 
 
 def test_without_actions_nothing_is_lifted(scene):

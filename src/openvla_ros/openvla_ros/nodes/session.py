@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import rclpy
 from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
@@ -23,16 +22,14 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from openvla_ros.nodes.heard import Heard, key, lifted_names
 from openvla_ros.sim import report
 from openvla_ros.sim.report import Episode, Step
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Camera clock between two kept images [s]; an image that an action was predicted from is always kept.
-FRAME_SPACING = 0.1
 RECORDER_PATIENCE = 15.0  # [s]
 LAST_LOOK = 0.8  # how long a score may come after the last action [s, wall clock]
-SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
 
 
 class SessionError(RuntimeError):
@@ -46,24 +43,6 @@ class Limits:
     max_steps: int = 80
     stall: float = 45.0
     stop_at_any: bool = True  # False: only lifting the target ends the episode early (corrective demonstrations)
-
-
-@dataclass
-class _Heard:
-    """What arrived since the last reset was asked for; guarded by the session's condition."""
-
-    chunks: list[ActionChunk] = field(default_factory=list)
-    arrivals: list[float] = field(default_factory=list)
-    images: list[Image] = field(default_factory=list)
-    score: SceneScore | None = None
-    lifted: set[str] = field(default_factory=set)  # what has been up at any time: a cube let fall again counts
-    safety: SafetyState | None = None
-    status: PolicyStatus | None = None
-    refused_before: int = 0
-
-
-def _key(stamp: Any) -> tuple[int, int]:
-    return (stamp.sec, stamp.nanosec)
 
 
 class Session:
@@ -84,7 +63,7 @@ class Session:
         stop: threading.Event | None = None,
     ) -> None:
         self.policy, self._watch, self._stop = policy, watch, stop or threading.Event()
-        self._heard, self._changed = _Heard(), threading.Condition()
+        self._heard, self._changed = Heard(), threading.Condition()
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         name = f"openvla_session_{domain}"  # sessions of several domains may share a process (and its log)
@@ -183,7 +162,7 @@ class Session:
         With a `target` an acting expert begins at once, so nothing that arrives from here on is thrown away.
         """
         with self._changed:
-            self._heard = _Heard(safety=self._heard.safety, status=self._heard.status)
+            self._heard = Heard(safety=self._heard.safety, status=self._heard.status)
             self._heard.refused_before = self._heard.safety.refused_count if self._heard.safety else 0
         answer = self.call(self._reset, ResetScene.Request(seed=seed, target=target), 20.0)
         if not answer.success:
@@ -192,10 +171,10 @@ class Session:
         self.wait(lambda: self._fresh_score(seed) is not None, 20.0, f"the score of seed {seed}")
         with self._changed:
             since = self._fresh_score(seed) or (0, 0)
-            kept = [chunk for chunk in self._heard.chunks if _key(chunk.observation_stamp) >= since]
+            kept = [chunk for chunk in self._heard.chunks if key(chunk.observation_stamp) >= since]
             self._heard.arrivals = self._heard.arrivals[len(self._heard.chunks) - len(kept) :]
             self._heard.chunks = kept
-            self._heard.images = [image for image in self._heard.images if _key(image.header.stamp) >= since]
+            self._heard.images = [image for image in self._heard.images if key(image.header.stamp) >= since]
             self._heard.lifted.clear()
         # Else a policy could still be told that the bridge is ready for an image from before the reset.
         self.wait(lambda: self._ready_since(since), 20.0, "the bridge to be ready after the reset")
@@ -276,7 +255,9 @@ class Session:
                 told, newest = count, time.monotonic()
             if count and (count, images) != seen:
                 seen = (count, images)
-                on_step(count, self._step(count - 1))
+                with self._changed:
+                    newest_step = self._heard.newest_step()
+                on_step(count, newest_step)
             if lifted and (limits.stop_at_any or target in lifted):
                 return f"lifted: {', '.join(lifted)}"
             if goal is not None and goal.result is not None:
@@ -321,7 +302,7 @@ class Session:
             if len(self._heard.chunks) < count:
                 return False
             safety, last = self._heard.safety, self._heard.chunks[count - 1]
-            return safety is not None and _key(safety.executed_observation_stamp) >= _key(last.observation_stamp)
+            return safety is not None and key(safety.executed_observation_stamp) >= key(last.observation_stamp)
 
     def _one_more_score(self) -> None:
         """The last action may have done it: a cube must stay up for a moment before it counts."""
@@ -332,39 +313,11 @@ class Session:
 
     # ---- what is kept --------------------------------------------------------------------
 
-    def _step(self, index: int) -> Step:
-        """The newest prediction with the newest image; without one when images are not kept."""
-        with self._changed:
-            chunk = self._heard.chunks[index]
-            recent = self._heard.arrivals[max(0, index - 5) : index + 1]
-            newest = self._heard.images[-1:]
-        return _make_step(chunk, recent, newest)
-
-    def _steps(self, heard: _Heard) -> tuple[Step, ...]:
-        """Every prediction whose image was received, with the images that followed it at FRAME_SPACING."""
-        starts = [_seconds(chunk.observation_stamp) for chunk in heard.chunks]
-        made, images, kept = [], heard.images, 0.0
-        for index, chunk in enumerate(heard.chunks):
-            until = starts[index + 1] if index + 1 < len(starts) else float("inf")
-            mine: list[Image] = []
-            for image in (i for i in images if starts[index] <= _seconds(i.header.stamp) < until):
-                if _seen_by(chunk, image) or _seconds(image.header.stamp) - kept >= FRAME_SPACING - 1e-6:
-                    mine.append(image)
-                    kept = _seconds(image.header.stamp)
-            if mine and _seen_by(chunk, mine[0]):
-                made.append(_make_step(chunk, heard.arrivals[max(0, index - 5) : index + 1], mine))
-        return tuple(made)
-
     def _episode(
         self, index: int, seed: int, instruction: str, target: str, outcome: str, reason: str, duration: float
     ) -> Episode:
         with self._changed:
-            heard = replace(
-                self._heard,
-                chunks=list(self._heard.chunks),
-                arrivals=list(self._heard.arrivals),
-                images=list(self._heard.images),
-            )
+            heard = self._heard.copy()
         lifted = tuple(sorted(heard.lifted))
         return Episode(
             index=index,
@@ -379,7 +332,7 @@ class Session:
             latencies=tuple(chunk.latency_total for chunk in heard.chunks),
             inference=tuple(chunk.latency_inference for chunk in heard.chunks),
             refused=(heard.safety.refused_count - heard.refused_before) if heard.safety else 0,
-            steps=self._steps(heard),
+            steps=heard.steps(),
         )
 
     # ---- callbacks (executor's thread) --------------------------------------------------------------------
@@ -401,7 +354,7 @@ class Session:
     def _on_score(self, message: SceneScore) -> None:
         with self._changed:
             self._heard.score = message
-            self._heard.lifted.update(_lifted(message))
+            self._heard.lifted.update(lifted_names(message))
             self._changed.notify_all()
 
     def _on_safety(self, message: SafetyState) -> None:
@@ -417,26 +370,15 @@ class Session:
     def _fresh_score(self, seed: int) -> tuple[int, int] | None:
         """Stamp of the first score after a reset to `seed`, on which nothing is lifted yet."""
         score = self._heard.score
-        return _key(score.header.stamp) if score and score.seed == seed and not score.done else None
+        return key(score.header.stamp) if score and score.seed == seed and not score.done else None
 
     def _ready_since(self, stamp: tuple[int, int]) -> bool:
         safety = self._heard.safety
         ready = (SafetyState.READY, SafetyState.EXECUTING)
-        return safety is not None and safety.state in ready and _key(safety.header.stamp) >= stamp
+        return safety is not None and safety.state in ready and key(safety.header.stamp) >= stamp
 
     def _last_words(self) -> str:
-        """The newest reasons that the bridge and the policy gave, for error messages."""
-        safety, status = self._heard.safety, self._heard.status
-        words = [
-            f"safety/state: {SAFETY_NAMES.get(safety.state, safety.state)} {safety.reason}".rstrip()
-            if safety
-            else "safety/state was never heard"
-        ]
-        if self.policy:
-            words.append(
-                f"policy/status: {status.state} {status.reason}".rstrip() if status else "policy/status was never heard"
-            )
-        return "; ".join(words)
+        return self._heard.last_words(self.policy)
 
 
 class _Goal:
@@ -448,29 +390,3 @@ class _Goal:
 
     def on_result(self, future: Any) -> None:
         self.result = future.result().result
-
-
-def _seconds(stamp: Any) -> float:
-    return float(stamp.sec + 1e-9 * stamp.nanosec)
-
-
-def _seen_by(chunk: ActionChunk, image: Image) -> bool:
-    return _key(image.header.stamp) == _key(chunk.observation_stamp)
-
-
-def _make_step(chunk: ActionChunk, arrivals: Sequence[float], images: Sequence[Image]) -> Step:
-    rate = (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
-    first = chunk.actions[0]
-    t, r = first.translation, first.rotation
-    action = np.array([t.x, t.y, t.z, r.x, r.y, r.z, first.gripper])
-    return Step(tuple(_pixels(image) for image in images), action, chunk.latency_total, rate)
-
-
-def _pixels(image: Image) -> np.ndarray:
-    """The simulator's rgb8 image as uint8 (H, W, 3)."""
-    rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
-    return rows[:, : image.width * 3].reshape(image.height, image.width, 3)
-
-
-def _lifted(score: SceneScore) -> tuple[str, ...]:
-    return tuple(name for name, up in zip(score.objects, score.lifted, strict=True) if up)

@@ -66,6 +66,7 @@ class SimNode(ManagedNode):
         self._ready_ns = self._seen_ready_ns = self._reset_ns = 0
         self._frozen: np.ndarray | None = None
         self._score: tuple[bool, ...] = ()
+        self._disturbed: tuple[str, ...] = ()
         self._clock_pub = self.publisher(Clock, "/clock", CLOCK) if self.value("publish_clock") else None
         self._pose_pub = self.publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
         self._joint_pub = self.publisher(messages.JointState, "joint_states", STREAM)
@@ -251,10 +252,10 @@ class SimNode(ManagedNode):
             positions, velocities = scene.joint_positions(), scene.joint_velocities()
             self._joint_pub.publish(messages.joint_message(scene.joint_names, positions, velocities, now))
         self._scorer.update()
-        lifted = self._scorer.lifted
-        if tuple(lifted.values()) != self._score:
-            self._score = tuple(lifted.values())
-            self._score_pub.publish(messages.score_message(scene.seed, lifted, any(self._score), now))
+        lifted, disturbed = self._scorer.lifted, self._scorer.disturbed
+        if (tuple(lifted.values()), disturbed) != (self._score, self._disturbed):
+            self._score, self._disturbed = tuple(lifted.values()), disturbed
+            self._score_pub.publish(messages.score_message(scene.seed, lifted, any(self._score), now, disturbed))
 
     def _publish_camera(self, now: int) -> None:
         picture, frame = self._picture(), self.value("camera.frame")

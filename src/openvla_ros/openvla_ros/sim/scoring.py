@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from openvla_ros.sim.scene import Scene
 
 LIFTED_HEIGHT = 0.06  # [m] of the cube's centre above its resting height
 HOLD_TIME = 0.3  # [s] it must stay there: a cube thrown up does not count
+DISTURBED_DISTANCE = 0.02  # [m] a cube that was pushed this far without being lifted
 
 
 class Scorer:
@@ -18,6 +21,7 @@ class Scorer:
     def reset(self) -> None:
         """Forget the episode."""
         self._since: dict[str, float] = {}
+        self._start = {name: self._scene._object_pose(name)[0] for name in self._scene.objects}
 
     def update(self) -> None:
         """Look at the scene."""
@@ -36,3 +40,14 @@ class Scorer:
             name: name in self._since and self._scene.time - self._since[name] >= HOLD_TIME
             for name in self._scene.objects
         }
+
+    @property
+    def disturbed(self) -> tuple[str, ...]:
+        """Cubes that are not where the episode began, and not lifted."""
+        lifted = self.lifted
+        return tuple(
+            name
+            for name in self._scene.objects
+            if not lifted[name]
+            and np.linalg.norm(self._scene._object_pose(name)[0] - self._start[name]) > DISTURBED_DISTANCE
+        )
