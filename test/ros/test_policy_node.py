@@ -28,7 +28,8 @@ def errors(output: str) -> list[str]:
     ("parameters", "said"),
     [
         ({"checkpoint": "/nowhere/at/all"}, "checkpoint folder '/nowhere/at/all' does not exist"),
-        ({"unnorm_key": "bridge_orig"}, "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
+        ({"unnorm_key": "bridge_orig", "image.topic": "another/camera"},
+         "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
         ({"image.timeout": 0.5}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 0.5 s\); "
                                  r"published topics of this type: /another/camera; .*'image.topic'"),
         ({"image.timeout": 0.5, "image.topic": "words"},

@@ -56,6 +56,7 @@ ROSDEP = {
     "transformers": "python3-transformers-pip",
     "uvicorn": "python3-uvicorn",
     "yaml": "python3-yaml",
+    "zstandard": None,
 }
 # Looked for at run time and done without where absent: no lock has them.
 OPTIONAL = {"cv_bridge", "launch", "launch_ros", "tensorflow"}

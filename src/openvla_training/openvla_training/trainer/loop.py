@@ -227,7 +227,7 @@ def prepare(config: TrainConfig) -> tuple[Checkpoint, Frames]:
             checkpoint.statistics[config.dataset_name] = compute(frames.trajectories(), mask=GRIPPER_UNTOUCHED)
         return checkpoint, frames
     shape = shapes.tiny(vocab_size=config.vocabulary + 256, **config.model)
-    preparation = ImagePreparation.standard(shape.image_size, ("imagenet", "half")[-len(shape.vision) :])
+    preparation = ImagePreparation.standard(shape.image_size, ["imagenet", "half"] if shape.fused else ["half"])
     frames = load_frames(config.data, "train", preparation, cache)
     tokenizer = train_tokenizer([build_prompt(text) for text in frames.instructions], config.vocabulary + 256)
     statistics = {config.dataset_name: compute(frames.trajectories(), mask=GRIPPER_UNTOUCHED)}
