@@ -3,9 +3,12 @@
 # recorded and converted as a lab's would be, training, corrections of what the first policy gets wrong (DAgger,
 # recorded the same way), training on both. Run by `make policy`; hours on 2 cores. Every step can be interrupted and
 # goes on where it stopped. The result is left in outputs/sim/stage2/checkpoint.
+# Environment (a try-out in a minute: OUT=outputs/try DEMONSTRATIONS=8 CORRECTIONS=2 STEPS1=4 STEPS2=4 make policy):
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-out=outputs/sim
+out="${OUT:-outputs/sim}"
+demonstrations="${DEMONSTRATIONS:-800}" corrections="${CORRECTIONS:-400}" # recordings
+steps1="${STEPS1:-2500}" steps2="${STEPS2:-4400}"                         # of training
 
 # Bags of one folder to an RLDS data set of the same name; every frame is labelled by the expert for every cube.
 convert() {
@@ -13,16 +16,16 @@ convert() {
         --actions expert/action_chunk --image-size camera --keep-failed
 }
 
-openvla-collect --episodes 800 --seed 0 --output "$out/demonstrations" \
+openvla-collect --episodes "$demonstrations" --seed 0 --output "$out/demonstrations" \
     --label-all --wander 8 --noise 0.015 --noise-probability 0.5 --instances 2
 convert demonstrations
 openvla-train --config config/training/sim.yaml output="$out/stage1" data="[$out/rlds/demonstrations]" \
-    steps=2500 decay_from=1.0
+    steps="$steps1" decay_from=1.0
 
-openvla-collect --role dagger --checkpoint "$out/stage1/checkpoint" --episodes 400 --seed 500000 --max-steps 18 \
+openvla-collect --role dagger --checkpoint "$out/stage1/checkpoint" --episodes "$corrections" --seed 500000 --max-steps 18 \
     --output "$out/corrections" --label-all --instances 2
 convert corrections
 openvla-train --config config/training/sim.yaml output="$out/stage2" checkpoint="$out/stage1/checkpoint" \
-    data="[$out/rlds/demonstrations, $out/rlds/corrections]"
+    data="[$out/rlds/demonstrations, $out/rlds/corrections]" steps="$steps2"
 
 echo "made $out/stage2/checkpoint; judge it: make demo ARGS='--checkpoint $out/stage2/checkpoint --episodes 50'"

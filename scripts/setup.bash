@@ -113,7 +113,8 @@ command -v make > /dev/null || missing+=(make)
 command -v c++ > /dev/null || missing+=(g++)
 "$PY" -c 'import ensurepip, venv' 2> /dev/null || missing+=("$py_package-venv")
 "$PY" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2> /dev/null || missing+=("$py_package-dev")
-if ! ldconfig -p 2> /dev/null | grep -q libOSMesa && ! /sbin/ldconfig -p 2> /dev/null | grep -q libOSMesa; then
+# (Not grep -q: it stops reading, and under pipefail a program that still writes then counts as failed.)
+if ! { ldconfig -p || /sbin/ldconfig -p; } 2> /dev/null | grep libOSMesa > /dev/null; then
     missing+=(libosmesa6)  # MuJoCo's software rendering
 fi
 if [ ${#missing[@]} -gt 0 ]; then
