@@ -186,6 +186,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(dataset, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_a_run_does_not_go_on_with_other_batches(dataset, tmp_path):
+    run(dataset, tmp_path, steps=2)
+    with pytest.raises(ValueError, match="belongs to a run on other samples .*batch_size 8.*batch_size 4"):
+        run(dataset, tmp_path, steps=4, batch_size=4)
+
+
 def test_training_learns_and_leaves_a_folder_the_policy_runs(dataset, tmp_path):
     options = {"steps": 300, "batch_size": 32, "augment": "null", "label_sigma": 3.0, "ordinal_tokens": "true"}
     trainer = run(dataset, tmp_path / "run", **options)

@@ -66,7 +66,6 @@ class Attention(nn.Module):
     def __init__(self, text: TextGeometry, layer: int) -> None:
         super().__init__()
         self.layer, self.d = layer, text.head_dim
-        self.grouped = text.num_key_value_heads != text.num_attention_heads
         width, q = text.hidden_size, text.num_attention_heads * text.head_dim
         kv, bias = text.num_key_value_heads * text.head_dim, text.attention_bias
         self.q_proj = nn.Linear(width, q, bias=bias)

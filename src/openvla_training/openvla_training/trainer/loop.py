@@ -199,17 +199,28 @@ class Trainer:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "config": json.dumps(asdict(self.config), sort_keys=True, default=str),
+            "samples": self._samples(),
         }
         temporary = self.output / "state.tmp"
         torch.save(state, temporary)
         os.replace(temporary, self.output / "state.pt")
+
+    def _samples(self) -> str:
+        """What must not change for a run to go on at the exact sample."""
+        config = self.config
+        steps = f"{len(self.frames)} steps of {', '.join(config.data)}"
+        return f"{steps}, batch_size {config.batch_size}, seed {config.seed}"
 
     def _resume(self) -> None:
         path = self.output / "state.pt"
         if not path.exists():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["samples"] != self._samples():
+            raise ValueError(
+                f"{path} belongs to a run on other samples ({state['samples']}, now {self._samples()}); "
+                "choose another output, or remove that file to begin anew"
+            )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
