@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from openvla_policy.checkpoint import weights
 from openvla_policy.checkpoint.adapters import linear_modules
 from openvla_policy.checkpoint.folder import Checkpoint, load_folder, save_folder
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.tokenizer import Tokenizer, train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt
@@ -205,3 +205,147 @@ def test_tokenizer_has_llamas_layout():
 def test_config_round_trip():
     config = tiny(kv_heads=2)
     assert OpenVLAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+PEFT_VARIANTS = {
+    "patterns": dict(rank_pattern={"q_proj": 2, "mlp.fc1": 3}, alpha_pattern={"q_proj": 7, r"blocks\.0\.attn\.qkv": 5}),
+    "rslora": dict(use_rslora=True),
+    "bias": dict(bias="all"),
+    "whole modules": dict(modules_to_save=["projector"], target_modules=["q_proj", "v_proj", "qkv"]),
+    "dora": dict(use_dora=True),
+    "dora and rslora": dict(use_dora=True, use_rslora=True, rank_pattern={"o_proj": 1}),
+}
+
+
+@pytest.mark.slow  # imports peft
+@pytest.mark.parametrize("variant", PEFT_VARIANTS)
+def test_every_kind_of_lora_merges_to_what_peft_computes(tmp_path, variant):
+    import peft
+
+    checkpoint = make(layer_scale=0.5)
+    save_folder(tmp_path / "base", checkpoint, torch.float32)
+    options = dict(r=4, lora_alpha=6, target_modules=linear_modules(checkpoint.model)) | PEFT_VARIANTS[variant]
+    wrapped = peft.get_peft_model(checkpoint.model, peft.LoraConfig(**options)).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+            elif "magnitude" in name:
+                parameter.mul_(1.1)
+            elif parameter.requires_grad and "lora_A" not in name:
+                parameter.add_(0.01)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    merged = load_folder(tmp_path / "adapter", base=tmp_path / "base")
+    ids, pixels = torch.tensor([[1, 5, 9, 400]]), torch.randn(1, 6, 28, 28)
+    with torch.inference_mode():
+        expected = wrapped(input_ids=ids, pixel_values=pixels).logits
+        untouched = make(layer_scale=0.5).model(ids, pixels).logits
+        actual = merged.model(ids, pixels).logits
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
+    assert (actual - untouched).abs().max() > 1e-2
+
+
+def test_an_adapter_that_is_not_lora_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
+    with pytest.raises(ValueError, match="only LoRA adapters can be merged.*IA3"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_are_computed_with_in_the_precision_asked_for(tmp_path, stored):
+    checkpoint = make()
+    save_folder(tmp_path, checkpoint, stored)
+    loaded = load_folder(tmp_path)
+    for (name, one), two in zip(checkpoint.model.state_dict().items(), loaded.model.state_dict().values(), strict=True):
+        assert two.dtype == torch.float32 and torch.equal(one.to(stored).float(), two), name
+    low = load_folder(tmp_path, torch.bfloat16).model.state_dict()
+    assert {tensor.dtype for tensor in low.values()} == {torch.bfloat16}
+
+
+def test_shards_with_an_index_load_to_the_same_policy(tmp_path, frame):
+    checkpoint = make()
+    save_folder(tmp_path, checkpoint, torch.float32)
+    weights.save_weights(checkpoint.model, tmp_path, torch.float32, shard_bytes=100_000)
+    assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "model.safetensors.index.json").exists()
+    one, two = (LocalPolicy(c).predict(frame, "lift the red cube") for c in (checkpoint, load_folder(tmp_path)))
+    assert (one.actions == two.actions).all()
+
+
+def test_a_path_with_v01_asks_as_vicuna(frame):
+    policy = LocalPolicy(make())
+    assert policy.prompt_style == "openvla"
+    policy.checkpoint.path = "openvla/openvla-v01-7b"
+    vicuna = LocalPolicy(policy.checkpoint)
+    asked = vicuna.checkpoint.tokenizer.encode_prompt(build_prompt("lift the red cube", "vicuna"))
+    assert vicuna.prompt_style == "vicuna" and list(vicuna._encode("Lift the red cube")) == asked
+    assert asked[-1] == vicuna.checkpoint.tokenizer.space_id
+
+
+def test_an_unsupported_activation_is_refused(tmp_path):
+    save_folder(tmp_path, make())
+    break_json(
+        tmp_path, text_config=json.loads((tmp_path / "config.json").read_text())["text_config"] | {"hidden_act": "x"}
+    )
+    with pytest.raises(ValueError, match="hidden_act: 'x' is not supported"):
+        load_folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_folder(tmp_path_factory) -> Path:
+    """A folder as Llama's, from before tokenizer.json: tokenizer.model, with the padding token added."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    words = ["lift", "the", "red", "green", "cube", "place", "bowl", "upon", "plate", "What", "action?", "robot:", "12"]
+    rng = np.random.default_rng(0)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(rng.choice(words, 6)) for _ in range(400)]),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="bpe",
+        vocab_size=340,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"added_tokens_decoder": {"340": {"content": "<PAD>", "special": True}}, "bos_token": "<s>"})
+    )
+    return folder
+
+
+def test_a_sentencepiece_model_gives_sentencepieces_ids(sentencepiece_folder):
+    import sentencepiece
+
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "tokenizer.model"))
+    ours = Tokenizer.from_folder(sentencepiece_folder)
+    rng = np.random.default_rng(1)
+    texts = [build_prompt("lift the red cube"), "  two  spaces", "Zażółć ☃ 123", "lifted replaced uplift", "a\nb", "x"]
+    texts += ["".join(rng.choice(list("liftherdcubWa? 12\n"), 40)) for _ in range(200)]
+    for text in texts:
+        assert ours.encode(text) == [1, *theirs.encode(text)], text
+        assert ours.decode(ours.encode(text)) == theirs.decode(theirs.encode(text))
+    assert ours.backend.token_to_id("<PAD>") == 340 and (ours.bos_id, ours.eos_id) == (1, 2)
+    assert ours.with_padding(340) is ours
+
+
+def test_only_llamas_sentencepiece_and_a_place_for_the_padding(sentencepiece_folder, tmp_path):
+    shutil.copy(sentencepiece_folder / "tokenizer.model", tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<PAD>": 341}))
+    with pytest.raises(ValueError, match="'<PAD>' has another id than tokenizer_config.json's 341"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<PAD>": 340}))
+    assert Tokenizer.from_folder(tmp_path).vocab_size == 341
+    (tmp_path / "added_tokens.json").unlink()
+    bare = Tokenizer.from_folder(tmp_path)
+    padded = bare.with_padding(340)
+    assert padded.backend.token_to_id("<PAD>") == 340 and bare.vocab_size == 340
+    assert padded.encode(SENTENCES[0]) == bare.encode(SENTENCES[0])
+    with pytest.raises(ValueError, match="<PAD> would get the id 340, this model's padding is 32000"):
+        bare.with_padding(32000)
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(ValueError, match="not a sentencepiece model"):
+        Tokenizer.from_folder(tmp_path)

@@ -8,7 +8,9 @@ import torch
 
 from openvla_policy.contract.action_tokens import ActionTokenizer
 from openvla_policy.model import config as presets
+from openvla_policy.model.backbones import prismatic_7b
 from openvla_policy.model.geometry import geometry_of
+from openvla_policy.model.vision import VisionTransformer
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.decoding import Head
 from openvla_policy.runtime.eager import EagerRuntime
@@ -56,9 +58,45 @@ def test_parameter_counts_are_the_papers(preset, millions):
         assert round((7188.124608e6 - vision) / 1e6, 1) == 6760.4
 
 
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("vit_large_patch14_reg4_dinov2", 304370688),
+        ("vit_base_patch14_reg4_dinov2", 86582016),
+        ("vit_small_patch14_reg4_dinov2", 22057344),
+        ("vit_large_patch14_dinov2", 304367616),
+        ("vit_base_patch14_dinov2", 86579712),
+        ("vit_small_patch14_dinov2", 22056192),
+        ("vit_so400m_patch14_siglip_224", 427680704),
+        ("vit_so400m_patch14_siglip_384", 428225600),
+        ("vit_base_patch16_siglip_224", 92884224),
+        ("vit_base_patch16_siglip_256", 92930304),
+        ("vit_base_patch16_siglip_384", 93176064),
+        ("vit_base_patch16_siglip_512", 93520128),
+        ("vit_large_patch16_siglip_256", 315956224),
+        ("vit_large_patch16_siglip_384", 316283904),
+        ("vit_base_patch16_clip_224", 85799424),
+        ("vit_base_patch32_clip_224", 87456000),
+        ("vit_huge_patch14_clip_224", 630766080),
+        ("vit_large_patch14_clip_224", 303179776),
+        ("vit_large_patch14_clip_336", 303507456),
+        ("vit_large_patch16_224", 303301632),
+        ("vit_base_patch16_224", 85798656),
+        ("vit_small_patch16_224", 21665664),
+    ],
+)
+def test_vision_towers_have_timms_shapes(name, parameters):
+    """Counted when every tensor's shape, depth and heads equalled timm 0.9.10's, num_classes=0 at its own size."""
+    size = int(name.rpartition("_")[2]) if name[-3:].isdigit() else 518
+    with torch.device("meta"):
+        tower = VisionTransformer(geometry_of(f"{name}.some_weights", size))
+    assert sum(p.numel() for p in tower.parameters()) == parameters
+
+
 def test_every_preset_builds_and_sees():
-    for preset in (presets.llava_7b, presets.openvla_7b):
-        config = preset()
+    llava = prismatic_7b("reproduction-llava-v15+7b")
+    assert (llava.image_size, llava.vision[0].quick_gelu, llava.image_resize_strategy) == (336, True, "letterbox")
+    for config in (llava, presets.openvla_7b(), presets.siglip_7b()):
         with torch.device("meta"):
             network = OpenVLA(config)
             size = config.image_size

@@ -5,34 +5,48 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .pickled import read_pickled
+
 _PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An un-merged adapter. `pairs` maps a weight's name to (A, B, scale); `replaced` to a whole tensor."""
+    """An un-merged adapter.
+
+    `pairs` maps a weight's name to (A, B, scale), `magnitudes` to the norm of each of its rows where those were
+    learnt apart from their direction (DoRA), `replaced` to a whole tensor.
+    """
 
     base: str
     pairs: Mapping[str, tuple[Tensor, Tensor, float]]
     replaced: Mapping[str, Tensor]
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def edits(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """For each weight touched, what to do with its float32 base."""
 
-        def low_rank(a: Tensor, b: Tensor, scale: float) -> Callable[[Tensor], Tensor]:
-            return lambda weight: weight + scale * delta(a.float(), b.float()).view_as(weight)
+        def low_rank(a: Tensor, b: Tensor, scale: float, norms: Tensor | None) -> Callable[[Tensor], Tensor]:
+            def edit(weight: Tensor) -> Tensor:
+                changed = weight + scale * delta(a.float(), b.float()).view_as(weight)
+                if norms is None:
+                    return changed
+                gain = norms.float().flatten() / changed.flatten(1).norm(dim=1)
+                return changed * gain.view(-1, *[1] * (weight.ndim - 1))
+
+            return edit
 
         def whole(tensor: Tensor) -> Callable[[Tensor], Tensor]:
             return lambda weight: tensor.float().view_as(weight)
 
-        merged = {name: low_rank(*pair) for name, pair in self.pairs.items()}
+        merged = {name: low_rank(*pair, self.magnitudes.get(name)) for name, pair in self.pairs.items()}
         return merged | {name: whole(tensor) for name, tensor in self.replaced.items()}
 
 
@@ -41,27 +55,40 @@ def delta(a: Tensor, b: Tensor) -> Tensor:
     return b.flatten(1) @ a.flatten(1)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds an adapter rather than a whole checkpoint."""
-    return (folder / "adapter_config.json").is_file()
+def find_adapter(folder: Path) -> Path | None:
+    """Where the adapter lies, if `folder` holds one rather than whole weights.
+
+    That is the folder itself, or its `lora_adapter` (as the reference's fine-tuning scripts leave it) while nothing
+    is merged yet: beside merged weights it is of no use.
+    """
+    if (folder / "adapter_config.json").is_file():
+        return folder
+    inner = folder / "lora_adapter"
+    merged = any(folder.glob("model*.safetensors"))
+    return inner if not merged and (inner / "adapter_config.json").is_file() else None
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read adapter_config.json and adapter_model.safetensors."""
+    """Read adapter_config.json and adapter_model.safetensors (or .bin, as PEFT wrote until 0.5)."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("fan_in_fan_out"):
-        asked = {key: config.get(key) for key in ("peft_type", "use_dora", "fan_in_fan_out")}
-        raise ValueError(f"{folder}: only plain LoRA adapters can be merged, this is {asked}")
+    if config.get("peft_type") != "LORA" or config.get("fan_in_fan_out"):
+        asked = {key: config.get(key) for key in ("peft_type", "fan_in_fan_out")}
+        raise ValueError(f"{folder}: only LoRA adapters can be merged, this is {asked}")
     path = folder / "adapter_model.safetensors"
-    if not path.is_file():
+    pickled = path.with_suffix(".bin")
+    if not path.is_file() and not pickled.is_file():
         raise FileNotFoundError(f"{path}: missing")
+    stored = load_file(path) if path.is_file() else read_pickled(pickled)
+    magnitudes: dict[str, Tensor] = {}
     halves: dict[str, dict[str, Tensor]] = {}
     replaced: dict[str, Tensor] = {}
-    for key, tensor in load_file(path).items():
+    for key, tensor in stored.items():
         name = key.removeprefix(_PREFIX)
         match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.default)?\.weight", name)
         if match:
             halves.setdefault(match[1], {})[match[2]] = tensor
+        elif match := re.fullmatch(r"(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?", name):
+            magnitudes[f"{match[1]}.weight"] = tensor
         elif "lora_" in name:
             raise ValueError(f"{path}: {key} is not a kind of adapter weight that can be merged")
         else:  # a module trained whole (modules_to_save) or a bias
@@ -71,7 +98,7 @@ def read_adapter(folder: Path) -> Adapter:
         if set(half) != {"A", "B"}:
             raise ValueError(f"{path}: {module} has only lora_{''.join(half)}")
         pairs[f"{module}.weight"] = (half["A"], half["B"], _scale(config, module))
-    return Adapter(config.get("base_model_name_or_path") or "", pairs, replaced)
+    return Adapter(config.get("base_model_name_or_path") or "", pairs, replaced, magnitudes)
 
 
 def _scale(config: Mapping[str, Any], module: str) -> float:

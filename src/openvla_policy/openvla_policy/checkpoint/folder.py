@@ -16,9 +16,9 @@ from ..contract.image import ImagePreparation
 from ..contract.statistics import Statistics
 from ..model.config import OpenVLAConfig
 from ..model.vla import OpenVLA
-from .adapters import is_adapter, read_adapter
+from .adapters import find_adapter, read_adapter
 from .tokenizer import Tokenizer
-from .weights import Edit, load_weights, save_weights
+from .weights import Edit, Place, load_weights, save_weights
 
 
 @dataclass
@@ -43,17 +43,25 @@ def load_folder(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     base: str | Path | None = None,
+    place: Place | None = None,
 ) -> Checkpoint:
     """Load a folder or a hub id; of an un-merged LoRA adapter, its base with the adapter merged in.
 
-    `base` says where an adapter's base is when its adapter_config.json names a place that is not here.
+    A run directory of Prismatic's training code is read too (see prismatic.py, which takes more options).
+
+    `base` says where an adapter's base is when its adapter_config.json names a place that is not here. `place` is
+    for loading quantised (see weights.py and runtime/precision.py).
     """
     folder = resolve(path)
+    if any((folder / "checkpoints").glob("*.pt")) and not any(folder.glob("model*.safetensors")):
+        from .prismatic import load_prismatic  # which needs Checkpoint
+
+        return load_prismatic(folder, dtype, device, place=place)
     edits: Mapping[str, Edit] = {}
     weights = folder
-    if is_adapter(folder):
-        adapter = read_adapter(folder)
-        weights = _base_of(folder, adapter.base, base)
+    if (adapted := find_adapter(folder)) is not None:
+        adapter = read_adapter(adapted)
+        weights = _base_of(adapted, adapter.base, base)
         edits = adapter.edits()
     raw = read_json(_first(folder, weights, "config.json"))
     config = OpenVLAConfig.from_dict(raw)
@@ -62,7 +70,7 @@ def load_folder(
     stray = [name for name in edits if name not in model.state_dict()]
     if stray:
         raise ValueError(f"{folder}: the adapter changes {stray[0]}, which its base does not have")
-    load_weights(model, weights, dtype, device, edits)
+    load_weights(model, weights, dtype, device, edits, place)
     preprocessor = read_json(_first(folder, weights, "preprocessor_config.json"))
     preparation = ImagePreparation.from_config(preprocessor)
     if preparation.size != (config.image_size,) * 2 or len(preparation.means) != len(config.vision):
@@ -73,7 +81,7 @@ def load_folder(
     return Checkpoint(
         model=model.eval(),
         config=config,
-        tokenizer=Tokenizer.from_folder(_first(folder, weights, "tokenizer.json").parent),
+        tokenizer=Tokenizer.from_folder(_first(folder, weights, "tokenizer.json", "tokenizer.model").parent),
         preparation=preparation,
         statistics=_read_statistics(folder, weights, raw),
         path=str(path),
@@ -82,6 +90,12 @@ def load_folder(
 
 def save_folder(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write `checkpoint` so that this module and the reference code both load it."""
+    save_description(path, checkpoint, dtype)
+    save_weights(checkpoint.model, Path(path), dtype)
+
+
+def save_description(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write all of a folder but the weights: configuration, statistics, image preparation, tokenizer."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     statistics = {name: entry.to_json() for name, entry in checkpoint.statistics.items()}
@@ -98,7 +112,6 @@ def save_folder(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = t
     ):
         (folder / name).write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
     tokenizer.save(folder)
-    save_weights(checkpoint.model, folder, dtype)
 
 
 def resolve(path: str | Path) -> Path:
@@ -112,7 +125,7 @@ def resolve(path: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer.model"]
+        patterns = ["*.json", "*.safetensors", "tokenizer.model", "*--*checkpoint.pt"]  # the last: OFT heads
         return Path(snapshot_download(str(path), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
@@ -134,11 +147,11 @@ def _base_of(folder: Path, named: str, given: str | Path | None) -> Path:
         raise FileNotFoundError(f"{folder}: its base is not to be found; pass base= ({error})") from error
 
 
-def _first(folder: Path, other: Path, name: str) -> Path:
-    for candidate in (folder / name, other / name):
+def _first(folder: Path, other: Path, *names: str) -> Path:
+    for candidate in (place / name for place in (folder, other) for name in names):
         if candidate.is_file():
             return candidate
-    raise FileNotFoundError(f"{folder / name}: missing; is this a checkpoint folder?")
+    raise FileNotFoundError(f"{folder / names[0]}: missing; is this a checkpoint folder?")
 
 
 def read_json(path: Path) -> dict[str, Any]:

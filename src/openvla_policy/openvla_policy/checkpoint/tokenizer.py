@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,34 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """Read tokenizer.json, and beside it tokenizer_config.json and special_tokens_map.json."""
+        """Read tokenizer.json, or where there is none tokenizer.model, and the two configuration files beside it."""
         path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: missing. A folder with only tokenizer.model is converted by saving "
-                "transformers.AutoTokenizer.from_pretrained(folder) into it once"
-            )
 
         def read(name: str) -> dict[str, Any]:
             file = folder / name
             return json.loads(file.read_text()) if file.is_file() else {}
 
-        backend = tokenizers.Tokenizer.from_file(str(path))
-        return cls(backend, read("tokenizer_config.json"), read("special_tokens_map.json"))
+        config, special = read("tokenizer_config.json"), read("special_tokens_map.json")
+        if path.is_file():
+            return cls(tokenizers.Tokenizer.from_file(str(path)), config, special)
+        if (folder / "tokenizer.model").is_file():
+            old = read("added_tokens.json").items()  # content: id, from before tokenizer_config.json had them
+            entries = {str(index): {"content": content, "special": True} for content, index in old}
+            entries |= config.get("added_tokens_decoder") or {}
+            return cls(read_sentencepiece(folder / "tokenizer.model", entries), config, special)
+        raise FileNotFoundError(f"{path}: missing, and no tokenizer.model either; is this a checkpoint folder?")
+
+    def with_padding(self, pad_id: int) -> Tokenizer:
+        """The same with the padding token the language model's own tokenizer lacks, as `<PAD>` behind all others."""
+        if self.vocab_size > pad_id:
+            return self
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([AddedToken("<PAD>", normalized=False, special=True)])
+        if backend.token_to_id("<PAD>") != pad_id:
+            found = backend.token_to_id("<PAD>")
+            raise ValueError(f"tokenizer: <PAD> would get the id {found}, this model's padding is {pad_id}")
+        padded = {"pad_token": "<PAD>"}
+        return Tokenizer(backend, self.config | padded, self.special_tokens_map | padded)
 
     def save(self, folder: Path) -> None:
         """Write the files `from_folder` reads."""
@@ -122,22 +136,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, action_tokens: in
     tokens += [*(a + b for a, b in merges), *characters]
     tokens += [f"<unused_{n}>" for n in range(text_size - len(tokens))]
     tokens += [f"<action_{n}>" for n in range(action_tokens)]
-    model = models.BPE(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=merges,
-        unk_token="<unk>",
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    backend = tokenizers.Tokenizer(model)
-    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (*_SPECIAL, "<PAD>")])
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]
-    )
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
+    backend = _llama_backend(tokens, merges, [*_SPECIAL, "<PAD>"])
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
     config = special | {
         "add_bos_token": True,
@@ -149,6 +148,64 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, action_tokens: in
         "tokenizer_class": "LlamaTokenizer",
     }
     return Tokenizer(backend, config, special)
+
+
+def _llama_backend(
+    tokens: Sequence[str], merges: list[tuple[str, str]], special: Iterable[str]
+) -> tokenizers.Tokenizer:
+    """Llama 2's pipeline: a space in front, spaces as marks, byte-pair merges, bytes for unknown characters."""
+    model = models.BPE(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=merges,
+        unk_token=_SPECIAL[0],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    backend = tokenizers.Tokenizer(model)
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return backend
+
+
+def read_sentencepiece(path: Path, added: Mapping[str, Mapping[str, Any]]) -> tokenizers.Tokenizer:
+    """Llama's tokenizer.model as the tokenizer.json made of it would be, with `added` tokens by id behind it.
+
+    Sentencepiece joins the neighbours whose piece has the best score, ties from the left; byte-pair encoding joins
+    by the order of its merges. Every way of cutting a piece into two others is therefore a merge, ordered by score,
+    as in transformers' conversion.
+    """
+    from sentencepiece import SentencePieceProcessor  # needed for folders from before tokenizer.json alone
+
+    try:
+        model = SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a sentencepiece model ({error})") from error
+    tokens = [model.id_to_piece(index) for index in range(model.get_piece_size())]
+    if tokens[:3] != list(_SPECIAL):
+        raise ValueError(f"{path}: its first tokens are {tokens[:3]}, not {list(_SPECIAL)}; only Llama's are read")
+    scores = {token: model.get_score(index) for index, token in enumerate(tokens)}
+    index_of = {token: index for index, token in enumerate(tokens)}
+    found: list[tuple[str, str, float]] = []
+    for token, score in scores.items():
+        ways = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
+        ways = [(left, right) for left, right in ways if left in index_of and right in index_of]
+        found += [(*way, score) for way in sorted(ways, key=lambda way: (index_of[way[0]], index_of[way[1]]))]
+    found.sort(key=lambda merge: (merge[2], len(merge[0]), len(merge[1])), reverse=True)
+    backend = _llama_backend(tokens, [(left, right) for left, right, _ in found], _SPECIAL)
+    for index, entry in sorted(added.items(), key=lambda item: int(item[0])):
+        if backend.token_to_id(entry["content"]) is None:
+            kinds = ("lstrip", "rstrip", "single_word", "normalized", "special")
+            options = {kind: bool(entry.get(kind, False)) for kind in kinds}
+            backend.add_tokens([AddedToken(entry["content"], **options)])
+        if backend.token_to_id(entry["content"]) != int(index):
+            raise ValueError(f"{path}: {entry['content']!r} has another id than tokenizer_config.json's {index}")
+    return backend
 
 
 def _learn_merges(words: dict[tuple[str, ...], int], room: int) -> list[tuple[str, str]]:

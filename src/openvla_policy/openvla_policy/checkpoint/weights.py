@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -42,6 +42,8 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 Edit = Callable[[Tensor], Tensor]
+# Puts a tensor of the checkpoint into the model in its own way (quantised, say); False: do as with all others.
+Place = Callable[[nn.Module, str, Tensor], bool]
 
 
 def load_weights(
@@ -50,16 +52,31 @@ def load_weights(
     dtype: torch.dtype,
     device: torch.device | str,
     edits: Mapping[str, Edit] | None = None,
+    place: Place | None = None,
 ) -> None:
     """Fill a model built on the meta device, one tensor at a time: no second copy is ever held.
 
-    `edits` maps a name to a function of the float32 tensor (how adapters are merged in passing).
+    `edits` maps a name to a function of the float32 tensor (how adapters are merged in passing). `place` is
+    offered each tensor, on the CPU, first (how weights are quantised in passing).
     """
+    fill(model, read_tensors(folder), str(folder), dtype, device, edits, place)
+
+
+def fill(
+    model: OpenVLA,
+    tensors: Iterable[tuple[str, Tensor]],
+    source: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    edits: Mapping[str, Edit] | None = None,
+    place: Place | None = None,
+) -> None:
+    """`load_weights` from any stream of named tensors; `source` stands in errors."""
     expected = model.state_dict()
     tied = model.config.text.tie_word_embeddings
     wrong: list[str] = []
     seen: set[str] = set()
-    for name, tensor in read_tensors(folder):
+    for name, tensor in tensors:
         if name not in expected:
             wrong.append(f"unexpected {name}")
             continue
@@ -70,47 +87,87 @@ def load_weights(
         if edits and name in edits:
             tensor = edits[name](tensor.float())
         seen.add(name)
-        _assign(model, name, tensor.to(device=device, dtype=dtype))
+        if place is None or not place(model, name, tensor):
+            # Beside quantised weights: a tensor that stayed a view of its shard would keep all of the shard in memory.
+            assign(model, name, tensor.to(device=device, dtype=dtype, copy=place is not None))
     if tied and "language_model.lm_head.weight" not in seen:
         model.language_model.lm_head.weight = model.language_model.model.embed_tokens.weight
         seen.add("language_model.lm_head.weight")
     wrong += [f"missing {name}" for name in expected if name not in seen]
     if wrong:
         shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(f"{folder}: the weights do not fit config.json: {shown}")
+        raise ValueError(f"{source}: the weights do not fit config.json: {shown}")
 
 
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Make `tensor` the parameter `name` of `model`."""
     path, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
 
 
 def save_weights(model: OpenVLA, folder: Path, dtype: torch.dtype, shard_bytes: int = 5 * 10**9) -> None:
-    """Write the weights as `dtype`, in as many files as their size asks for."""
-    shards: list[dict[str, Tensor]] = [{}]
-    size = total = 0
-    for name, tensor in model.state_dict().items():
-        if name == "language_model.lm_head.weight" and model.config.text.tie_word_embeddings:
-            continue  # one tensor under two names: safetensors stores it once
-        stored = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
-        if size and size + stored.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = stored
-        size += stored.nbytes
-        total += stored.nbytes
-    for stale in [*folder.glob("model*.safetensors"), folder / _INDEX]:
-        stale.unlink(missing_ok=True)
-    if len(shards) == 1:
-        _write(shards[0], folder / _SINGLE)
-        return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write(shard, folder / file)
-        weight_map |= {name: file for name in shard}
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    """Write the weights as `dtype`, in as many files as their size asks for.
+
+    Raises:
+        ValueError: the model is quantised; its weights are not what a checkpoint holds.
+    """
+    for name, parameter in model.named_parameters():
+        if type(parameter).__module__.split(".")[0] in ("bitsandbytes", "torchao"):
+            kind = type(parameter).__name__
+            raise ValueError(f"{name} is quantised ({kind}): copy the checkpoint it was loaded from instead")
+    tied = model.config.text.tie_word_embeddings
+    with WeightWriter(folder, dtype, shard_bytes) as writer:
+        for name, tensor in model.state_dict().items():
+            if not (tied and name == "language_model.lm_head.weight"):  # one tensor: safetensors stores it once
+                writer.add(name, tensor)
+
+
+class WeightWriter:
+    """Writes named tensors as `dtype`, holding one file's worth at a time. Replaces what is there when it ends."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, shard_bytes: int = 5 * 10**9) -> None:
+        self._folder, self._dtype, self._shard_bytes = folder, dtype, shard_bytes
+        self._written: list[tuple[Path, list[str]]] = []
+        self._shard: dict[str, Tensor] = {}
+        self._size = self._total = 0
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take over one tensor."""
+        stored = tensor.detach().to(device="cpu", dtype=self._dtype).contiguous()
+        if self._size and self._size + stored.nbytes > self._shard_bytes:
+            self._close_shard()
+        self._shard[name] = stored
+        self._size += stored.nbytes
+        self._total += stored.nbytes
+
+    def __enter__(self) -> WeightWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            for path, _names in self._written:
+                path.unlink()
+            return
+        self._close_shard()
+        for stale in [*self._folder.glob("model*.safetensors"), self._folder / _INDEX]:
+            stale.unlink(missing_ok=True)
+        if len(self._written) == 1:
+            self._written[0][0].rename(self._folder / _SINGLE)
+            return
+        weight_map: dict[str, str] = {}
+        for number, (path, names) in enumerate(self._written, 1):
+            file = f"model-{number:05d}-of-{len(self._written):05d}.safetensors"
+            path.rename(self._folder / file)
+            weight_map |= dict.fromkeys(names, file)
+        index = {"metadata": {"total_size": self._total}, "weight_map": weight_map}
+        (self._folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _close_shard(self) -> None:
+        # Under a name that no reader looks for: how many files there are is known only at the end.
+        path = self._folder / f"unfinished-{len(self._written)}.safetensors"
+        _write(self._shard, path)
+        self._written.append((path, list(self._shard)))
+        self._shard, self._size = {}, 0
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:

@@ -17,7 +17,8 @@ class ActionChunk:
     `actions` is float64 (T, 7): dx dy dz [m], droll dpitch dyaw [rad, fixed-axis XYZ], gripper
     [0 closed .. 1 open], expressed in `frame`. `period` [s] is the time between two actions.
     `statistics_name` and `statistics_hash` say which un-normalisation produced the numbers; `timings` are
-    wall-clock seconds by stage; `token_ids` (T, 7) are the action tokens where the policy has any.
+    wall-clock seconds by stage; `token_ids` (T, 7) are the action tokens where the policy has any; `accepted`
+    says how many tokens the `draft` runtime had guessed right (0..6 of the first 6), None of others.
     """
 
     actions: np.ndarray
@@ -27,6 +28,7 @@ class ActionChunk:
     statistics_hash: str = ""
     timings: dict[str, float] = field(default_factory=dict)
     token_ids: np.ndarray | None = None
+    accepted: int | None = None
 
     def __post_init__(self) -> None:
         actions = np.asarray(self.actions, dtype=np.float64)
@@ -40,6 +42,11 @@ class ActionChunk:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no action of the chunk moves anything (see is_all_zero)."""
+        return is_all_zero(self.actions)
 
 
 def is_all_zero(action: np.ndarray, tolerance: float = 1e-3) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from . import resample as resampling
 from .observation import check_rgb
 
 ResizeStrategy = Literal["resize-naive", "letterbox", "resize-crop"]
@@ -46,6 +47,9 @@ class ImagePreparation:
             raise ValueError(f"image_resize_strategy: {self.strategy!r} is unknown; choose one of {choices}")
         if self.crop_area is not None and not 0.0 < self.crop_area <= 1.0:
             raise ValueError(f"crop_area: expected a share of the area in (0, 1], got {self.crop_area}")
+        if self.strategy == "letterbox" and self.letterbox_fill is None:
+            # As in the reference: what the first encoder's normalisation turns into nothing.
+            object.__setattr__(self, "letterbox_fill", tuple(int(value * 255) for value in self.means[0]))
 
     @classmethod
     def standard(cls, size: int, encoders: Sequence[Literal["imagenet", "half"]]) -> ImagePreparation:
@@ -72,8 +76,6 @@ class ImagePreparation:
         if config.get("tvf_do_letterbox"):
             strategy = "letterbox"
         fill = config.get("tvf_letterbox_fill")
-        if strategy == "letterbox" and fill is None:
-            fill = [int(value * 255) for value in means[0]]
         return cls(
             size=(sizes[0][0], sizes[0][1]),
             means=tuple(tuple(map(float, mean)) for mean in means),
@@ -122,11 +124,29 @@ class ImagePreparation:
         if self.strategy == "resize-naive":
             picture = picture.resize((width, height), resample)
         else:
-            if self.strategy == "letterbox":
-                picture = _pad_to_square(picture, self.letterbox_fill or (0, 0, 0))
+            if self.letterbox_fill is not None and self.strategy == "letterbox":
+                picture = _pad_to_square(picture, self.letterbox_fill)
             picture = _crop_centre(_resize_short_side(picture, height, resample), height, width)
         resized = np.asarray(picture)
         return resized if self.crop_area is None else center_crop(resized, self.crop_area)
+
+    def resize_tensor(self, image: Tensor) -> Tensor:
+        """`resize` where the image is, bit for bit: uint8 (H, W, 3) -> uint8 (*size, 3)."""
+        height, width = self.size
+        if self.strategy == "resize-naive":
+            image = resampling.resize(image, height, width, self.resample)
+        else:
+            if self.strategy == "letterbox":
+                left, top = _padding(image.shape[1], image.shape[0])
+                fill = torch.tensor(self.letterbox_fill, dtype=torch.uint8, device=image.device)
+                padded = fill.expand(image.shape[0] + 2 * top, image.shape[1] + 2 * left, 3).clone()
+                padded[top : top + image.shape[0], left : left + image.shape[1]] = image
+                image = padded
+            wide, high = _short_side(image.shape[1], image.shape[0], height)
+            image = resampling.resize(image, high, wide, self.resample)
+            left, top = _centre(wide, high, height, width)
+            image = image[top : top + height, left : left + width]
+        return image if self.crop_area is None else _zoom(image, self.crop_area, height, width)
 
     def normalise(self, images: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
         """uint8 (..., h, w, 3) -> float32 (..., 3 * encoders, h, w), on `device` (done there)."""
@@ -134,45 +154,69 @@ class ImagePreparation:
             # Pillow hands out read-only arrays, which torch warns about.
             images = torch.from_numpy(images if images.flags.writeable else images.copy())
         pixels = images.to(device=device).movedim(-1, -3).float().div(255.0)
-        means, stds = self._constants
-        groups = [
-            (pixels - mean.to(pixels.device)) / std.to(pixels.device) for mean, std in zip(means, stds, strict=True)
-        ]
+        means, stds = (_columns(values, pixels.device) for values in (self.means, self.stds))
+        groups = [(pixels - mean) / std for mean, std in zip(means, stds, strict=True)]
         return torch.cat(groups, dim=-3) if len(groups) > 1 else groups[0].contiguous()
+
+    def prepare(self, images: Sequence[np.ndarray], device: torch.device | str | None = None) -> Tensor:
+        """Frames of any sizes, uint8 (H, W, 3) -> float32 (B, 3 * encoders, h, w) on `device`.
+
+        On a GPU the frames cross the bus as bytes from pinned memory and are resized there, bit for bit as
+        Pillow does on the CPU (contract/resample.py).
+        """
+        device = torch.device(device or "cpu")
+        if device.type != "cuda" or not resampling.supports(self.resample):
+            return self.normalise(np.stack([self.resize(image) for image in images]), device)
+        resized = []
+        for image in images:
+            check_rgb(image)
+            pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+            pinned.numpy()[:] = image
+            resized.append(self.resize_tensor(pinned.to(device, non_blocking=True)))
+        return self.normalise(torch.stack(resized))
 
     def __call__(self, image: np.ndarray, device: torch.device | str | None = None) -> Tensor:
         """One frame, uint8 (H, W, 3) -> float32 (3 * encoders, h, w)."""
         return self.normalise(self.resize(image), device)
 
-    @cached_property
-    def _constants(self) -> tuple[list[Tensor], list[Tensor]]:
-        def column(values: tuple[float, ...]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
 
-        return [column(m) for m in self.means], [column(s) for s in self.stds]
+@lru_cache(maxsize=16)  # small, but a copy to a GPU each
+def _columns(values: tuple[tuple[float, ...], ...], device: torch.device) -> list[Tensor]:
+    return [torch.tensor(channels, dtype=torch.float32, device="cpu").view(3, 1, 1).to(device) for channels in values]
+
+
+def _padding(width: int, height: int) -> tuple[int, int]:
+    """Columns and rows to add on either side to make a square."""
+    side = max(width, height)
+    # The reference pads both sides alike, so an odd difference leaves the square one pixel short.
+    return int((side - width) / 2), int((side - height) / 2)
+
+
+def _short_side(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height once the shorter is `side`."""
+    other = int(side * max(width, height) / min(width, height))
+    return (side, other) if width <= height else (other, side)
+
+
+def _centre(wide: int, high: int, height: int, width: int) -> tuple[int, int]:
+    """Left and top of the central (height, width)."""
+    return round((wide - width) / 2.0), round((high - height) / 2.0)
 
 
 def _pad_to_square(picture: Image.Image, fill: tuple[int, ...]) -> Image.Image:
-    width, height = picture.size
-    side = max(width, height)
-    left, top = int((side - width) / 2), int((side - height) / 2)
-    # The reference pads both sides alike, so an odd difference leaves the square one pixel short.
-    padded = Image.new("RGB", (width + 2 * left, height + 2 * top), fill)
+    left, top = _padding(*picture.size)
+    padded = Image.new("RGB", (picture.width + 2 * left, picture.height + 2 * top), fill)
     padded.paste(picture, (left, top))
     return padded
 
 
 def _resize_short_side(picture: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    width, height = picture.size
-    short, long = min(width, height), max(width, height)
-    other = int(side * long / short)
-    new = (side, other) if width <= height else (other, side)
-    return picture if new == (width, height) else picture.resize(new, resample)
+    new = _short_side(*picture.size, side)
+    return picture if new == picture.size else picture.resize(new, resample)
 
 
 def _crop_centre(picture: Image.Image, height: int, width: int) -> Image.Image:
-    left = round((picture.width - width) / 2.0)
-    top = round((picture.height - height) / 2.0)
+    left, top = _centre(*picture.size, height, width)
     return picture.crop((left, top, left + width, top + height))
 
 
@@ -187,17 +231,29 @@ def center_crop(image: np.ndarray, area: float = EVALUATION_CROP_AREA) -> np.nda
 
 def crop_and_resize(image: np.ndarray, area: float, height: int, width: int) -> np.ndarray:
     """The central `area` share of a uint8 (H, W, 3) image as uint8 (height, width, 3)."""
+    writeable = image if image.flags.writeable else image.copy()
+    return _zoom(torch.from_numpy(writeable), area, height, width).numpy()
+
+
+def _zoom(image: Tensor, area: float, height: int, width: int) -> Tensor:
+    """`crop_and_resize` where the image is."""
+    pixels = image.float() * (1.0 / 255.0)
+    for axis, count in ((1, width), (0, height)):  # TensorFlow's order, for the same rounding
+        low, high, weight = _samples(pixels.shape[axis], count, area, image.device)
+        before, after = pixels.index_select(axis, low), pixels.index_select(axis, high)
+        pixels = before + (after - before) * weight.view((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    return (pixels * 255.5).clamp(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=64)
+def _samples(length: int, count: int, area: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The places before and behind each of `count` samples along an axis, and the weight of those behind."""
     side = np.sqrt(np.float32(area))
     start = (np.float32(1) - side) / np.float32(2)
+    last = np.float32(length - 1)
     end = start + side
-    pixels = image.astype(np.float32) * np.float32(1.0 / 255.0)
-    for axis, count in ((1, width), (0, height)):  # TensorFlow's order, for the same rounding
-        last = np.float32(pixels.shape[axis] - 1)
-        step = (end - start) * last / np.float32(max(count - 1, 1))
-        at = start * last + np.arange(count, dtype=np.float32) * step
-        low = np.floor(at).astype(np.int64)
-        high = np.ceil(at).astype(np.int64)
-        weight = (at - low.astype(np.float32)).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        before, after = pixels.take(low, axis), pixels.take(high, axis)
-        pixels = before + (after - before) * weight
-    return np.clip(pixels * np.float32(255.5), 0, 255).astype(np.uint8)
+    step = (end - start) * last / np.float32(max(count - 1, 1))
+    at = start * last + np.arange(count, dtype=np.float32) * step
+    low, high = np.floor(at), np.ceil(at)
+    first, second, weight = (torch.from_numpy(v) for v in (low.astype(np.int64), high.astype(np.int64), at - low))
+    return first.to(device), second.to(device), weight.to(device)

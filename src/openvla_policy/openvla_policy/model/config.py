@@ -47,6 +47,8 @@ class TextGeometry:
         kind = data.get("model_type", "llama")
         if kind != "llama":
             raise ValueError(f"text_config.model_type: {kind!r} is not supported; only 'llama' is")
+        if data.get("hidden_act", "silu") != "silu":
+            raise ValueError(f"text_config.hidden_act: {data['hidden_act']!r} is not supported; only 'silu' is")
         values = {key: data.get(key, default) for key, default in _TEXT_DEFAULTS.items()}
         rope = data.get("rope_parameters") or data.get("rope_scaling") or {}  # transformers 5 / 4
         if rope.get("rope_type", rope.get("type", "default")) != "default":
@@ -208,14 +210,26 @@ def siglip_7b() -> OpenVLAConfig:
     )
 
 
-def llava_7b() -> OpenVLAConfig:
-    """LLaVA-1.5 style: CLIP ViT-L at 336 px, two-layer MLP, Vicuna / Llama 2 7B."""
+def mid() -> OpenVLAConfig:
+    """108M parameters in the published model's form, for measuring without a GPU.
+
+    Two ViTs 384 wide and 12 deep at 224 px, Llama 512 wide and 8 deep, the published vocabulary. Every matrix
+    has sizes that the int4 kernels take (rows in 32s, columns in 64s).
+    """
     return replace(
-        openvla_7b(),
-        vision=(geometry_of("vit_large_patch14_clip_336.openai", 336, activation="quick_gelu"),),
-        vision_backbone_id="clip-vit-l-336px",
-        llm_backbone_id="vicuna-v15-7b",
-        extra={"hf_llm_id": "lmsys/vicuna-7b-v1.5"},
+        tiny(
+            vocab_size=32000,
+            image_size=224,
+            vision_width=384,
+            vision_depth=12,
+            vision_heads=6,
+            hidden_size=512,
+            layers=8,
+            heads=8,
+            intermediate_size=1408,
+        ),
+        vision_backbone_id="openvla-mid",
+        llm_backbone_id="llama-mid",
     )
 
 

@@ -113,24 +113,40 @@ Row = dict[str, Any]
 def _rows() -> dict[str, VisionGeometry]:
     large: Row = dict(width=1024, depth=24, heads=16)
     base: Row = dict(width=768, depth=12, heads=12)
+    small: Row = dict(width=384, depth=12, heads=6)
+    huge: Row = dict(width=1280, depth=32, heads=16)
+    class_only: Row = dict(class_token=True, embed_class=True, layer_scale=1e-5)  # DINOv2 without registers
+    plain: Row = dict(patch=16, class_token=True, embed_class=True)
     so400m: Row = dict(patch=14, width=1152, depth=27, heads=16, mlp_ratio=3.7362, attention_pool=True)
     dino: Row = dict(class_token=True, registers=4, layer_scale=1e-5)
     clip: Row = dict(class_token=True, embed_class=True, pre_norm=True, eps=1e-5)
-    small: Row = dict(patch=14, width=96)  # the two encoders of the parity fixtures
+    tiny: Row = dict(patch=14, width=96)  # the two encoders of the parity fixtures
     rows = [
         VisionGeometry("vit_large_patch14_reg4_dinov2", 518, patch=14, **large, **dino),
         VisionGeometry("vit_base_patch14_reg4_dinov2", 518, patch=14, **base, **dino),
+        VisionGeometry("vit_small_patch14_reg4_dinov2", 518, patch=14, **small, **dino),
+        VisionGeometry("vit_large_patch14_dinov2", 518, patch=14, **large, **class_only),
+        VisionGeometry("vit_base_patch14_dinov2", 518, patch=14, **base, **class_only),
+        VisionGeometry("vit_small_patch14_dinov2", 518, patch=14, **small, **class_only),
         VisionGeometry("vit_so400m_patch14_siglip_224", 224, **so400m),
         VisionGeometry("vit_so400m_patch14_siglip_384", 384, **so400m),
         VisionGeometry("vit_base_patch16_siglip_224", 224, patch=16, **base, attention_pool=True),
         VisionGeometry("vit_base_patch16_siglip_256", 256, patch=16, **base, attention_pool=True),
         VisionGeometry("vit_base_patch16_siglip_384", 384, patch=16, **base, attention_pool=True),
+        VisionGeometry("vit_base_patch16_siglip_512", 512, patch=16, **base, attention_pool=True),
+        VisionGeometry("vit_large_patch16_siglip_256", 256, patch=16, **large, attention_pool=True),
+        VisionGeometry("vit_large_patch16_siglip_384", 384, patch=16, **large, attention_pool=True),
+        VisionGeometry("vit_base_patch16_clip_224", 224, patch=16, **base, **clip),
+        VisionGeometry("vit_base_patch32_clip_224", 224, patch=32, **base, **clip),
+        VisionGeometry("vit_huge_patch14_clip_224", 224, patch=14, **huge, **clip),
         VisionGeometry("vit_large_patch14_clip_224", 224, patch=14, **large, **clip),
         VisionGeometry("vit_large_patch14_clip_336", 336, patch=14, **large, **clip),
-        VisionGeometry("vit_large_patch16_224", 224, patch=16, **large, class_token=True, embed_class=True),
-        VisionGeometry("vit_ovtiny_patch14_reg4_dinov2", 224, depth=4, heads=3, **small, **dino),
+        VisionGeometry("vit_large_patch16_224", 224, **large, **plain),
+        VisionGeometry("vit_base_patch16_224", 224, **base, **plain),
+        VisionGeometry("vit_small_patch16_224", 224, **small, **plain),
+        VisionGeometry("vit_ovtiny_patch14_reg4_dinov2", 224, depth=4, heads=3, **tiny, **dino),
         VisionGeometry(
-            "vit_ovtiny_patch14_siglip_224", 224, depth=3, heads=2, mlp_ratio=3.7362, **small, attention_pool=True
+            "vit_ovtiny_patch14_siglip_224", 224, depth=3, heads=2, mlp_ratio=3.7362, **tiny, attention_pool=True
         ),
     ]
     return {row.name: row for row in rows}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .attention import attend
 from .config import TextGeometry
+from .linear import Linear
 
 # Shapes: B batch, T new tokens, S all tokens so far, D hidden, h query heads, k key/value heads, d width of one.
 
@@ -31,6 +32,32 @@ class KVCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
 
+class SlotCache:
+    """Keys and values of `rows` sequences, each token's at the slot of its own position.
+
+    The buffers are allocated once and never move, as graph capture asks. Rows may be of different length: what
+    padding leaves behind a row's end is seen by nobody, since a token sees the slots up to its own and the slot
+    is rewritten when a real token reaches it.
+    """
+
+    def __init__(self, text: TextGeometry, rows: int, length: int, like: Tensor) -> None:
+        # Zeros, because even a masked slot must be finite.
+        shape = (rows, text.num_key_value_heads, length, text.head_dim)
+        self.keys = [like.new_zeros(shape) for _ in range(text.num_hidden_layers)]
+        self.values = [like.new_zeros(shape) for _ in range(text.num_hidden_layers)]
+        self.positions_BT: Tensor | None = None  # of the tokens to come; None where they begin the sequence
+
+    def append(self, layer: int, k_BkTd: Tensor, v_BkTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new tokens. Return all slots, or the new tokens alone where they begin the sequence."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self.positions_BT is None:
+            T = k_BkTd.shape[2]
+            keys[:, :, :T], values[:, :, :T] = k_BkTd, v_BkTd
+            return k_BkTd, v_BkTd
+        slots = self.positions_BT[:, None, :, None].expand_as(k_BkTd)
+        return keys.scatter_(2, slots, k_BkTd), values.scatter_(2, slots, v_BkTd)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm, computed in float32."""
 
@@ -41,9 +68,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        y = x.float()
-        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        # One kernel, in float32 inside; the gain afterwards, in the dtype of x, where the reference rounds.
+        return self.weight * F.rms_norm(x, x.shape[-1:], eps=self.eps)
 
 
 def rotary(text: TextGeometry, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -60,6 +86,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
+def pick(x_BTD: Tensor, places_BR: Tensor) -> Tensor:
+    """(B, R, D): of each row its `places_BR`."""
+    return torch.take_along_dim(x_BTD, places_BR[:, :, None], 1)
+
+
 class Attention(nn.Module):
     """Causal self-attention; grouped-query where key/value heads are fewer than query heads."""
 
@@ -68,25 +99,33 @@ class Attention(nn.Module):
         self.layer, self.d = layer, text.head_dim
         width, q = text.hidden_size, text.num_attention_heads * text.head_dim
         kv, bias = text.num_key_value_heads * text.head_dim, text.attention_bias
-        self.q_proj = nn.Linear(width, q, bias=bias)
-        self.k_proj = nn.Linear(width, kv, bias=bias)
-        self.v_proj = nn.Linear(width, kv, bias=bias)
-        self.o_proj = nn.Linear(q, width, bias=bias)
+        self.q_proj = Linear(width, q, bias=bias)
+        self.k_proj = Linear(width, kv, bias=bias)
+        self.v_proj = Linear(width, kv, bias=bias)
+        self.o_proj = Linear(q, width, bias=bias)
 
     def forward(
         self,
         x_BTD: Tensor,
         rotation: tuple[Tensor, Tensor],
-        cache: KVCache | None,
+        cache: KVCache | SlotCache | None,
         mask_B1TS: Tensor | None,
+        read_BR: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D). Without a mask: causal over T, which then begins the sequence or is 1."""
+        """(B, T, D) -> (B, T, D). Without a mask: causal over T, which then begins the sequence or is 1.
+
+        With `read_BR`: only those of the T places ask, so that T becomes R in the answer and in the mask.
+        """
         B, T, _ = x_BTD.shape
-        q_BhTd = rotate(self.q_proj(x_BTD).view(B, T, -1, self.d).transpose(1, 2), *rotation)
         k_BkSd = rotate(self.k_proj(x_BTD).view(B, T, -1, self.d).transpose(1, 2), *rotation)
         v_BkSd = self.v_proj(x_BTD).view(B, T, -1, self.d).transpose(1, 2)
         if cache is not None:
             k_BkSd, v_BkSd = cache.append(self.layer, k_BkSd, v_BkSd)
+        if read_BR is not None:
+            at_B1R1, T = read_BR[:, None, :, None], read_BR.shape[1]
+            x_BTD = pick(x_BTD, read_BR)
+            rotation = (torch.take_along_dim(rotation[0], at_B1R1, 2), torch.take_along_dim(rotation[1], at_B1R1, 2))
+        q_BhTd = rotate(self.q_proj(x_BTD).view(B, T, -1, self.d).transpose(1, 2), *rotation)
         x_BhTd = attend(q_BhTd, k_BkSd, v_BkSd, mask_B1TS, causal=mask_B1TS is None and T > 1)
         return self.o_proj(x_BhTd.transpose(1, 2).reshape(B, T, -1))
 
@@ -96,9 +135,9 @@ class MLP(nn.Module):
 
     def __init__(self, text: TextGeometry) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(text.hidden_size, text.intermediate_size, bias=text.mlp_bias)
-        self.up_proj = nn.Linear(text.hidden_size, text.intermediate_size, bias=text.mlp_bias)
-        self.down_proj = nn.Linear(text.intermediate_size, text.hidden_size, bias=text.mlp_bias)
+        self.gate_proj = Linear(text.hidden_size, text.intermediate_size, bias=text.mlp_bias)
+        self.up_proj = Linear(text.hidden_size, text.intermediate_size, bias=text.mlp_bias)
+        self.down_proj = Linear(text.intermediate_size, text.hidden_size, bias=text.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -119,11 +158,13 @@ class DecoderLayer(nn.Module):
         self,
         x_BTD: Tensor,
         rotation: tuple[Tensor, Tensor],
-        cache: KVCache | None = None,
+        cache: KVCache | SlotCache | None = None,
         mask_B1TS: Tensor | None = None,
+        read_BR: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotation, cache, mask_B1TS)
+        """(B, T, D) -> (B, T, D), or (B, R, D): only the places `read_BR` go on, all leave keys and values."""
+        attended = self.self_attn(self.input_layernorm(x_BTD), rotation, cache, mask_B1TS, read_BR)
+        x_BTD = (x_BTD if read_BR is None else pick(x_BTD, read_BR)) + attended
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -171,6 +212,6 @@ class Llama(nn.Module):
     def __init__(self, text: TextGeometry) -> None:
         super().__init__()
         self.model = LlamaModel(text)
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = Linear(text.hidden_size, text.vocab_size, bias=False)
         if text.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight

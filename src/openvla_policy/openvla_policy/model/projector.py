@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import OpenVLAConfig
+from .linear import Linear
 
 
 class Projector(nn.Module):
@@ -21,7 +22,7 @@ class Projector(nn.Module):
             widths = [vision, text]
         self.depth = len(widths) - 1
         for index in range(self.depth):
-            setattr(self, f"fc{index + 1}", nn.Linear(widths[index], widths[index + 1]))
+            setattr(self, f"fc{index + 1}", Linear(widths[index], widths[index + 1]))
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, T)."""

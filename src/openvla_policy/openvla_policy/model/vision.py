@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .attention import attend
 from .geometry import VisionGeometry
+from .linear import Linear
 
 # Shapes: B batch, C channels, H W pixels, L tokens, N patches, D width, h heads, d head width.
 
@@ -39,8 +40,8 @@ class Attention(nn.Module):
     def __init__(self, geometry: VisionGeometry) -> None:
         super().__init__()
         self.heads = geometry.heads
-        self.qkv = nn.Linear(geometry.width, 3 * geometry.width)
-        self.proj = nn.Linear(geometry.width, geometry.width)
+        self.qkv = Linear(geometry.width, 3 * geometry.width)
+        self.proj = Linear(geometry.width, geometry.width)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
@@ -55,9 +56,9 @@ class MLP(nn.Module):
 
     def __init__(self, geometry: VisionGeometry) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(geometry.width, geometry.mlp_width)
+        self.fc1 = Linear(geometry.width, geometry.mlp_width)
         self.act = QuickGELU() if geometry.quick_gelu else nn.GELU()
-        self.fc2 = nn.Linear(geometry.mlp_width, geometry.width)
+        self.fc2 = Linear(geometry.mlp_width, geometry.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -102,9 +103,9 @@ class AttentionPool(nn.Module):
         super().__init__()
         width = geometry.width
         self.latent = nn.Parameter(torch.zeros(1, 1, width))
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.proj = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=geometry.eps)
         self.mlp = MLP(geometry)
 

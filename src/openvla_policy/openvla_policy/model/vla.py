@@ -43,11 +43,12 @@ class OpenVLA(nn.Module):
         self.vision_backbone = VisionBackbone(config.vision)
         self.projector = Projector(config)
         self.language_model = Llama(config.text)
-        self.init_weights()
+        if not next(self.parameters()).is_meta:
+            self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Fresh weights for training from scratch (loading replaces them; nothing happens on meta).
+        """Fresh weights for training from scratch (loading replaces them; left out on meta).
 
         Matrices have the variance of one over their inputs, so that signals keep their size at any width.
         Position embeddings start as 2-D sinusoids as large as the patch features: a small network that cannot

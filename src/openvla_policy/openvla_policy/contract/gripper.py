@@ -1,0 +1,205 @@
+"""What a gripper number means, by data set: the one place where a gripper's sign is turned.
+
+The contract is `opening`: 0 closed .. 1 open. The reference's training code brings the data sets it reads to that
+(prismatic/vla/datasets/rlds/oxe/transforms.py), so that policies trained with it, the published ones among them,
+speak it whatever robot the data came from; `DATASETS` says what the *recorded* numbers mean, and for which data sets
+the reference passes them on as they are. Environments that want another convention get it from `from_opening`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, get_args
+
+import numpy as np
+
+Convention = Literal["opening", "closing", "signed_opening", "signed_closing", "relative_closing"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+STATELESS = tuple(name for name in CONVENTIONS if name != "relative_closing")
+Option = Convention | Literal["auto"]
+OPTIONS = ("auto", *STATELESS)
+_OPEN, _CLOSED = 0.95, 0.05  # beyond these a value is not on its way (reference: binarize_gripper_actions)
+_STILL = 0.1  # smaller relative commands mean "as before" (reference: rel2abs_gripper_actions)
+
+log = logging.getLogger("openvla.gripper")
+
+
+@dataclass(frozen=True)
+class DatasetGripper:
+    """One data set's recorded gripper numbers.
+
+    convention: None where the action has no gripper (the reference fills in a constant) or where what it means is
+    not documented, so that the reference passes the numbers on unchanged. binarise: values on their way count as
+    what they become. constant: what stands in a trained policy's seventh number where there is no gripper.
+    """
+
+    convention: Convention | None = "opening"
+    binarise: bool = False
+    constant: float | None = None
+
+
+def to_opening(values: np.ndarray, convention: Convention, binarise: bool = False) -> np.ndarray:
+    """Gripper numbers (T,) of one trajectory in `convention` -> [0 closed .. 1 open], in their dtype.
+
+    Out-of-range values are clipped. `closing`, as recorded, often runs from -1 (open) to 1: what is below 0 is open.
+    `relative_closing`: +1 closes, -1 opens, around 0 goes on as before; the only convention whose value depends on
+    the ones before. `binarise` makes 0 and 1 of everything, as the reference does where robots record positions.
+    """
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
+    if convention == "opening":
+        opening = np.clip(values, 0, 1)
+    elif convention == "closing":
+        opening = 1 - np.clip(values, 0, 1)
+    elif convention == "signed_opening":
+        opening = (np.clip(values, -1, 1) + 1) / 2
+    elif convention == "signed_closing":
+        opening = (1 - np.clip(values, -1, 1)) / 2
+    elif convention == "relative_closing":
+        opening = _accumulated(values)
+    else:
+        raise ValueError(f"gripper: {convention!r} is unknown; choose one of {', '.join(CONVENTIONS)}")
+    return _binarised(opening) if binarise else opening
+
+
+def from_opening(opening: np.ndarray, convention: Convention, binarise: bool = False) -> np.ndarray:
+    """[0 closed .. 1 open] -> what an environment or driver in `convention` wants; nothing is clipped.
+
+    `from_opening(g, "signed_closing", binarise=True)` is what the reference does before LIBERO and robosuite
+    (experiments/robot/robot_utils.py: 2g - 1, its sign, turned round), where a half-open 0.5 becomes 0, "stay".
+    """
+    signed = 2 * np.asarray(opening, dtype=np.float64) - 1
+    signed = np.sign(signed) if binarise else signed
+    if convention == "signed_opening":
+        return signed
+    if convention == "signed_closing":
+        return -signed
+    if convention == "opening":
+        return (signed + 1) / 2
+    if convention == "closing":
+        return (1 - signed) / 2
+    raise ValueError(f"gripper: {convention!r} is not something to command; choose one of {', '.join(STATELESS)}")
+
+
+@cache
+def policy_convention(dataset: str) -> Convention:
+    """What a policy trained by the reference on `dataset` (the `unnorm_key`) means by its seventh number.
+
+    `opening` for all: for the data sets the reference standardises because it does, for unknown names because it is
+    the contract. For the few it passes on unchecked, and for those without a gripper, a warning says so once.
+    """
+    entry = DATASETS.get(dataset.removesuffix("_no_noops"), DATASETS.get(dataset))
+    if entry is not None and entry.constant is not None:
+        log.warning("%s: its actions have no gripper; the policy's is always about %g", dataset, entry.constant)
+    elif entry is not None and entry.convention is None:
+        log.warning("%s: what its gripper numbers mean is not documented; they are taken as 1 = open", dataset)
+    return "opening"
+
+
+def check_option(option: Option) -> Option:
+    """The `gripper` option of a policy: `auto` (by the name of the statistics) or what its numbers mean.
+
+    Raises:
+        ValueError: it is neither, or `relative_closing`, which cannot be read off one action.
+    """
+    if option not in OPTIONS:
+        raise ValueError(f"gripper: {option!r} is not to be read off an action; choose one of {', '.join(OPTIONS)}")
+    return option
+
+
+def convert_actions(actions: np.ndarray, option: Option, dataset: str) -> np.ndarray:
+    """Actions (..., 7) of a policy -> the contract's gripper; those that are `opening` already stay bit for bit."""
+    convention = policy_convention(dataset) if option == "auto" else option
+    if convention == "opening":
+        return actions
+    return np.concatenate([actions[..., :6], to_opening(actions[..., 6:], convention)], axis=-1)
+
+
+def _binarised(opening: np.ndarray) -> np.ndarray:
+    """Values in between become what the next clear value is; at the end, what the last value is."""
+    result = np.empty_like(opening)
+    carried = opening[-1] if len(opening) else 0.0
+    for index in range(len(opening) - 1, -1, -1):
+        value = opening[index]
+        carried = 1.0 if value > _OPEN else 0.0 if value < _CLOSED else carried
+        result[index] = carried
+    return result
+
+
+def _accumulated(commands: np.ndarray) -> np.ndarray:
+    """State after each relative command; before the first, the opposite of what it asks for; open if none ever does."""
+    step = np.where(commands < -_STILL, 1, np.where(commands > _STILL, -1, 0))
+    moved = np.flatnonzero(step)
+    state = -step[moved[0]] if len(moved) else 1
+    result = np.empty_like(commands)
+    for index, change in enumerate(step):
+        state = change or state
+        result[index] = state / 2 + 0.5
+    return result
+
+
+def _rows() -> dict[str, DatasetGripper]:
+    opening, closing = DatasetGripper(), DatasetGripper("closing")
+    positions, relative = DatasetGripper(binarise=True), DatasetGripper("relative_closing")
+    undocumented = DatasetGripper(None)
+    suffix = "_converted_externally_to_rlds"
+    groups: list[tuple[DatasetGripper, list[str]]] = [
+        (positions, ["bridge_orig", "bridge_dataset", "ppgm", "ppgm_static", "ppgm_wrist"]),
+        (positions, [f"tdroid_{task}" for task in _TDROID]),
+        (opening, ["bridge_oxe", "taco_play", "toto", "nyu_franka_play_dataset" + suffix]),
+        (relative, ["fractal20220817_data", "kuka", "jaco_play", "berkeley_autolab_ur5"]),
+        (relative, ["nyu_door_opening_surprising_effectiveness"]),
+        (closing, ["roboturk", "viola", "bc_z", "utaustin_mutex", "berkeley_fanuc_manipulation", "roboset"]),
+        (closing, [f"{name}{suffix}" for name in _CLOSING]),
+        (closing, ["droid", "droid_wipe", "libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"]),
+        (DatasetGripper(None, constant=1.0), ["language_table"]),
+        (DatasetGripper(None, constant=0.0), ["berkeley_cable_routing", "uiuc_d3field", *_GNM]),
+        (DatasetGripper(None, constant=0.0), ["kaist_nonprehensile" + suffix]),
+        (undocumented, ["columbia_cairlab_pusht_real", "ucsd_pick_and_place_dataset" + suffix, "robo_net"]),
+        (undocumented, ["imperialcollege_sawyer_wrist_cam", "cmu_playing_with_food", "cmu_play_fusion", "cmu_stretch"]),
+        (undocumented, ["fmb_dataset", "dobbe", "rh20t", *(f"{name}{suffix}" for name in _UNDOCUMENTED)]),
+    ]
+    return {name: row for row, names in groups for name in names}
+
+
+_TDROID = (
+    "carrot_in_bowl",
+    "pour_corn_in_pot",
+    "flip_pot_upright",
+    "move_object_onto_plate",
+    "knock_object_over",
+    "cover_object_with_towel",
+)
+_CLOSING = (
+    "stanford_hydra_dataset",
+    "austin_buds_dataset",
+    "austin_sailor_dataset",
+    "austin_sirius_dataset",
+    "furniture_bench_dataset",
+    "dlr_edan_shared_control",
+)
+_GNM = ("berkeley_gnm_recon", "berkeley_gnm_cory_hall", "berkeley_gnm_sac_son")
+_UNDOCUMENTED = (
+    "stanford_kuka_multimodal_dataset",
+    "nyu_rot_dataset",
+    "maniskill_dataset",
+    "cmu_franka_exploration_dataset",
+    "ucsd_kitchen_dataset",
+    "utokyo_pr2_opening_fridge",
+    "utokyo_pr2_tabletop_manipulation",
+    "utokyo_xarm_pick_and_place",
+    "utokyo_xarm_bimanual",
+    "berkeley_mvp",
+    "berkeley_rpt",
+    "stanford_mask_vit",
+    "tokyo_u_lsmo",
+    "dlr_sara_pour",
+    "dlr_sara_grid_clamp",
+    "asu_table_top",
+    "stanford_robocook",
+    "iamlab_cmu_pickup_insert",
+)
+DATASETS: dict[str, DatasetGripper] = _rows()
