@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..contract.action_tokens import ActionTokenizer
+from ..model.linear import linear
 from ..model.vla import OpenVLA
 
 Vocabulary = Literal["full", "actions"]
@@ -18,18 +19,74 @@ Vocabulary = Literal["full", "actions"]
 
 @dataclass(frozen=True)
 class Generated:
-    """`ids` (B, count) on the CPU, and seconds spent by stage."""
+    """`ids` (B, count) on the CPU, and seconds spent by stage: vision, prefill, decode.
+
+    `passes` counts the forwards of the language model after the prefill. `accepted` says how many guessed
+    tokens of each row the prefill confirmed; empty of runtimes that do not guess.
+    """
 
     ids: Tensor
     timings: dict[str, float] = field(default_factory=dict)
+    passes: int = 0
+    accepted: tuple[int, ...] = ()
 
 
 class Runtime(Protocol):
     """Greedy decoding of `count` tokens for every row."""
 
-    def generate(self, prompts: Sequence[Sequence[int]], pixels_BCHW: Tensor, count: int = 7) -> Generated:
-        """Token ids that follow each prompt, seen each with its image."""
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pixels_BCHW: Tensor,
+        count: int = 7,
+        guesses: Sequence[Sequence[int] | None] | None = None,
+    ) -> Generated:
+        """Token ids that follow each prompt, seen each with its image.
+
+        `guesses` are the tokens each row may answer with (None: no idea). They change how fast `draft` is,
+        and never what any runtime answers.
+        """
         ...
+
+
+def check_request(model: OpenVLA, prompts: Sequence[Sequence[int]], pixels_BCHW: Tensor, count: int) -> None:
+    """Raise ValueError unless the rows belong together and fit the model's positions."""
+    if not len(prompts) or len(prompts) != len(pixels_BCHW) or not all(map(len, prompts)):
+        raise ValueError(f"{len(prompts)} prompts (none may be empty) for {len(pixels_BCHW)} images")
+    if count < 1:
+        raise ValueError(f"count: expected at least 1 token, got {count}")
+    longest = max(map(len, prompts)) + model.config.patches
+    limit = model.config.text.max_position_embeddings
+    if longest + count > limit:
+        raise ValueError(f"the prompt needs {longest + count} of the model's {limit} positions; shorten it")
+
+
+class Stopwatch:
+    """Seconds between marks. On a GPU by events of its stream, so that measuring never makes the CPU wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[str, float | torch.cuda.Event]] = []
+        self.mark("")
+
+    def mark(self, stage: str) -> None:
+        """`stage` ends here."""
+        if not self._cuda:
+            self._marks.append((stage, time.perf_counter()))
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._marks.append((stage, event))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by stage; on a GPU waits for the last mark."""
+        spent: dict[str, float] = {}
+        if self._cuda:
+            self._marks[-1][1].synchronize()  # type: ignore[union-attr]
+        for (_, before), (stage, after) in zip(self._marks, self._marks[1:], strict=False):
+            seconds = before.elapsed_time(after) / 1e3 if self._cuda else after - before  # type: ignore
+            spent[stage] = spent.get(stage, 0.0) + seconds
+        return spent
 
 
 class Head:
@@ -60,17 +117,19 @@ class Head:
         self.eos = None if vocabulary == "actions" else eos_id
         self.rank = rank
 
-    def logits(self, hidden_BD: Tensor) -> Tensor:
-        """(B, D) -> (B, rows looked at), in float32."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., rows looked at), in float32."""
         if self.eos is None:
-            return F.linear(hidden_BD, self.linear.weight[self.first : self.stop]).float()
-        return self.linear(hidden_BD).float()
+            # In float32 throughout: neighbouring bins differ by less than bf16 tells apart, and the first of equals
+            # would win. 256 rows cost nothing.
+            return linear(hidden.float(), self.linear.weight[self.first : self.stop].float())
+        return self.linear(hidden).float()
 
-    def choose(self, hidden_BD: Tensor) -> Tensor:
-        """(B, D) -> token ids (B,)."""
-        logits_BV = self.logits(hidden_BD)
+    def choose(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> token ids (...)."""
+        logits = self.logits(hidden)
         if self.eos is not None:
-            logits_BV[:, self.eos] = -torch.inf
+            logits[..., self.eos] = -torch.inf
         if self.rank == 1:
-            return logits_BV.argmax(-1) + self.first
-        return logits_BV.topk(self.rank, dim=-1).indices[:, -1] + self.first
+            return logits.argmax(-1) + self.first
+        return logits.topk(self.rank, dim=-1).indices[..., -1] + self.first

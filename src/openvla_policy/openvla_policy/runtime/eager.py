@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..model.language import KVCache
 from ..model.vla import OpenVLA
-from .decoding import Generated, Head
+from .decoding import Generated, Head, Stopwatch, check_request
 
 
 class EagerRuntime:
@@ -20,17 +19,19 @@ class EagerRuntime:
         self.model, self.head = model, head
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Sequence[int]], pixels_BCHW: Tensor, count: int = 7) -> Generated:
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pixels_BCHW: Tensor,
+        count: int = 7,
+        guesses: Sequence[Sequence[int] | None] | None = None,
+    ) -> Generated:
         """See Runtime. Rows of different length share the cache: padded on the right, the gap masked out."""
-        start = _now(pixels_BCHW)
+        check_request(self.model, prompts, pixels_BCHW, count)
         device, patches = pixels_BCHW.device, self.model.config.patches
-        if len(prompts) != len(pixels_BCHW) or not all(prompts):
-            raise ValueError(f"{len(prompts)} prompts (none may be empty) for {len(pixels_BCHW)} images")
+        watch = Stopwatch(device)
         lengths = [len(prompt) + patches for prompt in prompts]
         longest = max(lengths)
-        limit = self.model.config.text.max_position_embeddings
-        if longest + count > limit:
-            raise ValueError(f"the prompt needs {longest + count} of the model's {limit} positions; shorten it")
         ids_BT = torch.zeros((len(prompts), longest - patches), dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             ids_BT[row, : len(prompt)] = torch.as_tensor(prompt)
@@ -38,14 +39,14 @@ class EagerRuntime:
 
         text_BTD = language.embed_tokens(ids_BT.to(device))
         image_BND = self.model.image_tokens(pixels_BCHW.to(text_BTD.dtype))
-        seen = _now(pixels_BCHW)
+        watch.mark("vision")
         embeds_BLD = torch.cat([text_BTD[:, :1], image_BND, text_BTD[:, 1:]], dim=1)
         cache = KVCache(language.text, len(prompts), longest + count - 1, embeds_BLD)
         hidden_BLD = language(embeds_BLD, cache=cache)
         length_B = torch.tensor(lengths, device=device)
         rows = torch.arange(len(prompts), device=device)
         token_B = self.head.choose(hidden_BLD[rows, length_B - 1])
-        prefilled = _now(pixels_BCHW)
+        watch.mark("prefill")
 
         padded = min(lengths) < longest
         at_S = torch.arange(longest + count - 1, device=device)
@@ -60,11 +61,5 @@ class EagerRuntime:
             token_B = self.head.choose(hidden_B1D[:, 0])
             tokens.append(token_B)
         ids = torch.stack(tokens, dim=1).cpu()
-        timings = {"vision": seen - start, "prefill": prefilled - seen, "decode": _now(ids) - prefilled}
-        return Generated(ids, timings)
-
-
-def _now(like: Tensor) -> float:
-    if like.is_cuda:
-        torch.cuda.synchronize(like.device)
-    return time.perf_counter()
+        watch.mark("decode")
+        return Generated(ids, watch.read(), passes=count - 1)

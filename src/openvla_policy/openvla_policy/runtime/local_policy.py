@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..checkpoint.folder import Checkpoint, load_folder
-from ..contract.action import ACTION_DIM, ActionChunk
+from ..checkpoint.folder import Checkpoint, resolve
+from ..checkpoint.oft import is_oft, load_heads
+from ..contract.action import ACTION_DIM, ActionChunk, is_all_zero
+from ..contract.gripper import Option as GripperOption, check_option, convert_actions
 from ..contract.image import EVALUATION_CROP_AREA
 from ..contract.observation import Observation
 from ..contract.prompt import PromptStyle, build_prompt
-from ..contract.statistics import choose
+from ..contract.statistics import Statistics, choose
 from .decoding import Head, Runtime, Vocabulary
+from .draft import Memory
 from .eager import EagerRuntime
+from .factory import RuntimeName as RuntimeName, make_runtime
+from .memory import MemoryUse, measure, reset_peak
+from .precision import Precision as Precision, load
 
-Precision = Literal["fp32", "bf16"]
-RuntimeName = Literal["eager"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Idle = Literal["keep", "requery"]
+_LOG = logging.getLogger("openvla.policy")
 
 
 class LocalPolicy:
@@ -39,6 +47,8 @@ class LocalPolicy:
         prompt_style: PromptStyle | None = None,
         center_crop: bool = False,
         token_rank: int = 1,
+        idle: Idle = "keep",
+        gripper: GripperOption = "auto",
         frame: str = "",
         period: float = 0.2,
     ) -> None:
@@ -47,7 +57,10 @@ class LocalPolicy:
         `key_per_request` puts the choice among several statistics off to each call of `predict_batch`.
         `prompt_style` None decides by the checkpoint's path, as the reference does. `center_crop` is for
         policies trained with random-resized-crop augmentation. `token_rank` 2 asks for the second most
-        likely tokens.
+        likely tokens, always; `idle` "requery" only where an action moves nothing (is_all_zero), in a second
+        pass (paper, Appendix E). `gripper` says what the policy's seventh number means; "auto" goes by the
+        statistics' name (contract/gripper.py). `runtime` says how tokens are computed, never which: `static` is
+        fastest where steps differ, `draft` where an action resembles the one before.
         """
         self.checkpoint = checkpoint
         self.unnorm_key = unnorm_key
@@ -59,14 +72,20 @@ class LocalPolicy:
             self.preparation = self.preparation.with_crop(EVALUATION_CROP_AREA)
         self.prompt_style: PromptStyle = prompt_style or ("vicuna" if "v01" in checkpoint.path else "openvla")
         self.frame, self.period = frame, period
+        self.gripper = check_option(gripper)
         head = Head(checkpoint.model, self.tokens, checkpoint.tokenizer.eos_id, vocabulary, token_rank)
-        if runtime not in get_args(RuntimeName):
-            choices = ", ".join(get_args(RuntimeName))
-            raise ValueError(f"runtime: {runtime!r} is unknown; choose one of {choices}")
-        self.runtime: Runtime = EagerRuntime(checkpoint.model, head)
+        self.runtime: Runtime = make_runtime(runtime, checkpoint.model, head)
+        self._memory = Memory() if runtime == "draft" else None
+        if idle not in get_args(Idle):
+            raise ValueError(f"idle: {idle!r} is unknown; choose one of {', '.join(get_args(Idle))}")
+        self._second: Runtime | None = None
+        if idle == "requery":
+            less_likely = Head(checkpoint.model, self.tokens, checkpoint.tokenizer.eos_id, vocabulary, token_rank + 1)
+            self._second = EagerRuntime(checkpoint.model, less_likely)
         weight = checkpoint.model.language_model.lm_head.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._prompt_ids = lru_cache(maxsize=256)(self._encode)
+        self._usual_ids = lru_cache(maxsize=256)(self._encode_mean)
 
     @classmethod
     def from_folder(
@@ -78,15 +97,37 @@ class LocalPolicy:
         base: str | Path | None = None,
         **options: object,
     ) -> LocalPolicy:
-        """Load a checkpoint folder, hub id or un-merged adapter (with its `base`); `options` as above."""
-        if precision not in _DTYPES:
-            raise ValueError(f"precision: {precision!r} is unknown; choose one of {', '.join(_DTYPES)}")
+        """Load a checkpoint folder, hub id or un-merged adapter (with its `base`); `options` as above.
+
+        Where OFT heads lie beside the weights this is an OFTPolicy, for which `options` may also be the `images`,
+        `chunk` and `cameras` of checkpoint.oft.load_heads; one of these given makes it one without heads too, whose
+        chunk is tokens chosen in one pass.
+        """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(load_folder(path, _DTYPES[precision], device, base), **options)  # type: ignore[arg-type]
+        reset_peak(device)
+        start = time.perf_counter()
+        checkpoint = load(path, precision, device, base)
+        kind: Callable[..., LocalPolicy] = cls
+        sizes = {name: options.pop(name) for name in ("images", "chunk", "cameras") if name in options}
+        if sizes or is_oft(resolve(path)):
+            from .oft import OFTPolicy  # a LocalPolicy
+
+            kind = partial(OFTPolicy, heads=load_heads(path, checkpoint, **sizes))  # type: ignore[arg-type]
+        policy = kind(checkpoint, **options)
+        took = time.perf_counter() - start
+        _LOG.info("%s loaded in %s on %s in %.1f s: %s", path, precision, device, took, policy.memory)
+        return policy
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Bytes of the weights by part, and the most that was in use since loading began."""
+        return measure(self.checkpoint.model, self.device)
 
     def reset(self) -> None:
-        """Nothing is kept between steps."""
+        """Forget the answers from which `draft` guesses the next; nothing else is kept between steps."""
+        if self._memory is not None:
+            self._memory.forget()
 
     def predict(self, observation: Observation, instruction: str) -> ActionChunk:
         """One action for one observation."""
@@ -97,37 +138,90 @@ class LocalPolicy:
         observations: Sequence[Observation],
         instructions: Sequence[str],
         statistics: Sequence[str | None] | None = None,
+        streams: Sequence[Hashable] | None = None,
     ) -> list[ActionChunk]:
-        """One action for each (observation, instruction); `statistics` may name another key a row."""
+        """One action for each (observation, instruction); `statistics` may name another key a row.
+
+        `streams` name the robot each row is of, so that `draft` guesses from that robot's last action; without
+        them, rows of the same instruction are told apart by their order. A mix-up costs time and nothing else.
+        """
         start = time.perf_counter()
         if not observations or len(observations) != len(instructions):
             raise ValueError(f"{len(observations)} observations and {len(instructions)} instructions")
         keys = [self.unnorm_key if key is None else key for key in statistics or [None] * len(observations)]
         chosen = [choose(self.checkpoint.statistics, key) for key in keys]
-        resized = np.stack([self.preparation.resize(observation.image) for observation in observations])
-        pixels_BCHW = self.preparation.normalise(resized, self.device).to(self.dtype)
+        pixels_BCHW = self.preparation.prepare([o.image for o in observations], self.device).to(self.dtype)
         prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        streams = _in_order(prompts) if streams is None else streams
+        if len(streams) != len(prompts):
+            raise ValueError(f"{len(streams)} streams for {len(prompts)} observations")
+        guesses = self._guesses(streams, [name for name, _ in chosen])
         prepared = time.perf_counter()
-        generated = self.runtime.generate(prompts, pixels_BCHW, ACTION_DIM)
+        generated = self.runtime.generate(prompts, pixels_BCHW, ACTION_DIM, guesses)
         ids = generated.ids.numpy()
+        if self._memory is not None:
+            for stream, row_ids in zip(streams, ids, strict=True):
+                self._memory.store(stream, row_ids)
         timings = {"preparation": prepared - start, **generated.timings}
-        timings["inference"] = time.perf_counter() - prepared
+        ids, again = self._requery(ids, prompts, pixels_BCHW, [entry for _, entry in chosen])
+        timings |= {"requery": again} if again else {}
+        generated_at = time.perf_counter()
         normalised = self.tokens.decode(ids)
+        actions = [
+            convert_actions(entry.unnormalise(normalised[row : row + 1]), self.gripper, name)
+            for row, (name, entry) in enumerate(chosen)
+        ]
+        end = time.perf_counter()
+        timings |= {"detokenise": end - generated_at, "inference": generated_at - prepared, "total": end - start}
         chunks = []
         for row, (name, entry) in enumerate(chosen):
-            timings["total"] = time.perf_counter() - start
             chunks.append(
                 ActionChunk(
-                    actions=entry.unnormalise(normalised[row : row + 1]),
+                    actions=actions[row],
                     period=self.period,
                     frame=self.frame,
                     statistics_name=name,
                     statistics_hash=entry.hash,
                     timings=dict(timings),
                     token_ids=ids[row : row + 1],
+                    accepted=generated.accepted[row] if generated.accepted else None,
                 )
             )
         return chunks
 
+    def _requery(
+        self, ids: np.ndarray, prompts: list[tuple[int, ...]], pixels_BCHW: Tensor, entries: list[Statistics]
+    ) -> tuple[np.ndarray, float]:
+        """Rows whose action moves nothing answered again, where asked for; and the seconds that took."""
+        if self._second is None:
+            return ids, 0.0
+        moves = [entry.unnormalise(row) for entry, row in zip(entries, self.tokens.decode(ids), strict=True)]
+        still = [row for row, action in enumerate(moves) if is_all_zero(action)]
+        if not still:
+            return ids, 0.0
+        again = self._second.generate([prompts[row] for row in still], pixels_BCHW[still], ACTION_DIM)
+        answered = ids.copy()
+        answered[still] = again.ids.numpy()
+        return answered, sum(again.timings.values())
+
     def _encode(self, instruction: str) -> tuple[int, ...]:
         return tuple(self.checkpoint.tokenizer.encode_prompt(build_prompt(instruction, self.prompt_style)))
+
+    def _guesses(self, streams: Sequence[Hashable], names: Sequence[str]) -> list[tuple[int, ...]] | None:
+        """Each stream's last answer, or the data set's mean action where there is none yet."""
+        if self._memory is None:
+            return None
+        return [self._memory.recall(s) or self._usual_ids(name) for s, name in zip(streams, names, strict=True)]
+
+    def _encode_mean(self, name: str) -> tuple[int, ...]:
+        entry = self.checkpoint.statistics[name]
+        return tuple(self.tokens.encode(entry.normalise(entry.action.mean)).tolist())
+
+
+def _in_order(prompts: Sequence[tuple[int, ...]]) -> list[Hashable]:
+    seen: Counter[tuple[int, ...]] = Counter()
+    streams: list[Hashable] = []
+    for prompt in prompts:
+        streams.append((prompt, seen[prompt]))
+        seen[prompt] += 1
+    return streams

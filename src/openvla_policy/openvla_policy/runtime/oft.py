@@ -1,0 +1,113 @@
+"""Policies fine-tuned the OpenVLA-OFT way: several images and the state in, a chunk of actions out of one pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+
+from ..checkpoint.folder import Checkpoint
+from ..contract.action import ACTION_DIM, ActionChunk
+from ..contract.gripper import convert_actions
+from ..contract.observation import Observation
+from ..contract.statistics import Statistics, choose
+from ..model.heads import OFTHeads
+from .decoding import Head, Vocabulary
+from .local_policy import LocalPolicy
+
+
+class OFTPolicy(LocalPolicy):
+    """A checkpoint with OFT heads: chunks of `heads.config.chunk` actions. LocalPolicy.from_folder finds the heads.
+
+    `Observation.image` is the primary camera; the others are taken from `extra_images` by the names in
+    `heads.config.cameras`. `Observation.state` is the proprioception in the data set's units and order (LIBERO:
+    position x y z [m], axis-angle rotation [rad], the two finger joints [m]).
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, heads: OFTHeads, *, vocabulary: Vocabulary = "full", **options: object
+    ) -> None:
+        """Options as of LocalPolicy. `vocabulary` matters only where the actions are tokens (no L1 head), `runtime`
+        not at all: everything is one pass. Runners-up (`token_rank`, `idle`) are not to be had.
+        """
+        if options.get("token_rank", 1) != 1 or options.get("idle", "keep") != "keep":
+            raise ValueError("token_rank and idle: a policy with OFT heads has no second most likely tokens")
+        super().__init__(checkpoint, vocabulary=vocabulary, **(options | {"runtime": "eager"}))  # type: ignore[arg-type]
+        self.heads = heads
+        self.head = Head(checkpoint.model, self.tokens, checkpoint.tokenizer.eos_id, vocabulary)
+
+    @torch.inference_mode()
+    def predict_batch(
+        self,
+        observations: Sequence[Observation],
+        instructions: Sequence[str],
+        statistics: Sequence[str | None] | None = None,
+        streams: Sequence[Hashable] | None = None,
+    ) -> list[ActionChunk]:
+        """A chunk for each (observation, instruction); `statistics` may name another key a row, `streams` is unused."""
+        start = time.perf_counter()
+        if not observations or len(observations) != len(instructions):
+            raise ValueError(f"{len(observations)} observations and {len(instructions)} instructions")
+        keys = [self.unnorm_key if key is None else key for key in statistics or [None] * len(observations)]
+        chosen = [choose(self.checkpoint.statistics, key) for key in keys]
+        images = [self._images(observation) for observation in observations]
+        pixels = self.preparation.prepare([image for row in images for image in row], self.device).to(self.dtype)
+        pixels_BICHW = pixels.unflatten(0, (len(images), -1))
+        state_BP = None
+        if self.heads.config.proprio:
+            rows = [self._state(o, name, entry) for o, (name, entry) in zip(observations, chosen, strict=True)]
+            state_BP = torch.from_numpy(np.stack(rows)).to(self.device, self.dtype)
+        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        prepared = time.perf_counter()
+
+        model, eos = self.checkpoint.model, self.checkpoint.tokenizer.eos_id
+        hidden_BMD = self.heads.hidden(model, prompts, pixels_BICHW, state_BP, eos)
+        shape = (len(observations), self.heads.config.chunk, ACTION_DIM)
+        ids: np.ndarray | None = None
+        if self.heads.action_head is not None:
+            normalised = self.heads.action_head(hidden_BMD.reshape(*shape[:2], -1)).double().cpu().numpy()
+        else:
+            ids = self.head.choose(hidden_BMD.flatten(0, 1)).view(shape).cpu().numpy()
+            normalised = self.tokens.decode(ids)
+        end = time.perf_counter()
+        timings = {"preparation": prepared - start, "inference": end - prepared, "total": end - start}
+        return [
+            ActionChunk(
+                actions=convert_actions(entry.unnormalise(normalised[row]), self.gripper, name),
+                period=self.period,
+                frame=self.frame,
+                statistics_name=name,
+                statistics_hash=entry.hash,
+                timings=dict(timings),
+                token_ids=None if ids is None else ids[row],
+            )
+            for row, (name, entry) in enumerate(chosen)
+        ]
+
+    def _images(self, observation: Observation) -> list[np.ndarray]:
+        config, extra = self.heads.config, observation.extra_images
+        for name in config.cameras:
+            if name not in extra:
+                has = ", ".join(["the primary image", *sorted(extra)])
+                raise ValueError(
+                    f"camera {name!r}: missing from the observation, which has {has}. This policy reads "
+                    f"{config.images} images: put it into Observation.extra_images, or load the policy with cameras="
+                )
+        return [observation.image, *(extra[name] for name in config.cameras)]
+
+    def _state(self, observation: Observation, name: str, entry: Statistics) -> np.ndarray:
+        """The state in [-1, 1], as in training: by quantiles, clipped, 0 where it never changed."""
+        size = self.heads.config.proprio
+        if entry.proprio is None or entry.proprio.dim != size:
+            has = "none" if entry.proprio is None else str(entry.proprio.dim)
+            raise ValueError(f"statistics {name!r}: this policy reads a state of {size} numbers, its proprio has {has}")
+        state = None if observation.state is None else np.asarray(observation.state, dtype=np.float64)
+        if state is None or state.shape != (size,) or not np.isfinite(state).all():
+            has = "there is none" if state is None else f"got {state.tolist()}"
+            raise ValueError(
+                f"state: this policy reads {size} finite numbers (its statistics' 'proprio', in that order); {has}. "
+                "Put them into Observation.state"
+            )
+        return np.clip(entry.proprio.normalise(state), -1, 1)

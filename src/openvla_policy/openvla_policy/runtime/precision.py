@@ -1,0 +1,216 @@
+"""In what numbers a policy is held and computed, and loading it so.
+
+A weight is quantised as it is read, one at a time, on the device it is for: what is ever held is the quantised model
+and one full-precision matrix. Models loaded quantised are for inference.
+
+Which matrices: bitsandbytes (`int8`, `int4`) all of them but the head, as the reference's load_in_8bit / load_in_4bit;
+torchao (`int8-torchao`, `int4-torchao`, `fp8`) those of the decoder's layers, which hold nine tenths of a 7B policy and
+are read once a token, while vision and projector, read once an action, stay bf16. docs/reference/precision.md compares.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoint.folder import Checkpoint, load_folder
+from ..checkpoint.weights import Place
+from .memory import give_back
+
+Precision = Literal["fp32", "bf16", "int8", "int4", "int8-torchao", "int4-torchao", "fp8"]
+
+_LIBRARIES = {  # what is not named here is plain torch
+    "int8": "bitsandbytes",
+    "int4": "bitsandbytes",
+    "int8-torchao": "torchao",
+    "int4-torchao": "torchao",
+    "fp8": "torchao",
+}
+# Least compute capability, the GPUs' name, and what to take instead.
+_GPU_ONLY = {"int4-torchao": ((8, 0), "Ampere", "int4"), "fp8": ((8, 9), "Ada or Hopper", "int8")}
+OUTLIER = 6.0  # LLM.int8's threshold: activations beyond it are multiplied in 16 bits (Dettmers et al., 2022)
+_GIVE_BACK_AFTER = 32 * 2**20  # bytes of full-precision weights
+_DECODER = ("language_model.model.layers.",)
+_ALL_BUT_THE_HEAD = ("vision_backbone.", "projector.", *_DECODER)
+
+
+def obstacle(precision: str, device: torch.device | str) -> str | None:
+    """Say why `precision` cannot be had on `device` and what to do, or None where it can."""
+    if precision not in get_args(Precision):
+        return f"{precision!r} is unknown; choose one of {', '.join(get_args(Precision))}"
+    library = _LIBRARIES.get(precision)
+    if library and find_spec(library) is None:
+        return f"{precision} needs {library}, which is not installed: pip install {library}, or choose bf16"
+    if precision in _GPU_ONLY:
+        least, family, instead = _GPU_ONLY[precision]
+        needs = f"{precision} needs an NVIDIA GPU of compute capability {least[0]}.{least[1]} ({family}) or newer"
+        if torch.device(device).type != "cuda":
+            return f"{needs}, and this is {torch.device(device).type}; choose {instead}"
+        have = torch.cuda.get_device_capability(device)
+        if have < least:
+            return f"{needs}, and {torch.cuda.get_device_name(device)} has {have[0]}.{have[1]}; choose {instead}"
+    return None
+
+
+def compute_dtype(precision: Precision, device: torch.device | str) -> torch.dtype:
+    """Of activations, and of the weights that are not quantised."""
+    if precision == "fp32":
+        return torch.float32
+    if precision in ("bf16", "int8-torchao", "int4-torchao", "fp8") or torch.device(device).type == "cuda":
+        return torch.bfloat16
+    return torch.float32  # bitsandbytes on a CPU: its kernels take both, and not every CPU multiplies in bf16
+
+
+def load(
+    path: str | Path, precision: Precision = "fp32", device: torch.device | str = "cpu", base: str | Path | None = None
+) -> Checkpoint:
+    """Load a checkpoint folder, hub id or un-merged adapter (with its `base`), for inference in `precision`.
+
+    Raises:
+        ValueError: `precision` is unknown or not to be had here; says which library or hardware it needs.
+    """
+    reason = obstacle(precision, device)
+    if reason:
+        raise ValueError(f"precision: {reason}")
+    return load_folder(path, compute_dtype(precision, device), device, base, placer(precision, device))
+
+
+def placer(precision: Precision, device: torch.device | str, *, trainable_inputs: bool = False) -> Place | None:
+    """What quantises the matrices of a model as they come; None where nothing is quantised.
+
+    `trainable_inputs` is for adapters trained on a quantised base: it forgoes the kernel for which bitsandbytes, in
+    the first forward pass on CPUs with AVX512-BF16, repacks int4 weights such that later gradients are wrong.
+    """
+    if precision in ("fp32", "bf16"):
+        return None
+    dtype, where = compute_dtype(precision, device), torch.device(device)
+    replace: Callable[[nn.Linear, Tensor], nn.Module]
+    if precision == "int8":
+        replace = partial(_bitsandbytes_int8, device=where)
+    elif precision == "int4":
+        replace = partial(_bitsandbytes_int4, device=where, dtype=dtype, repack=not trainable_inputs)
+    else:
+        replace = partial(_torchao, precision=precision, device=where, dtype=dtype)
+    parts = _ALL_BUT_THE_HEAD if _LIBRARIES[precision] == "bitsandbytes" else _DECODER
+    dropped = 0
+
+    def place(model: nn.Module, name: str, weight: Tensor) -> bool:
+        nonlocal dropped
+        path, _, leaf = name.rpartition(".")
+        linear = model.get_submodule(path)
+        if leaf != "weight" or not path.startswith(parts) or not isinstance(linear, nn.Linear):
+            return False
+        parent, _, own = path.rpartition(".")
+        with torch.no_grad():
+            setattr(model.get_submodule(parent), own, replace(linear, weight))
+        dropped += weight.nbytes
+        if dropped > _GIVE_BACK_AFTER:
+            give_back()
+            dropped = 0
+        return True
+
+    return place
+
+
+def _bitsandbytes_int8(linear: nn.Linear, weight: Tensor, device: torch.device) -> nn.Module:
+    bnb = _import_bitsandbytes()
+    codes, scales, _ = bnb.functional.int8_vectorwise_quant(weight.to(device, torch.float16).contiguous())
+    made = bnb.nn.Linear8bitLt(
+        linear.in_features, linear.out_features, has_fp16_weights=False, threshold=OUTLIER, device="meta"
+    )
+    made.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
+    made.bias = linear.bias
+    return made
+
+
+def _bitsandbytes_int4(
+    linear: nn.Linear, weight: Tensor, device: torch.device, dtype: torch.dtype, repack: bool
+) -> nn.Module:
+    bnb = _import_bitsandbytes()
+    made = bnb.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        compute_dtype=dtype,
+        compress_statistics=False,
+        quant_type="nf4",
+        device="meta",
+    )
+    # The kernel for AVX512-BF16 takes whole tiles only, and asserts on others.
+    whole = linear.out_features % 32 == 0 and linear.in_features % 64 == 0
+    made.support_avx512bf16_for_cpu = made.support_avx512bf16_for_cpu and whole and repack
+    made.weight = bnb.nn.Params4bit(
+        weight.to(dtype), requires_grad=False, compress_statistics=False, quant_type="nf4", module=made
+    ).to(device)
+    made.bias = linear.bias
+    return made
+
+
+def _torchao(linear: nn.Linear, weight: Tensor, precision: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    made: nn.Linear = _OneRowFused(linear) if precision == "int8-torchao" and device.type == "cuda" else linear
+    made.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+    config = _torchao_config(precision, linear.in_features)
+    if config is not None:
+        _import_torchao().quantize_(made, config)
+    return made
+
+
+def _torchao_config(precision: str, columns: int) -> Any:
+    q = _import_torchao()
+    if precision == "int8-torchao":
+        return q.Int8WeightOnlyConfig()
+    if precision == "fp8":
+        return q.Float8DynamicActivationFloat8WeightConfig(granularity=q.PerRow())
+    group = next((size for size in (128, 64, 32) if columns % size == 0), None)
+    if group is None:
+        return None  # an odd matrix of a small model: it stays bf16
+    if find_spec("mslk") is not None and torch.cuda.get_device_capability() >= (9, 0):
+        return q.Int4WeightOnlyConfig(group_size=group)  # mixed-input kernels for Hopper, good at any row count
+    return q.Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d")  # tinygemm, in torch
+
+
+class _OneRowFused(nn.Linear):
+    """A Linear whose product with a single row is compiled, which reads each int8 weight once.
+
+    Weight-only int8 has no kernel of its own in torchao: eager torch would write the matrix out in bf16 first. The
+    compiler makes one pass of conversion and product where there is one row (decoding); many rows amortise it.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        if x.numel() == x.shape[-1]:
+            return _compiled_linear()(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+
+@cache
+def _compiled_linear() -> Callable[..., Tensor]:
+    return torch.compile(F.linear, dynamic=False)
+
+
+@cache
+def _import_bitsandbytes() -> Any:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels that are not installed
+    import bitsandbytes
+
+    return bitsandbytes
+
+
+@cache
+def _import_torchao() -> Any:
+    for name in ("torchao", "torch.utils._pytree"):  # likewise
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import torchao.quantization
+
+    return torchao.quantization
