@@ -7,7 +7,12 @@ NAME = "openvla_training"
 # The short names are for `ros2 run openvla_training convert`; env.bash puts only the long ones on PATH.
 COMMANDS = {
     "convert": "openvla_training.bags.cli:main",
+    "export-bag": "openvla_training.bags.export:main",
+    "inspect-data": "openvla_training.rlds.inspect_cli:main",
+    "lerobot": "openvla_training.lerobot.cli:main",
     "train": "openvla_training.trainer.cli:main",
+    "finetune": "openvla_training.trainer.cli:finetune_main",
+    "merge": "openvla_training.trainer.cli:merge_main",
     "stats": "openvla_training.rlds.cli:stats_main",
 }
 

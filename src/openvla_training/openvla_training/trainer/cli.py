@@ -1,4 +1,4 @@
-"""`openvla-train --config FILE [key=value …]`."""
+"""`openvla-train`, `openvla-finetune` and `openvla-merge`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,133 @@ import argparse
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+from rich.console import Console
 
 from openvla_training.trainer.config import TrainConfig, load_config
+from openvla_training.trainer.strategies import STRATEGIES
+
+# The reference's fine-tuning script: LoRA at 5e-4, everything else at the paper's rate.
+RECIPES: dict[str, dict[str, object]] = {
+    name: {"learning_rate": 5e-4, "final_learning_rate": 5e-4} if strategy.adapter else {}
+    for name, strategy in STRATEGIES.items()
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train a policy; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`openvla-train --config FILE [key=value …]`. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="openvla-train",
         description="Train an OpenVLA policy on RLDS datasets. Stop it with Ctrl-C; the same command goes on.",
-        epilog="options: " + ", ".join(f"{f.name}={_default(f)}" for f in dataclasses.fields(TrainConfig)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_options(),
     )
     parser.add_argument("--config", help="YAML file of options, such as config/training/sim.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file's")
-    options = parser.parse_args(arguments)
+    _add_dry_run(parser)
+    o = parser.parse_intermixed_args(arguments)
+    return _run("openvla-train", lambda: _train(load_config(o.config, o.overrides), o))
+
+
+def finetune_main(arguments: Sequence[str] | None = None) -> int:
+    """`openvla-finetune --checkpoint C --data-dir D --dataset-name NAME --output O`. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="openvla-finetune",
+        description="Adapt a trained policy to a lab's demonstrations. Stop it with Ctrl-C; the same command goes on.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="strategies:\n"
+        + "\n".join(f"  {s.name:<14} {s.description}" for s in STRATEGIES.values())
+        + "\n\n"
+        + _options(),
+    )
+    parser.add_argument("--checkpoint", required=True, help="folder or hub id of the policy to start from")
+    parser.add_argument("--data-dir", required=True, help="RLDS dataset, or the folder that holds it by name")
+    parser.add_argument("--dataset-name", required=True, help="name of its statistics: the policy's unnorm_key")
+    parser.add_argument("--output", required=True, help="folder for the result, curves and the resume state")
+    parser.add_argument("--strategy", choices=tuple(STRATEGIES), default="lora", help="default: %(default)s")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options, see below")
+    _add_dry_run(parser)
+    o = parser.parse_intermixed_args(arguments)
+    inside = Path(o.data_dir) / o.dataset_name
+    given = {
+        "checkpoint": o.checkpoint,
+        "data": str(inside if inside.is_dir() else o.data_dir),
+        "dataset_name": o.dataset_name,
+        "output": o.output,
+        "strategy": o.strategy,
+        **RECIPES[o.strategy],
+    }
+    defaults = [f"{key}={value}" for key, value in given.items()]
+    return _run("openvla-finetune", lambda: _train(load_config(None, [*defaults, *o.overrides]), o))
+
+
+def merge_main(arguments: Sequence[str] | None = None) -> int:
+    """`openvla-merge --adapter A --output O`. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="openvla-merge",
+        description="Merge a LoRA adapter into its base: one checkpoint folder, written without holding either whole.",
+    )
+    parser.add_argument("--adapter", required=True, help="folder with adapter_config.json")
+    parser.add_argument("--base", help="folder or hub id of its base, if the adapter's own entry does not lead to it")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument(
+        "--dtype", choices=("bf16", "fp32"), default="bf16", help="of the weights written (default: %(default)s)"
+    )
+    o = parser.parse_args(arguments)
+
+    def merge() -> str:
+        import torch
+
+        from openvla_policy.checkpoint.merge import merge_folder
+
+        dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[o.dtype]
+        folder = merge_folder(o.adapter, o.output, base=o.base, dtype=dtype)
+        return f"merged {o.adapter} into its base; the policy is in {folder}"
+
+    return _run("openvla-merge", merge)
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only say what memory and time it will take")
+    parser.add_argument("--gpu", help="for --dry-run: the GPU it is for (default: the one that is here)")
+
+
+def _train(config: TrainConfig, options: argparse.Namespace) -> str:
+    if options.dry_run:
+        from openvla_training.trainer.dry_run import dry_run
+
+        return "nothing was started" + ("" if dry_run(config, options.gpu, Console()) else ": it would not fit")
+    from openvla_training.trainer.loop import Trainer
+
+    trainer = Trainer(config)
+    folder = trainer.run()
+    return f"trained {trainer.step} steps of {config.batch_size} samples; the policy is in {folder}"
+
+
+def _run(program: str, work: Callable[[], str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        config = load_config(options.config, options.overrides)
-        from openvla_training.trainer.loop import Trainer
-
-        folder = Trainer(config).run()
+        print(work())
     except KeyboardInterrupt:
         return 130
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"openvla-train: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
-    print(f"trained {config.steps} steps of {config.batch_size} samples; the policy is in {folder}")
     return 0
+
+
+def _options() -> str:
+    hints = get_type_hints(TrainConfig)
+    rows = [f"  {f.name}={_default(f)}".ljust(42) + _kind(hints[f.name]) for f in dataclasses.fields(TrainConfig)]
+    return "options and their defaults:\n" + "\n".join(rows)
+
+
+def _kind(hint: object) -> str:
+    text = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+    return text.replace("typing.", "").replace("openvla_training.trainer.augment.", "")
 
 
 def _default(f: dataclasses.Field) -> str:

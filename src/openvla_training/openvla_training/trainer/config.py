@@ -27,8 +27,15 @@ class TrainConfig:
     checkpoint: str | None = None  # Hugging Face folder to start from; None: fresh weights of shape `model`
     model: Mapping[str, Any] = field(default_factory=dict)  # arguments of openvla_policy.model.config.tiny
     vocabulary: int = 512  # tokens before the 256 action tokens, when the tokenizer is made anew
+    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = "full"
+    lora_rank: int = 32
+    lora_alpha: int | None = None  # None: min(lora_rank, 16), the reference's
+    lora_dropout: float = 0.0
     steps: int = 200_000
-    batch_size: int = 16  # samples
+    stop_at_accuracy: float = 0.0  # share of action tokens right in validation at which training ends; 0: never
+    batch_size: int = 16  # samples a step
+    micro_batch_size: int = 0  # samples in a forward pass, gradients add up over a step; 0: batch_size
+    activation_checkpointing: bool = False  # forget activations within each layer and compute them again: less memory
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2e-5
     final_learning_rate: float = 2e-5  # reached at the last step; equal to learning_rate: constant
@@ -51,6 +58,13 @@ class TrainConfig:
         for name in ("steps", "batch_size", "validate_every", "save_every", "learning_rate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not allowed; it must be greater than 0")
+        for name in ("micro_batch_size", "lora_dropout", "stop_at_accuracy"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not allowed; it must be 0 or more")
+        if self.lora_rank < 1:
+            raise ValueError(f"lora_rank: {self.lora_rank} is not allowed; it must be 1 or more")
+        if self.strategy != "full" and self.checkpoint is None:
+            raise ValueError(f"strategy: {self.strategy!r} changes part of a trained policy; say which by checkpoint=")
         if not 0.0 <= self.decay_from <= 1.0:
             raise ValueError(f"decay_from: {self.decay_from} is no share of the steps; choose from 0 to 1")
         if not self.data:

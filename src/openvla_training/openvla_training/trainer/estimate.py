@@ -1,0 +1,123 @@
+"""Memory and time of a training step, found on the meta device: nothing is allocated, nothing computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from openvla_policy.checkpoint.adapters import linear_modules
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.vla import OpenVLA
+from openvla_training.trainer.prepare import recompute_activations
+from openvla_training.trainer.strategies import Strategy, apply_strategy
+
+LABELS = 8  # seven action tokens and end of sequence
+PROMPT_TOKENS = 24  # text of a step: a prompt of about fifteen tokens, seven action tokens, end of sequence
+NF4_BYTES = 0.5 + 4 / 64  # four bits a weight, and a float32 scale for each block of 64
+# Dense bf16 rate [FLOP/s] and memory [bytes] as the makers state them.
+GPUS = {
+    "h200": (989e12, 141e9),
+    "h100": (989e12, 80e9),
+    "a100": (312e12, 80e9),
+    "l40s": (362e12, 48e9),
+    "rtx6000ada": (364e12, 48e9),
+    "a6000": (155e12, 48e9),
+    "rtx4090": (165e12, 24e9),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes held at the peak of a step, by what they are for, and FLOPs of a sample (forward and backward)."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    flops: float
+    trained: int  # parameters
+
+    @property
+    def total(self) -> float:
+        """Bytes in all. The allocator's own losses, some 5 to 10 %, come on top."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def estimate(
+    config: OpenVLAConfig,
+    strategy: Strategy,
+    *,
+    samples: int,
+    rank: int = 32,
+    bf16: bool = True,
+    activation_checkpointing: bool = False,
+    optimizer_bytes: float = 8.0,
+) -> Estimate:
+    """Of a forward and backward pass over `samples`; `optimizer_bytes` a trained parameter (AdamW in float32: 8).
+
+    Trained parameters and their gradients are float32, frozen matrices bf16 (with `bf16`), a quantised base nf4.
+    Activations are what autograd keeps for the backward pass, counted as it keeps them. Quantised bases are counted
+    without the matrix that each layer unpacks for a moment.
+    """
+    model = _build(config, strategy, rank)
+    matrices = {f"{name}.weight" for name in linear_modules(model)}
+    weights = trained = 0.0
+    for name, p in model.named_parameters():
+        matrix = name in matrices
+        if p.requires_grad:
+            trained += p.numel()
+            weights += p.numel() * (4 + (2 if bf16 and p.ndim > 1 else 0))  # autocast keeps a bf16 copy
+        elif strategy.quantised and matrix and "lm_head" not in name:
+            weights += p.numel() * NF4_BYTES
+        else:
+            weights += p.numel() * (2 if bf16 and matrix else 4)
+    # All layers but the last are alike, and samples too: one and two of each say it all.
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    layers = config.text.num_hidden_layers
+
+    def traced(depth: int, checkpointing: bool) -> tuple[float, float]:
+        short = replace(config, text=replace(config.text, num_hidden_layers=depth))
+        return _trace(_build(short, strategy, rank), short, dtype, checkpointing)
+
+    (kept, flops), (kept_two, flops_two) = (traced(depth, activation_checkpointing) for depth in (1, 2))
+    kept += (layers - 1) * (kept_two - kept)
+    flops += (layers - 1) * (flops_two - flops)
+    if activation_checkpointing:  # while a layer is computed again, what it keeps is there too
+        kept += traced(2, False)[0] - traced(1, False)[0]
+    return Estimate(weights, 4.0 * trained, optimizer_bytes * trained, samples * kept, flops, int(trained))
+
+
+def _build(config: OpenVLAConfig, strategy: Strategy, rank: int) -> OpenVLA:
+    with torch.device("meta"):
+        model = OpenVLA(config)
+        apply_strategy(model, strategy, rank)
+    return model
+
+
+def _trace(model: OpenVLA, config: OpenVLAConfig, dtype: torch.dtype, checkpointing: bool) -> tuple[float, float]:
+    """Bytes that autograd keeps of a sample, each storage once, and its FLOPs of forward and backward."""
+    model.to(dtype)
+    if checkpointing:
+        recompute_activations(model)
+    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+    held: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in parameters:
+            held[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    ids = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64, device="meta")
+    pixels = torch.zeros(1, 3 * len(config.vision), *[config.image_size] * 2, dtype=dtype, device="meta")
+    counter = FlopCounterMode(display=False)
+    with counter:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            hidden_BLD = model.language_model.model(model.embed(ids, pixels))
+            logits = model.language_model.lm_head(hidden_BLD[:, -LABELS:])  # the head sees labelled positions only
+            loss = logits.float().logsumexp(-1).sum()
+        kept = float(sum(tensor.untyped_storage().nbytes() for tensor in held.values()))
+        loss.backward()
+    return kept, float(counter.get_total_flops())
