@@ -30,8 +30,8 @@ setup(
     extras_require={
         # Hugging Face's classes and LoRA: off the run-time path, because importing them takes seconds.
         "adapters": ["peft", "sentencepiece", "transformers"],
-        "quant": ["bitsandbytes"],
-        "serve": ["fastapi", "httpx", "uvicorn"],
+        "quant": ["bitsandbytes", "torchao"],
+        "serve": ["fastapi", "httpx", "msgpack", "rich", "uvicorn", "websockets"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
     },
     entry_points={"console_scripts": ["openvla-serve = openvla_policy.serving.cli:main"]},

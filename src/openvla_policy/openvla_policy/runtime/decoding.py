@@ -61,6 +61,9 @@ def check_request(model: OpenVLA, prompts: Sequence[Sequence[int]], pixels_BCHW:
         raise ValueError(f"the prompt needs {longest + count} of the model's {limit} positions; shorten it")
 
 
+_CANDIDATES = 64  # rows compared anew in float32; more tokens than ever share the largest 16-bit logit
+
+
 class Stopwatch:
     """Seconds between marks. On a GPU by events of its stream, so that measuring never makes the CPU wait."""
 
@@ -120,16 +123,29 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., rows looked at), in float32."""
         if self.eos is None:
-            # In float32 throughout: neighbouring bins differ by less than bf16 tells apart, and the first of equals
-            # would win. 256 rows cost nothing.
+            # In float32 throughout, see `choose`. 256 rows cost nothing.
             return linear(hidden.float(), self.linear.weight[self.first : self.stop].float())
         return self.linear(hidden).float()
 
     def choose(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> token ids (...)."""
+        """(..., D) -> token ids (...).
+
+        Always by logits in float32: neighbouring bins differ by less than bf16 tells apart, and the first of equals
+        would win, whichever way the products were rounded.
+        """
         logits = self.logits(hidden)
         if self.eos is not None:
             logits[..., self.eos] = -torch.inf
+            if hidden.dtype != torch.float32:
+                return self._choose_in_float32(hidden, logits)
         if self.rank == 1:
             return logits.argmax(-1) + self.first
         return logits.topk(self.rank, dim=-1).indices[..., -1] + self.first
+
+    def _choose_in_float32(self, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Among the best rows by 16-bit logits. All of them in float32 would be twice the bytes of a decoding step."""
+        count = min(max(_CANDIDATES, 2 * self.rank), logits.shape[-1])
+        ids = logits.topk(count, dim=-1).indices
+        weight = self.linear.weight[ids].float()
+        exact = (weight @ hidden.float()[..., None])[..., 0].masked_fill_(ids == self.eos, -torch.inf)
+        return ids.gather(-1, exact.topk(self.rank, dim=-1).indices[..., -1:])[..., 0]

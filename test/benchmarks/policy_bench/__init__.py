@@ -1,0 +1,1 @@
+"""Benchmarks of the policy library: `python -m policy_bench --help`, or `make bench`."""

@@ -1,0 +1,114 @@
+"""What this machine is and what it can do: memory bandwidth and matrix products, measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from openvla_policy.model.linear import linear
+
+LIBRARIES = ("torch", "transformers", "bitsandbytes", "torchao", "numpy", "triton")
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what was asked of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Hardware, versions and revision, for the JSON file."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "kind": device.type,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_at_start": [round(x, 2) for x in os.getloadavg()],
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "versions": versions,
+        "git": _revision(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 8) -> dict[str, float]:
+    """Bytes a second: STREAM's triad a = b + s c (two read, one written), and reading alone (matrix times vector)."""
+    if device.type == "cuda":
+        megabytes *= 8
+    count = megabytes * 2**20 // 4
+    b, c = torch.ones(count, device=device), torch.ones(count, device=device)
+    a = torch.empty_like(b)
+    triad = _best(lambda: torch.add(b, c, alpha=0.5, out=a), repeats, device)
+    matrix, vector = b.view(-1, 4096), torch.ones(4096, device=device)
+    read = _best(lambda: torch.mv(matrix, vector), repeats, device)
+    return {"triad": 3 * b.nbytes / triad, "read": b.nbytes / read}
+
+
+def matrix_rates(device: torch.device, size: int = 0, repeats: int = 12) -> dict[str, float]:
+    """Operations a second of square matrix products by number format; only those that there are here."""
+    size = size or (8192 if device.type == "cuda" else 1536)
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    a16, b16 = a.bfloat16(), b.bfloat16()
+    a8, b8 = (a * 20).to(torch.int8), (b * 20).to(torch.int8)
+    products: dict[str, Callable[[], Any]] = {
+        "fp32": lambda: linear(a, b),
+        "bf16": lambda: a16 @ b16.t(),
+        "int8": lambda: torch._int_mm(a8, b8.t()),
+    }
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
+        one = torch.ones((), device=device)
+        af, bf = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
+        products["fp8"] = lambda: torch._scaled_mm(af, bf.t(), one, one, out_dtype=torch.bfloat16)
+    rates = {}
+    with torch.inference_mode():
+        for name, product in products.items():
+            try:
+                rates[name] = 2.0 * size**3 / _best(product, repeats, device)
+            except (RuntimeError, NotImplementedError):
+                continue  # not on this device
+    return rates
+
+
+def _best(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        synchronise(device)
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return min(times)

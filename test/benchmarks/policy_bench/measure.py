@@ -1,0 +1,221 @@
+"""Latencies of policies and baselines, taken in turns, so that whatever else the machine does hits all alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from openvla_policy.contract.observation import Observation
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.runtime import memory
+from openvla_policy.runtime.factory import RuntimeName
+from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.precision import Precision, obstacle
+
+from .baseline import Baseline, Form
+from .cost import costs, floor
+from .models import INSTRUCTION, frames, random_checkpoint
+
+PARTS = ("preparation", "vision", "prefill", "decode", "detokenise")
+FRAMES = 4
+WARM_UPS = 2
+Step = Callable[[int], tuple[np.ndarray, dict[str, float]]]
+
+
+@dataclass
+class Row:
+    """One line of the table. Times in seconds, sizes in bytes; `floor` is what the machine would need at least."""
+
+    name: str
+    precision: str
+    rounds: int = 0
+    p50: dict[str, float] = field(default_factory=dict)
+    p95: dict[str, float] = field(default_factory=dict)
+    versus: dict[str, float] = field(
+        default_factory=dict
+    )  # baseline's form -> its time over this row's, median of the rounds
+    floor: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)  # bytes and operations of one pass, by stage
+    step_bytes: float = 0.0  # read by one decoding step
+    steps: float = 0.0  # passes of the language model after the prefill, mean
+    accepted: float | None = None  # guessed tokens that the prefill confirmed, mean
+    weights: int = 0
+    peak: int = 0  # above what was in use before the model was made
+    differing: int | None = None  # tokens other than eager's in the same precision
+    problem: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Actions a second."""
+        return 1.0 / self.p50["total"] if self.p50 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"rate": self.rate}
+
+
+@dataclass
+class _Contender:
+    row: Row
+    step: Step
+    samples: list[dict[str, float]] = field(default_factory=list)
+    tokens: dict[int, np.ndarray] = field(default_factory=dict)
+    accepted: list[int] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+
+
+def measure_all(
+    config: OpenVLAConfig,
+    device: torch.device,
+    precisions: Sequence[Precision],
+    seconds: float,
+    machine: dict[str, Any],
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Every runtime in every precision, and the baselines in between. `seconds` are for each precision."""
+    usual: Precision = "bf16" if device.type == "cuda" else "fp32"  # in which the reference runs here
+    images = frames(FRAMES)
+    say(f"baseline: {usual}")
+    plain = LocalPolicy(random_checkpoint(config, usual, device), vocabulary="full")
+    baselines = {form: Baseline(plain, form) for form in get_args(Form)}
+    rows: list[Row] = []
+    for precision in precisions:
+        reason = obstacle(precision, device)
+        if reason:
+            rows.append(Row("", precision, problem=reason))
+            continue
+        say(f"measuring {precision}")
+        try:
+            rows += _group(config, device, precision, plain, baselines, images, seconds, machine)
+        except (RuntimeError, NotImplementedError, ValueError, AssertionError, ImportError) as error:
+            # A kernel that this GPU or this build of a library lacks: the other rows are still worth having.
+            rows.append(Row("", precision, problem=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows
+
+
+def _group(
+    config: OpenVLAConfig,
+    device: torch.device,
+    precision: Precision,
+    plain: LocalPolicy,
+    baselines: dict[Form, Baseline],
+    images: list[np.ndarray],
+    seconds: float,
+    machine: dict[str, Any],
+) -> list[Row]:
+    memory.give_back()
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()
+    memory.reset_peak(device)
+    same = precision == ("bf16" if device.type == "cuda" else "fp32")
+    checkpoint = plain.checkpoint if same else random_checkpoint(config, precision, device)
+    contenders = [
+        _Contender(Row(f"baseline: {form}", plain_precision(device)), _baseline_step(baseline, images))
+        for form, baseline in baselines.items()
+    ]
+    if not same and precision in ("fp32", "bf16"):  # and the reference in this precision
+        own = LocalPolicy(checkpoint, vocabulary="full")
+        contenders.append(
+            _Contender(Row("baseline: reference", precision), _baseline_step(Baseline(own, "reference"), images))
+        )
+    for name in get_args(RuntimeName):
+        for case in (", guess right", ", no guess") if name == "draft" else ("",):
+            policy = LocalPolicy(checkpoint, runtime=name, vocabulary="actions")
+            seen = images[:1] if "right" in case else images
+            contenders.append(_policy_contender(name + case, precision, policy, seen, forget="no" in case))
+    prompt = len(plain._prompt_ids(INSTRUCTION))
+    _take_turns(contenders, seconds, device)
+    peak = max(memory.peak(device) - before, 0)
+    for contender in contenders:
+        of_baseline = contender.row.name.startswith("baseline")
+        model = plain.checkpoint.model if contender.row.precision != precision else checkpoint.model
+        rows = config.text.vocab_size if of_baseline else config.n_action_bins
+        _finish(contender, contenders, costs(model, prompt, rows), machine)
+        contender.row.weights = memory.measure(model, device).total
+        contender.row.peak = 0 if of_baseline or same else peak
+    return [contender.row for contender in contenders]
+
+
+def plain_precision(device: torch.device) -> Precision:
+    """What the reference runs in by default on such a device."""
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def _baseline_step(baseline: Baseline, images: list[np.ndarray]) -> Step:
+    return lambda turn: baseline.predict(images[turn % len(images)], INSTRUCTION)
+
+
+def _policy_contender(
+    name: str, precision: Precision, policy: LocalPolicy, images: list[np.ndarray], forget: bool
+) -> _Contender:
+    made = _Contender(Row(name, precision), lambda turn: (np.empty(0), {}))
+    generate = policy.runtime.generate
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        generated = generate(*arguments, **options)
+        made.passes.append(generated.passes)
+        return generated
+
+    def step(turn: int) -> tuple[np.ndarray, dict[str, float]]:
+        if forget:
+            policy.reset()
+        policy.runtime.generate = watched  # type: ignore[method-assign]
+        start = time.perf_counter()
+        chunk = policy.predict(Observation(images[turn % len(images)]), INSTRUCTION)
+        total = time.perf_counter() - start
+        if chunk.accepted is not None:
+            made.accepted.append(chunk.accepted)
+        timings = {part: chunk.timings.get(part, 0.0) for part in PARTS} | {"total": total}
+        return chunk.token_ids[0], timings
+
+    made.step = step
+    return made
+
+
+def _take_turns(contenders: list[_Contender], seconds: float, device: torch.device, least: int = 4) -> None:
+    """Round by round, each time another one first, until the time is up."""
+    for contender in contenders:
+        for turn in range(WARM_UPS):
+            contender.step(turn)
+        contender.accepted.clear()
+        contender.passes.clear()
+    end = time.monotonic() + seconds
+    turn = 0
+    while turn < least or (time.monotonic() < end and turn < 500):
+        for place in range(len(contenders)):
+            contender = contenders[(place + turn) % len(contenders)]
+            ids, timings = contender.step(turn)
+            contender.tokens.setdefault(turn % FRAMES if "right" not in contender.row.name else 0, ids)
+            contender.samples.append(timings)
+        turn += 1
+
+
+def _finish(
+    contender: _Contender, all_of_them: list[_Contender], cost: dict[str, Any], machine: dict[str, Any]
+) -> None:
+    row, samples = contender.row, contender.samples
+    row.rounds = len(samples)
+    for part in (*PARTS, "total"):
+        row.p50[part], row.p95[part] = (float(x) for x in np.percentile([s[part] for s in samples], [50, 95]))
+    totals = np.array([s["total"] for s in samples])
+    for other in reversed(all_of_them):  # the usual precision's reference comes first, and has the last word
+        if other.row.name.startswith("baseline"):
+            ratios = np.array([s["total"] for s in other.samples]) / totals
+            row.versus[other.row.name.removeprefix("baseline: ")] = float(np.median(ratios))
+    row.cost = {stage: asdict(of) for stage, of in cost.items()}
+    row.step_bytes = cost["decode"].bytes
+    row.steps = float(np.mean(contender.passes)) if contender.passes else 6.0
+    row.accepted = float(np.mean(contender.accepted)) if contender.accepted else None
+    row.floor = floor(cost, row.precision, machine["bandwidth"]["read"], machine["rates"], steps=round(row.steps))
+    if not row.name.startswith("baseline"):
+        eager = next(other for other in all_of_them if other.row.name == "eager")
+        shared = contender.tokens.keys() & eager.tokens.keys()
+        row.differing = int(sum((contender.tokens[i] != eager.tokens[i]).sum() for i in shared))
