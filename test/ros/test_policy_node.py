@@ -30,13 +30,13 @@ def errors(output: str) -> list[str]:
         ({"checkpoint": "/nowhere/at/all"}, "checkpoint folder '/nowhere/at/all' does not exist"),
         ({"unnorm_key": "bridge_orig", "image.topic": "another/camera"},
          "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
-        ({"image.timeout": 0.5}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 0.5 s\); "
+        ({"image.timeout": 3.0}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 3(.0)? s\); "
                                  r"published topics of this type: /another/camera; .*'image.topic'"),
         ({"image.timeout": 0.5, "image.topic": "words"},
          "'/words' carries std_msgs/msg/String, not sensor_msgs/msg/Image"),
         ({"unorm_key": "sim"}, "unknown parameter 'unorm_key' for node 'policy_node'; did you mean unnorm_key"),
         ({"rate": 500.0}, "parameter 'rate' is 500.0; it must be 0.1 … 200 Hz"),
-        ({"precision": "int4"}, "parameter 'precision' is 'int4'; it must be one of 'fp32', 'bf16'"),
+        ({"precision": "int3"}, "parameter 'precision' is 'int3'; it must be one of 'fp32', 'bf16'"),
         ({"rate": "fast"}, "parameter 'rate' is 'fast'; it must be a number"),
     ],
 )  # fmt: skip

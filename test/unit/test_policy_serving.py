@@ -1,54 +1,31 @@
-"""The HTTP server and client: what the reference's client sends, what is refused, and that the server goes on."""
+"""POST /act: what the reference's client sends, what is refused, and that the server goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import subprocess
-import sys
-import threading
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
+import json_numpy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from serving import IMAGE, checkpoint, listening, serve_process
 
-from openvla_policy.checkpoint.folder import Checkpoint, save_folder
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
-from openvla_policy.contract.image import ImagePreparation
+from openvla_policy.checkpoint.folder import save_folder
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.policy import Policy
-from openvla_policy.contract.prompt import build_prompt
-from openvla_policy.contract.statistics import compute
-from openvla_policy.model.config import tiny
-from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.serving.client import Client
-from openvla_policy.serving.server import Limits, PolicyServer
-from openvla_policy.serving.wire import BadRequest, answer, decode_array, encode_array, parse_request
-
-settings.register_profile("patient", deadline=None)  # a busy machine is not a bug
-settings.load_profile("patient")
+from openvla_policy.serving import Client, LateAnswer, ServerRefused, connect
+from openvla_policy.serving.limits import Limits
+from openvla_policy.serving.server import PolicyServer
+from openvla_policy.serving.wire import answer, encode_array
 
 RESPONSES = Path(__file__).parents[1] / "fixtures/rest/responses.json"
-IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-def checkpoint() -> Checkpoint:
-    torch.manual_seed(0)
-    config = tiny(image_size=28, vision_width=32, vision_depth=3, vision_heads=2, hidden_size=32, layers=2)
-    rng = np.random.default_rng(0)
-    return Checkpoint(
-        model=OpenVLA(config).eval(),
-        config=config,
-        tokenizer=train_tokenizer([build_prompt("lift the cube")], config.action_vocab_size),
-        preparation=ImagePreparation.standard(28, ["imagenet", "half"]),
-        statistics={name: compute([rng.normal(size=(50, 7))]) for name in ("one", "two")},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +34,7 @@ def policy() -> LocalPolicy:
 
 
 def call(
-    server: PolicyServer, body: str | bytes, path: str = "/act", method: str = "POST", **headers
+    server: PolicyServer, body: str | bytes, path: str = "/act", method: str = "POST", **headers: str
 ) -> httpx.Response:
     """One request to the application, without a socket."""
 
@@ -69,12 +46,11 @@ def call(
     return asyncio.run(ask())
 
 
-def request(**changes) -> dict:
+def request(**changes: object) -> dict:
     return {"image": encode_array(IMAGE), "instruction": "lift the cube", "unnorm_key": "one"} | changes
 
 
 def test_the_answer_is_what_the_reference_server_sends(policy):
-    json_numpy = pytest.importorskip("json_numpy")
     body = json_numpy.dumps({"image": IMAGE, "instruction": "lift the cube", "unnorm_key": "one"})
     expected = policy.predict_batch([Observation(IMAGE)], ["lift the cube"], ["one"])[0].actions[0]
     server = PolicyServer(policy)
@@ -91,43 +67,100 @@ def test_the_answer_is_what_the_reference_server_sends(policy):
     assert "inference;dur=" in plain.headers["server-timing"]
 
 
+# What the reference's client does, in a process of its own: json_numpy.patch() changes json for the whole process.
+ORIGINAL_CLIENT = """
+import sys, json, urllib.request
+import json_numpy
+json_numpy.patch()
+import numpy as np
+image = np.load(sys.argv[2])
+body = json.dumps({"image": image, "instruction": "lift the cube", "unnorm_key": "one"})
+if sys.argv[3] == "double":
+    body = json.dumps({"encoded": body})
+request = urllib.request.Request(sys.argv[1], body.encode(), {"Content-Type": "application/json"})
+action = json.loads(urllib.request.urlopen(request).read())
+if sys.argv[3] == "double":
+    action = json.loads(action)
+assert isinstance(action, np.ndarray) and action.shape == (7,), action
+np.save(sys.argv[4], action)
+"""
+
+
+@pytest.mark.parametrize("form", ["plain", "double"])
+def test_the_original_client_gets_its_action_through_a_socket(policy, start_process, tmp_path, form, wait_for):
+    np.save(tmp_path / "image.npy", IMAGE)
+    script = tmp_path / "client.py"
+    script.write_text(ORIGINAL_CLIENT)
+    with listening(PolicyServer(policy)) as address:
+        files = (str(tmp_path / "image.npy"), form, str(tmp_path / "action.npy"))
+        client = start_process("python", str(script), f"http://{address}/act", *files)
+        wait_for(lambda: not client.running, 60.0, "the client to end")
+        assert client.popen.returncode == 0, client.output
+    expected = policy.predict_batch([Observation(IMAGE)], ["lift the cube"], ["one"])[0].actions[0]
+    assert (np.load(tmp_path / "action.npy") == expected).all()
+
+
+def large(**changes: object) -> str:
+    return json.dumps(request(**changes))
+
+
 @pytest.mark.parametrize(
     "body, status, said",
     [
         ("{", 400, "not JSON"),
         ("[1]", 400, "expected a JSON object"),
-        ("[" * 100_000, 400, "not JSON"),
+        ("[" * 100_000, 400, "over 4096 values"),
+        ('{"image":' + "[" * 2000, 400, "not JSON"),
+        (b"\xff\xfe{\x00\xff", 400, "not JSON"),
         ('{"image": NaN}', 400, "NaN is not a number"),
+        ('{"image": ' + "1" * 5000 + "}", 400, "not JSON"),
         (json.dumps({"instruction": "x"}), 400, "image: missing"),
         (json.dumps({"image": encode_array(IMAGE)}), 400, "instruction: missing"),
-        (json.dumps(request(instruction=" ")), 400, "instruction: expected a sentence"),
-        (json.dumps(request(image=IMAGE[:2, :2].tolist())), 400, "image: expected a json-numpy array, got a list"),
-        (json.dumps(request(image=encode_array(IMAGE / 255))), 400, "expected uint8 RGB"),
-        (json.dumps(request(image=encode_array(IMAGE[:, :, :2]))), 400, "expected uint8 RGB"),
-        (json.dumps(request(image=encode_array(IMAGE) | {"shape": [40, 60, 4]})), 400, "needs 9600 bytes, got 7200"),
-        (json.dumps(request(image=encode_array(IMAGE) | {"dtype": "|O"})), 400, "not a plain number type"),
-        (json.dumps(request(image=encode_array(np.zeros((9000, 1, 3), np.uint8)))), 400, "over the limit of 8192"),
-        (json.dumps(request(unnorm_key=3)), 400, "unnorm_key: expected a name"),
-        (json.dumps(request(speed=3)), 400, "unknown entry 'speed'"),
-        (json.dumps(request(unnorm_key="other")), 422, "'other' is unknown; this checkpoint has: one, two"),
-        (json.dumps(request(unnorm_key=None)), 422, "unnorm_key is not set"),
+        (large(instruction=" "), 400, "instruction: expected a sentence"),
+        (large(instruction=["lift"]), 400, "instruction: expected a sentence"),
+        (large(instruction="x" * 1001), 400, "instruction: 1001 characters are over the limit of 1000"),
+        (large(instruction="lift \ud800"), 400, "instruction: it holds half a surrogate pair"),
+        (large(instruction="€" * 999), 422, "instruction: its prompt has"),
+        (large(image=IMAGE[:2, :2].tolist()), 400, "image: expected a json-numpy array, got a list"),
+        (large(image=IMAGE.tolist()), 400, "over 4096 values; send arrays as json-numpy"),
+        (large(image=encode_array(IMAGE / 255)), 400, "expected uint8 RGB"),
+        (large(image=encode_array(IMAGE[:, :, :2])), 400, "expected uint8 RGB"),
+        (large(image=encode_array(IMAGE[:0])), 400, "expected uint8 RGB"),
+        (large(image=encode_array(IMAGE) | {"shape": [40, 60, 4]}), 400, "needs 9600 bytes, got 7200"),
+        (large(image=encode_array(IMAGE) | {"shape": [2**30] * 8}), 400, "bytes, got 7200"),
+        (large(image=encode_array(IMAGE) | {"shape": [2**31, 60, 3]}), 400, "is not a list of sizes"),
+        (large(image=encode_array(IMAGE) | {"dtype": "|O"}), 400, "not a plain number type"),
+        (large(image=encode_array(IMAGE) | {"dtype": "u1," * 2000}), 400, "not a plain number type"),
+        (large(image=encode_array(IMAGE) | {"__numpy__": "????"}), 400, "not base64"),
+        (large(image=encode_array(np.zeros((9000, 1, 3), np.uint8))), 400, "over the limit of 8192"),
+        (large(unnorm_key=3), 400, "unnorm_key: expected a name"),
+        (large(speed=3), 400, "unknown entry 'speed'"),
+        (large(unnorm_key="other"), 422, "'other' is unknown; this checkpoint has: one, two"),
+        (large(unnorm_key=None), 422, "unnorm_key is not set"),
+        (large(state=encode_array(np.array([0.0, np.nan]))), 400, "state: a value is not finite"),
+        (large(state=encode_array(np.arange(3))), 400, "state: expected 1 to 256 floats, got int64"),
+        (large(state=encode_array(np.ones(3))), 422, "state: this policy reads no numbers, got 3"),
+        (large(extra_images={"wrist": encode_array(IMAGE)}), 422, "extra_images: this policy reads none, got 'wrist'"),
+        (large(extra_images={"a\nb": encode_array(IMAGE)}), 422, "this policy reads none, got 'a\\nb'"),
+        (large(extra_images={"a\nb": 1}), 400, "extra_images 'a\\nb': expected a json-numpy array, got a int"),
+        (large(extra_images=[encode_array(IMAGE)]), 400, "extra_images: expected images by name, got a list"),
         (json.dumps({"encoded": 3}), 400, "encoded: expected a JSON string"),
-        (json.dumps(request()) + " " * 120_000, 413, "over the limit of 120000 bytes"),
+        (large() + " " * 120_000, 413, "over the limit of 120000 bytes"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_one_sentence(policy, body, status, said):
     server = PolicyServer(policy, limits=Limits(body=120_000))
     refused = call(server, body)
-    assert refused.status_code == status
+    assert refused.status_code == status, refused.text
     assert said in refused.json()["detail"] and "\n" not in refused.json()["detail"]
     assert call(server, json.dumps(request())).status_code == 200  # and the server goes on
     text = call(server, b"", "/metrics", "GET").text
-    assert f'openvla_requests_total{{status="{status}"}} 1' in text and "openvla_actions_total 1" in text
+    assert f'openvla_requests_total{{route="/act",status="{status}"}} 1' in text and "openvla_actions_total 1" in text
 
 
 def test_a_failing_policy_is_a_500_and_not_the_end(policy, monkeypatch):
     server = PolicyServer(policy)
-    monkeypatch.setattr(policy, "predict_batch", lambda *_: 1 / 0)
+    monkeypatch.setattr(policy, "predict_batch", lambda *_, **__: 1 / 0)
     failed = call(server, json.dumps(request()))
     assert failed.status_code == 500 and "division" not in failed.text
     monkeypatch.undo()
@@ -144,124 +177,147 @@ def test_token(policy):
     assert call(server, b"", "/act", "GET").status_code == 405
 
 
+def test_a_deadline_in_the_header(policy):
+    server = PolicyServer(policy)
+    late = call(server, json.dumps(request()), **{"X-OpenVLA-Deadline-Ms": "0.001"})
+    assert late.status_code == 504 and late.json()["detail"].startswith("late: the deadline was 0 ms, ")
+    assert call(server, json.dumps(request()), **{"X-OpenVLA-Deadline-Ms": "60000"}).status_code == 200
+    for wrong in ("soon", "-1", "nan", "inf"):
+        refused = call(server, json.dumps(request()), **{"X-OpenVLA-Deadline-Ms": wrong})
+        assert refused.status_code == 400 and "expected milliseconds > 0" in refused.json()["detail"]
+    text = call(server, b"", "/metrics", "GET").text
+    assert "openvla_late_total 1" in text and 'openvla_batch_size_bucket{le="1"} 1' in text
+    assert 'openvla_latency_seconds_count{route="/act"} 1' in text
+
+
 def test_a_full_queue_and_a_long_wait_are_503(policy, monkeypatch):
-    server = PolicyServer(policy, limits=Limits(queue=2, wait=1.0))
+    server = PolicyServer(policy, limits=Limits(queue=1, wait=0.5))
     body, original = json.dumps(request()), policy.predict_batch
 
-    def slow(*arguments):
-        time.sleep(1.5)
-        return original(*arguments)
+    def slow(*arguments, **options):
+        time.sleep(0.8)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(policy, "predict_batch", slow)
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(server.app())
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await asyncio.gather(*(client.post("/act", content=body) for _ in range(3)))
+            tasks = []
+            for _ in range(3):
+                tasks.append(asyncio.create_task(client.post("/act", content=body)))
+                await asyncio.sleep(0.1)  # the first is being computed, the second waits
+            return await asyncio.gather(*tasks)
 
     answers = asyncio.run(ask())
-    assert sorted(a.status_code for a in answers) == [200, 503, 503]
-    details = sorted(a.json()["detail"] for a in answers if a.status_code == 503)
-    assert "2 requests are waiting already" in details[0] and "not free within 1 s" in details[1]
+    assert [a.status_code for a in answers] == [200, 503, 503]
+    assert "not free within 0.5 s" in answers[1].json()["detail"]
+    assert "1 requests are waiting already" in answers[2].json()["detail"]
 
 
-@given(st.binary(max_size=200) | st.text(max_size=200))
-def test_any_body_is_parsed_or_refused(body):
-    with pytest.raises(BadRequest):
-        parse_request(body)
+def test_bodies_that_do_not_end_cost_little(policy):
+    server = PolicyServer(policy, limits=Limits(queue=2, receive=0.5))
+
+    async def endless() -> Any:
+        yield b"{"
+        await asyncio.sleep(5)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(server.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            waiting = [asyncio.create_task(client.post("/act", content=endless())) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            third = await client.post("/act", content=json.dumps(request()))
+            slow = await asyncio.gather(*waiting)
+            return [third, *slow, await client.post("/act", content=json.dumps(request()))]
+
+    answers = asyncio.run(ask())
+    assert [a.status_code for a in answers] == [503, 408, 408, 200]
+    assert "2 requests are arriving already" in answers[0].json()["detail"]
+    assert "the body did not arrive within 0.5 s" in answers[1].json()["detail"]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-@given(
-    st.fixed_dictionaries(
-        {"__numpy__": JSON, "dtype": JSON | st.sampled_from(["|u1", "<f8", "|O", "(2,)i4"]), "shape": JSON}
-    )
-)
-def test_any_array_is_decoded_or_refused(data):
-    try:
-        array = decode_array(data)
-    except BadRequest:
-        return
-    assert array.dtype.kind in "biuf" and list(array.shape) == data["shape"]
-
-
-@given(st.sampled_from(["u1", "<f4", ">i2", "?"]), st.lists(st.integers(0, 4), max_size=4))
-def test_arrays_survive_the_wire(dtype, shape):
-    array = np.random.default_rng(1).integers(0, 2, shape).astype(dtype)
-    again = decode_array(json.loads(json.dumps(encode_array(array))))
-    assert again.dtype == array.dtype and (again == array).all() and again.shape == array.shape
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """`openvla-serve` as a process of its own, on a port the system chose."""
-    folder = tmp_path_factory.mktemp("checkpoint")
+def test_served_by_another_process_it_is_the_local_policy(tmp_path):
+    folder, token = tmp_path / "checkpoint", tmp_path / "token"
     save_folder(folder, checkpoint(), torch.float32)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = "import sys; from openvla_policy.serving.cli import main; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder), "--port", str(port), "--device", "cpu"])
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"{url}/health").is_success:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        yield url, folder
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def test_client_is_a_policy_that_gives_the_local_one_s_actions(served):
-    url, folder = served
-    client = Client(url, unnorm_key="two", frame="base", period=0.1)
-    assert isinstance(client, Policy)
+    token.write_text("secret\n")
     local = LocalPolicy.from_folder(folder, unnorm_key="two", device="cpu")
-    ours = local.predict(Observation(IMAGE), "lift the cube")
-    chunk = client.predict(Observation(IMAGE), "lift the cube")
-    assert (chunk.actions == ours.actions).all()
-    assert (chunk.statistics_name, chunk.statistics_hash) == ("two", ours.statistics_hash)
-    assert (chunk.frame, chunk.period) == ("base", 0.1)
-    assert 0 < chunk.timings["inference"] < chunk.timings["round_trip"]
-    meta = client.metadata()
-    assert meta["statistics"].keys() == {"one", "two"} and meta["image_size"] == [28, 28]
+    log = tmp_path / "serve.log"
+    with serve_process(folder, "--token-file", str(token), "--frame", "base", log=log) as (process, port):
+        for scheme in ("http", "ws"):
+            options = {"unnorm_key": "two", "frame": "base", "period": 0.1}
+            client = connect(f"{scheme}://127.0.0.1:{port}", token="secret", **options)
+            assert isinstance(client, Policy)
+            for seed in range(3):
+                image = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+                ours = local.predict(Observation(image), "lift the cube")
+                chunk = client.predict(Observation(image), "lift the cube")
+                assert (chunk.actions == ours.actions).all()
+            assert (chunk.statistics_name, chunk.statistics_hash) == ("two", ours.statistics_hash)
+            assert (chunk.frame, chunk.period) == ("base", 0.1)
+            assert {"queue", "preparation", "vision", "prefill", "decode"} <= chunk.timings.keys()
+            assert 0 < chunk.timings["inference"] < chunk.timings["round_trip"]
+            assert client.round_trips()["count"] == 3 and 0 < client.round_trips()["p50"] <= client.round_trips()["p99"]
+            meta = client.metadata()
+            assert meta["statistics"].keys() == {"one", "two"} and meta["image_size"] == [28, 28]
+            assert (meta["precision"], meta["runtime"], meta["vocabulary"]) == ("fp32", "eager", "full")
+            assert meta["frame"] == "base" and meta["memory"]["total"] > 0 and meta["limits"]["batch"] == 8
+            with pytest.raises(LateAnswer, match="no answer within 1 ms"):
+                client.predict(Observation(image), "lift the cube", deadline=0.001)
+            client.unnorm_key = "three"
+            with pytest.raises(ServerRefused, match="422, unnorm_key 'three' is unknown; .* has: one, two") as refused:
+                client.predict(Observation(image), "lift the cube")
+            assert refused.value.status == 422 and not refused.value.passing
+            client.close()
+            with pytest.raises(ServerRefused, match="401, a bearer token is needed"):
+                connect(f"{scheme}://127.0.0.1:{port}", unnorm_key="two").predict(Observation(image), "lift")
+            with pytest.raises(ConnectionError, match="refused"):
+                connect(f"{scheme}://127.0.0.1:9").predict(Observation(image), "lift the cube")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    lines = [line for line in log.read_text().splitlines() if " openvla.serve: " in line]
+    assert len(lines) == 2, log.read_text()
+    assert "(fp32, 0.9 MB of weights, full vocabulary," in lines[0]
+    assert f"eager runtime, on cpu; statistics one, two) at http://127.0.0.1:{port}" in lines[0]
+    assert "stopped: " in lines[1] and " 6 actions" in lines[1]
 
-    answers: list[np.ndarray] = []
-    threads = [
-        threading.Thread(
-            target=lambda: answers.append(
-                Client(url, unnorm_key="two").predict(Observation(IMAGE), "lift the cube").actions
-            )
-        )
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 4 and all((a == ours.actions).all() for a in answers)
 
-    with pytest.raises(ConnectionError, match="422, unnorm_key 'three' is unknown; this checkpoint has: one, two"):
-        Client(url, unnorm_key="three").predict(Observation(IMAGE), "lift the cube")
-    with pytest.raises(ConnectionError, match="ConnectError"):
-        Client("http://127.0.0.1:9").predict(Observation(IMAGE), "lift the cube")
+def test_a_client_comes_back_with_the_server_and_never_repeats_a_request(policy):
+    for scheme in ("http", "ws"):
+        first = PolicyServer(policy)
+        with listening(first) as address:
+            client = connect(f"{scheme}://{address}", unnorm_key="one", timeout=20.0)
+            client.predict(Observation(IMAGE), "lift the cube")
+        with pytest.raises(ConnectionError):
+            client.predict(Observation(IMAGE), "lift the cube")
+        second = PolicyServer(policy)
+        with listening(second, port=int(address.rpartition(":")[2])):
+            client.predict(Observation(IMAGE), "lift the cube")
+            client.close()
+        assert (first.metrics.totals()["requests"], second.metrics.totals()["requests"]) == (1, 1)
 
 
-def test_a_bad_checkpoint_ends_the_server_with_one_line(tmp_path, capsys):
+def test_deploy_py_says_error_with_status_200():
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text='"error"'))  # what the reference's server sends
+    client = Client("http://reference")
+    client._http = httpx.Client(transport=transport, base_url="http://reference")
+    with pytest.raises(ConnectionError, match="the server answered 'error' instead of an action"):
+        client.predict(Observation(IMAGE), "lift the cube")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "config.json: missing; is this a checkpoint folder?"),
+        (["--token-file", "/nowhere"], "No such file or directory: '/nowhere'"),
+        (["--max-batch", "0"], "limit batch: expected a number > 0, got 0"),
+        (["--tls-key", "key.pem"], "--tls-certificate and --tls-key belong together"),
+    ],
+)
+def test_what_cannot_be_served_ends_in_one_line(tmp_path, capsys, arguments, said):
     from openvla_policy.serving.cli import main
 
     with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path)])
+        main([str(tmp_path), *arguments])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.strip().endswith("config.json: missing; is this a checkpoint folder?")
+    assert capsys.readouterr().err.strip().endswith(said)

@@ -1,86 +1,96 @@
-"""A policy on another machine, as a `Policy`."""
+"""A policy on another machine over HTTP: one request an action, as the reference's clients ask."""
 
 from __future__ import annotations
 
 import json
 import time
+from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
 
 from ..contract.action import ACTION_DIM, ActionChunk
 from ..contract.observation import Observation
-from .wire import decode_array, encode_array
+from .remote import RemotePolicy, ServerRefused, sentence_of
+from .wire import BadRequest, decode_array, encode_array
 
 
-class Client:
-    """Asks an `openvla-serve` (or the reference's deploy.py) for one action at a time.
+class Client(RemotePolicy):
+    """Asks an `openvla-serve` (or the reference's deploy.py) at http:// or https:// for one action at a time.
 
     Connections are kept open and opened again after a failure; a request is never sent twice, because a
-    late answer to an old image must not move a robot. Failures raise ConnectionError with the server's sentence.
+    late answer to an old image must not move a robot. Raises LateAnswer for a missed deadline, ServerRefused with
+    the server's sentence, ConnectionError for what else fails. Safe to call from several threads.
     """
 
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        unnorm_key: str | None = None,
-        token: str | None = None,
-        timeout: float = 5.0,
-        frame: str = "",
-        period: float = 0.2,
-    ) -> None:
-        """`timeout` [s] a request; `frame` and `period` [s] go into every chunk, as in LocalPolicy."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
-        self.url, self.unnorm_key, self.frame, self.period = url, unnorm_key, frame, period
+    def __init__(self, url: str = "http://127.0.0.1:8000", **options: Any) -> None:
+        """`options` are those of RemotePolicy."""
+        super().__init__(url, **options)
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"{url}: expected http:// or https://; connect() takes ws:// too")
+        if self.jpeg_quality is not None:
+            raise ValueError(f"{url}: jpeg_quality goes with ws:// only; POST /act carries arrays")
+        self._http = httpx.Client(
+            base_url=self.url, headers=self._headers, verify=self._ssl if self._ssl is not None else True
+        )
 
     def reset(self) -> None:
         """Nothing is kept between steps."""
 
-    def metadata(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, Any]:
         """What the server says of itself."""
-        return self._checked("GET", "/metadata").json()
+        return self._checked("GET", "/metadata", self.timeout).json()
 
-    def predict(self, observation: Observation, instruction: str) -> ActionChunk:
-        """One action; `timings` has the server's stages, `round_trip`, and `network` = what is left of it."""
-        payload: dict[str, object] = {"image": encode_array(observation.image), "instruction": instruction}
-        if self.unnorm_key is not None:
-            payload["unnorm_key"] = self.unnorm_key
+    def predict(self, observation: Observation, instruction: str, deadline: float | None = None) -> ActionChunk:
+        """See RemotePolicy."""
+        budget = self.timeout if deadline is None else deadline
         start = time.perf_counter()
-        response = self._checked("POST", "/act", json.dumps(payload))
+        content = json.dumps(self._payload(observation, instruction, encode_array, encode_array))
+        try:
+            response = self._checked("POST", "/act", budget, content, {"X-OpenVLA-Deadline-Ms": f"{budget * 1e3:.3f}"})
+        except ServerRefused as error:
+            if error.status == 504:
+                raise self._late(budget, start) from error
+            raise
+        except httpx.TimeoutException as error:
+            raise self._late(budget, start) from error
         round_trip = time.perf_counter() - start
-        data = response.json()
-        if not isinstance(data, dict):  # deploy.py says "error" with status 200
-            raise ConnectionError(f"{self.url}: the server answered {str(data)[:80]!r} instead of an action")
-        action = np.asarray(decode_array(data), dtype=np.float64)
-        timings = _stages(response.headers.get("server-timing", ""))
+        if round_trip > budget:
+            raise self._late(budget, start)
+        action = self._read(response)
         digest, _, name = response.headers.get("x-openvla-statistics", "").partition(" ")
-        timings |= {"network": round_trip - timings.get("total", 0.0), "round_trip": round_trip, "total": round_trip}
-        return ActionChunk(
-            actions=action.reshape(-1, ACTION_DIM),
-            period=self.period,
-            frame=self.frame,
-            statistics_name=name or self.unnorm_key or "",
-            statistics_hash=digest,
-            timings=timings,
-        )
+        stages = _stages(response.headers.get("server-timing", ""))
+        return self._chunk(action, unquote(name), digest, stages, round_trip)
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _checked(self, method: str, path: str, content: str | None = None) -> httpx.Response:
+    def _read(self, response: httpx.Response) -> np.ndarray:
         try:
-            response = self._http.request(method, path, content=content, headers={"Content-Type": "application/json"})
+            data = response.json()
+            if isinstance(data, dict):
+                return np.asarray(decode_array(data), dtype=np.float64).reshape(-1, ACTION_DIM)
+        except (BadRequest, ValueError) as error:
+            raise ConnectionError(f"{self.url}: the server's answer holds no action ({error})") from error
+        # deploy.py says "error" with status 200
+        raise ConnectionError(f"{self.url}: the server answered {str(data)[:80]!r} instead of an action")
+
+    def _checked(
+        self, method: str, path: str, timeout: float, content: str | None = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        every = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            response = self._http.request(method, path, content=content, headers=every, timeout=timeout)
+        except httpx.TimeoutException as error:
+            if method == "POST":
+                raise
+            raise ConnectionError(f"{self.url}{path}: no answer within {timeout:g} s") from error
         except httpx.HTTPError as error:
             raise ConnectionError(f"{self.url}{path}: {type(error).__name__} {error}".rstrip()) from error
         if response.is_error:
-            try:
-                said = response.json()["detail"]
-            except (ValueError, KeyError, TypeError):
-                said = response.text[:200]
-            raise ConnectionError(f"{self.url}{path}: {response.status_code}, {said}")
+            raise ServerRefused(f"{self.url}{path}", response.status_code, sentence_of(response.text))
         return response
 
 
@@ -88,5 +98,8 @@ def _stages(header: str) -> dict[str, float]:
     stages = {}
     for entry in filter(None, header.split(", ")):
         name, _, milliseconds = entry.partition(";dur=")
-        stages[name] = float(milliseconds) / 1e3
+        try:
+            stages[name] = float(milliseconds) / 1e3
+        except ValueError:  # another server's header, in a form of its own
+            continue
     return stages

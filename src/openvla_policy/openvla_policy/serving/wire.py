@@ -1,16 +1,27 @@
-"""What goes over the wire: JSON with arrays in it, as the `json-numpy` package writes them. No pickle."""
+"""What `POST /act` carries: JSON with arrays in it, as the `json-numpy` package writes them. No pickle.
+
+Also the checks that every transport shares: what an image, an instruction, a state may be.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 MAX_SIDE = 8192  # px
+MAX_PIXELS = 2**25  # px; what a compressed image may unpack to
+MAX_INSTRUCTION = 1000  # characters
+MAX_STATE = 256  # numbers
+MAX_EXTRA_IMAGES = 8
+MAX_JSON_VALUES = 4096  # of a real request: about twenty; a body of brackets would cost 20 times its size in memory
+_DTYPE = re.compile(r"[<>=|]?[biuf][1248]|[<>=|]?\?")
 
 
 class BadRequest(ValueError):
@@ -19,12 +30,17 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class ActRequest:
-    """One question. `double_encoded` requests get their answer as a JSON string holding JSON."""
+    """One question. `double_encoded` requests get their answer as a JSON string holding JSON.
+
+    `image` and each of `extra_images` are uint8 RGB (H, W, 3), `state` is float64 (D,).
+    """
 
     image: np.ndarray
     instruction: str
     unnorm_key: str | None = None
     double_encoded: bool = False
+    extra_images: dict[str, np.ndarray] = field(default_factory=dict)
+    state: np.ndarray | None = None
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
@@ -36,21 +52,32 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def decode_array(data: dict[str, Any]) -> np.ndarray:
+def decode_array(data: Mapping[str, Any]) -> np.ndarray:
     """The array in `data`; plain numbers only, and exactly as many bytes as dtype and shape say."""
-    text, name, shape = data.get("__numpy__"), data.get("dtype"), data.get("shape")
-    try:
-        dtype = np.dtype(name) if isinstance(name, str) else None
-    except (TypeError, ValueError):
-        dtype = None
-    if dtype is None or dtype.kind not in "biuf" or dtype.subdtype is not None:
-        raise BadRequest(f"array: dtype {str(name)[:40]!r} is not a plain number type")
-    if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-        raise BadRequest(f"array: shape {str(shape)[:80]} is not a list of sizes")
+    text = data.get("__numpy__")
+    dtype, shape = checked_layout(data.get("dtype"), data.get("shape"))
     try:
         raw = base64.b64decode(text if isinstance(text, str) else "", validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequest(f"array: its bytes are not base64 ({error})") from error
+    return view(raw, dtype, shape)
+
+
+def checked_layout(name: Any, shape: Any) -> tuple[np.dtype, list[int]]:
+    """A dtype and a shape that somebody sent, or BadRequest. Nothing of the declared size is allocated."""
+    try:
+        dtype = np.dtype(name) if isinstance(name, str) and _DTYPE.fullmatch(name) else None
+    except TypeError:  # f1, b4
+        dtype = None
+    if dtype is None:
+        raise BadRequest(f"array: dtype {str(name)[:40]!r} is not a plain number type")
+    if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise BadRequest(f"array: shape {str(shape)[:80]} is not a list of sizes")
+    return dtype, shape
+
+
+def view(raw: bytes, dtype: np.dtype, shape: list[int]) -> np.ndarray:
+    """`raw` as an array, read-only and not copied; BadRequest unless it has just the bytes that layout needs."""
     expected = dtype.itemsize
     for size in shape:
         expected *= size
@@ -60,14 +87,25 @@ def decode_array(data: dict[str, Any]) -> np.ndarray:
 
 
 def parse_request(body: bytes | str) -> ActRequest:
-    """Read what the reference's deploy client posts: {image, instruction, unnorm_key?}, or that in `encoded`."""
+    """Read what the reference's deploy client posts: {image, instruction, unnorm_key?}, or that in `encoded`.
+
+    Beyond the reference: `extra_images` {name: array} and `state` (array), for policies that take them.
+    """
     payload = _load(body)
     double = "encoded" in payload
     if double:
         if len(payload) != 1 or not isinstance(payload["encoded"], str):
             raise BadRequest("encoded: expected a JSON string as the only entry")
         payload = _load(payload["encoded"])
-    unknown = sorted(set(payload) - {"image", "instruction", "unnorm_key"})
+    return read_request(payload, _json_array, double)
+
+
+def read_request(
+    payload: Mapping[str, Any], read_array: Callable[[str, Any], np.ndarray], double_encoded: bool = False
+) -> ActRequest:
+    """The request in a decoded tree; `read_array(name, value)` is the transport's way of writing an array."""
+    known = ("image", "instruction", "unnorm_key", "extra_images", "state")
+    unknown = sorted(str(key) for key in set(payload) - set(known))
     if unknown:
         raise BadRequest(f"unknown entry {unknown[0][:40]!r}; expected image, instruction and optionally unnorm_key")
     for required in ("image", "instruction"):
@@ -76,26 +114,73 @@ def parse_request(body: bytes | str) -> ActRequest:
     instruction, key = payload["instruction"], payload.get("unnorm_key")
     if not isinstance(instruction, str) or not instruction.strip():
         raise BadRequest("instruction: expected a sentence")
+    if len(instruction) > MAX_INSTRUCTION:
+        raise BadRequest(f"instruction: {len(instruction)} characters are over the limit of {MAX_INSTRUCTION}")
     if key is not None and not isinstance(key, str):
         raise BadRequest(f"unnorm_key: expected a name, got a {type(key).__name__}")
-    return ActRequest(_image(payload["image"]), instruction, key, double)
+    for name, text in (("instruction", instruction), ("unnorm_key", key or "")):
+        if not text.isascii() and not _is_unicode(text):
+            raise BadRequest(f"{name}: it holds half a surrogate pair, which is no character")
+    image = checked_image("image", read_array("image", payload["image"]))
+    extra, state = payload.get("extra_images") or {}, payload.get("state")
+    if not isinstance(extra, dict) or not all(isinstance(name, str) and _is_unicode(name) for name in extra):
+        raise BadRequest(f"extra_images: expected images by name, got a {type(extra).__name__}")
+    if len(extra) > MAX_EXTRA_IMAGES:
+        raise BadRequest(f"extra_images: {len(extra)} are over the limit of {MAX_EXTRA_IMAGES}")
+    images: dict[str, np.ndarray] = {}
+    for name, data in extra.items():
+        where = f"extra_images {name[:40]!r}"  # a name may hold anything, line breaks for one
+        images[name] = checked_image(where, read_array(where, data))
+    vector = None if state is None else checked_state(read_array("state", state))
+    return ActRequest(image, instruction, key, double_encoded, images, vector)
 
 
-def _image(data: Any) -> np.ndarray:
-    if not isinstance(data, dict) or "__numpy__" not in data:
-        raise BadRequest(f"image: expected a json-numpy array, got a {type(data).__name__}")
-    image = decode_array(data)
+def checked_image(name: str, image: np.ndarray) -> np.ndarray:
+    """`image` if it is uint8 RGB (H, W, 3) of a bearable size."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise BadRequest(f"image: expected uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
-    if max(image.shape) > MAX_SIDE:
-        raise BadRequest(f"image: {image.shape[1]} x {image.shape[0]} px is over the limit of {MAX_SIDE} a side")
+        raise BadRequest(f"{name}: expected uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
+    checked_size(name, image.shape[1], image.shape[0])
     return image
+
+
+def checked_size(name: str, width: int, height: int) -> None:
+    """Raise for an image (pixels) that is too large to look at."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise BadRequest(f"{name}: {width} x {height} px is over the limit of {MAX_SIDE} a side, {MAX_PIXELS} in all")
+
+
+def checked_state(state: np.ndarray) -> np.ndarray:
+    """`state` as float64 (D,) if it is a short vector of finite floats."""
+    if state.dtype.kind != "f" or state.ndim != 1 or not 0 < len(state) <= MAX_STATE:
+        raise BadRequest(f"state: expected 1 to {MAX_STATE} floats, got {state.dtype} {state.shape}")
+    state = state.astype(np.float64)
+    if not np.isfinite(state).all():
+        raise BadRequest("state: a value is not finite")
+    return state
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_array(name: str, data: Any) -> np.ndarray:
+    if not isinstance(data, dict) or "__numpy__" not in data:
+        raise BadRequest(f"{name}: expected a json-numpy array, got a {type(data).__name__}")
+    return decode_array(data)
 
 
 def _load(text: bytes | str) -> dict[str, Any]:
     def refuse(name: str) -> None:
         raise BadRequest(f"{name} is not a number in JSON")
 
+    # Counting is not parsing, and that is the point: it costs no memory.
+    values = sum(text.count(m.encode()) if isinstance(text, bytes) else text.count(m) for m in "[{,")
+    if values > MAX_JSON_VALUES:
+        raise BadRequest(f"the body holds over {MAX_JSON_VALUES} values; send arrays as json-numpy writes them")
     try:
         data = json.loads(text, parse_constant=refuse)
     except BadRequest:
@@ -107,9 +192,9 @@ def _load(text: bytes | str) -> dict[str, Any]:
     return data
 
 
-def answer(action: np.ndarray, double_encoded: bool) -> str:
-    """The response body for `action` (7,), in the form its request came in."""
-    encoded = encode_array(np.asarray(action, dtype=np.float64))
+def answer(actions: np.ndarray, double_encoded: bool) -> str:
+    """The response body for `actions` (7,), or (T, 7) of a policy with chunks, in the form its request came in."""
+    encoded = encode_array(np.asarray(actions, dtype=np.float64))
     if double_encoded:
         return json.dumps(json.dumps(encoded))
     return json.dumps(encoded, separators=(",", ":"))

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="expert: the scripted expert acts instead, as a baseline that needs no checkpoint",
     )
     add("--checkpoint", type=Path, metavar="DIR", help="Hugging Face folder; default: the policy's YAML")
+    add("--server", metavar="URL", help="ask the openvla-serve at ws://HOST:PORT or http://HOST:PORT; no --checkpoint")
     add(
         "--camera",
         choices=CAMERAS,
@@ -106,8 +107,10 @@ class Demo:
         self.interrupted = False
         self.checkpoint = ""
         self.control_mode = ""
-        if self.expert and options.checkpoint:
-            raise ValueError("--policy expert uses no checkpoint; leave out --checkpoint")
+        if self.expert and (options.checkpoint or options.server):
+            raise ValueError("--policy expert uses no checkpoint and no server; leave out --checkpoint and --server")
+        if options.checkpoint and options.server:
+            raise ValueError("--server has a checkpoint of its own; leave out --checkpoint")
         if options.checkpoint and not resolve(options.checkpoint).is_dir():
             raise ValueError(f"--checkpoint {options.checkpoint}: there is no such folder")
 
@@ -149,7 +152,8 @@ class Demo:
         """What acts, for tables and pictures."""
         if self.expert:
             return EXPERT_NAME
-        return f"OpenVLA {Path(self.checkpoint).name}" if self.checkpoint else "OpenVLA"
+        where = f" at {self.options.server}" if self.options.server else ""
+        return f"OpenVLA {Path(self.checkpoint).name}{where}" if self.checkpoint else "OpenVLA"
 
     def _overrides(self) -> dict[str, dict[str, object]]:
         options = self.options
@@ -166,6 +170,8 @@ class Demo:
             policy["control_mode"] = options.control_mode
         if options.checkpoint:
             policy["checkpoint"] = str(resolve(options.checkpoint).resolve())
+        if options.server:
+            policy |= {"policy.backend": "remote", "server.url": options.server}
         if policy and not self.expert:
             overrides["policy_node"] = policy
         return overrides

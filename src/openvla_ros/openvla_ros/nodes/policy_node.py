@@ -16,10 +16,11 @@ from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
 from openvla_msgs.srv import SetInstruction
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 
+from openvla_policy.contract.observation import Observation
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of, one_line
-from openvla_ros.nodes.bringup import resolve
 from openvla_ros.nodes.images import to_rgb
+from openvla_ros.nodes.policy_backend import Backend, make_backend
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 from openvla_ros.nodes.policy_run import Run, rate
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE, STREAM
@@ -48,6 +49,7 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy_node")
+        self._backend: Backend | None = None
         self._policy: Any = None
         self._worker: Worker | None = None
         self._run: Run | None = None
@@ -61,6 +63,7 @@ class PolicyNode(ManagedNode):
         self._sequence = self._steps = self._episode = 0
         self._fresh = True
         self._reason, self._state = "", "inactive"
+        self._retry_at = 0.0  # [s, monotonic] the server failed, and is not asked before then
         self._latencies: dict[str, float] = {}
         self._times: deque[float] = deque(maxlen=10)
         self._flying: tuple[int, Any] | None = None  # observation stamp and first action of the newest chunk
@@ -72,9 +75,9 @@ class PolicyNode(ManagedNode):
         self._forget()
         kind = messages.Image if self.value("image.transport") == "raw" else messages.CompressedImage
         topic = self.value("image.topic") + ("" if kind is messages.Image else "/compressed")
-        self._checkpoint = _existing(str(self.value("checkpoint")))
+        self._backend = make_backend(self.value)
         reliable = wait_for_publisher(self, kind, topic, self.value("image.timeout"), "image.topic")
-        self._load()  # last of what can fail: it takes seconds
+        self._policy = self._backend.load()  # last of what can fail: it takes seconds
         self._chunks = self.publisher(ActionChunk, "policy/action_chunk", STATE)
         self._status = self.publisher(PolicyStatus, "policy/status", LATCHED)
         wanted = self.value("image.reliability")
@@ -96,26 +99,6 @@ class PolicyNode(ManagedNode):
             self.timer(1.0 / self.value("rate"), self._offer)
         self._instruct(self.value("instruction"))
 
-    def _load(self) -> None:
-        """Load the policy. Torch is imported here, so that a wrong parameter is found without waiting for it."""
-        import numpy as np
-        import torch
-
-        from openvla_policy.contract.observation import Observation
-        from openvla_policy.runtime.local_policy import LocalPolicy
-
-        self._observation = Observation
-        if self.value("threads"):
-            torch.set_num_threads(self.value("threads"))
-        device = self.value("device")
-        options = {k: self.value(k) for k in ("precision", "vocabulary", "runtime", "center_crop", "frame", "period")}
-        self._policy = LocalPolicy.from_folder(
-            self._checkpoint, unnorm_key=self.value("unnorm_key") or None,
-            device=None if device == "auto" else device, **options,
-        )  # fmt: skip
-        if self.value("warm_up"):
-            self._policy.predict(Observation(image=np.zeros((224, 224, 3), np.uint8)), "wait")
-
     def activate(self) -> None:  # noqa: D102
         self.active = True
         self._answered_ns = 0
@@ -131,7 +114,9 @@ class PolicyNode(ManagedNode):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        self._policy = None
+        if self._backend is not None:
+            self._backend.close()
+        self._policy = self._backend = None
 
     def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
         values: dict[str, object] = {
@@ -194,7 +179,7 @@ class PolicyNode(ManagedNode):
 
     def _offer(self) -> None:
         """Start a prediction if everything for one is there, else note what is missing."""
-        if not self.active or self._worker is None or self._worker.busy:
+        if not self.active or self._worker is None or self._worker.busy or time.monotonic() < self._retry_at:
             return
         why = self._missing()
         if why is not None:
@@ -240,7 +225,7 @@ class PolicyNode(ManagedNode):
         picture = to_rgb(job.image)
         converted = time.perf_counter() - started
         stamp = messages.stamp_ns(job.image.header.stamp) * 1e-9
-        chunk = self._policy.predict(self._observation(image=picture, stamp=stamp), job.instruction)
+        chunk = self._policy.predict(Observation(image=picture, stamp=stamp), job.instruction)
         return chunk, converted
 
     def _predicted(self, job: Job, result: Any) -> None:
@@ -249,10 +234,11 @@ class PolicyNode(ManagedNode):
             self._offer()
             return
         if isinstance(result, Exception):
-            self._set_state("error", f"prediction failed: {one_line(result)}")
-            self.get_logger().error(self._reason)
-            self._end_run(Outcome.FAULT, self._reason)
+            self._failed(result)
             return
+        if self._retry_at:
+            self._retry_at = 0.0
+            self.get_logger().info("the policy server answers again")
         chunk, converted = result
         inference = float(chunk.timings.get("inference", 0.0))
         preparation = converted + float(chunk.timings.get("preparation", 0.0))
@@ -272,6 +258,19 @@ class PolicyNode(ManagedNode):
         self._flying = (messages.stamp_ns(message.observation_stamp), message.actions[0])
         self._set_state("waiting", "")
         self._publish_status()
+
+    def _failed(self, error: Exception) -> None:
+        """No action, so the robot holds. A server that is away or too slow is asked again; what else fails is not."""
+        passing = isinstance(error, (ConnectionError, TimeoutError)) and getattr(error, "passing", True)
+        reason = f"prediction failed: {one_line(error)}"
+        if not (passing and self._retry_at):  # once, not every second
+            self.get_logger().error(reason)
+        self._set_state("error", reason)
+        if passing:
+            self._retry_at = time.monotonic() + self.value("server.retry")
+            self._answered_ns = 0
+        else:
+            self._end_run(Outcome.FAULT, reason)
 
     # ---- run_instruction -------------------------------------------------------------------------
 
@@ -331,20 +330,15 @@ class PolicyNode(ManagedNode):
         self._said = shown if reason else self._said
 
     def _publish_status(self) -> None:
+        backend = self._backend
+        if backend is None:
+            return
         message = messages.status_message(
-            self.now_ns(), state=self._state, reason=self._reason, backend="local", checkpoint=self._checkpoint,
-            statistics_name=self._policy.unnorm_key if self._policy is not None else "",
+            self.now_ns(), state=self._state, reason=self._reason, backend=backend.name, checkpoint=backend.checkpoint,
+            statistics_name=backend.statistics,
             instruction=self._instruction, step=self._steps, rate=rate(self._times), latencies=self._latencies,
         )  # fmt: skip
         self._status.publish(message)
-
-
-def _existing(given: str) -> str:
-    """The checkpoint as the policy takes it. FileNotFoundError for what can only be a folder and is not there."""
-    folder = resolve(given)
-    if not folder.is_dir() and given.startswith((".", "/", "~", "checkpoints")):
-        raise FileNotFoundError(f"checkpoint folder '{given}' does not exist (looked for {folder.absolute()})")
-    return str(folder)
 
 
 def main() -> None:

@@ -1,0 +1,145 @@
+"""What the clients of both transports have in common."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contract.action import ActionChunk
+from ..contract.observation import Observation
+
+
+class ServerRefused(ConnectionError):
+    """The server answered, with an error: `status` as in HTTP, and its sentence."""
+
+    def __init__(self, where: str, status: int, sentence: str) -> None:
+        super().__init__(f"{where}: {status}, {sentence}")
+        self.status = status
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may be taken later: the server is busy, not offended."""
+        return self.status in (408, 429, 500, 502, 503, 504)
+
+
+class LateAnswer(TimeoutError):
+    """No answer within the deadline; should one come after all, it is thrown away."""
+
+
+class RemotePolicy(ABC):
+    """A policy on another machine: its address, what is asked of it, and how long it took lately."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        unnorm_key: str | None = None,
+        token: str | None = None,
+        timeout: float = 5.0,
+        frame: str = "",
+        period: float = 0.2,
+        ca_file: str | Path | None = None,
+        jpeg_quality: int | None = None,
+    ) -> None:
+        """`timeout` [s] is every request's deadline unless it brings its own.
+
+        `frame` and `period` [s] go into every chunk, as in LocalPolicy. `token` is the server's bearer token.
+        `ca_file` (PEM) is trusted beside the system's authorities. `jpeg_quality` (1..100, WebSocket only) sends
+        images compressed, which changes the pixels that the policy sees.
+        """
+        if not timeout > 0:
+            raise ValueError(f"timeout: expected seconds > 0, got {timeout}")
+        if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality: expected 1 to 100, got {jpeg_quality}")
+        self.url, self.unnorm_key, self.frame, self.period = url.rstrip("/"), unnorm_key, frame, period
+        self.timeout, self.jpeg_quality = timeout, jpeg_quality
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._ssl: ssl.SSLContext | None = None
+        if self.url.startswith(("https:", "wss:")):
+            self._ssl = ssl.create_default_context()
+            if ca_file is not None:
+                self._ssl.load_verify_locations(ca_file)
+        self._lock = threading.Lock()
+        self._round_trips: deque[float] = deque(maxlen=256)
+        self.late_answers = 0
+
+    @abstractmethod
+    def predict(self, observation: Observation, instruction: str, deadline: float | None = None) -> ActionChunk:
+        """The action, within `deadline` [s]; `timings` has the server's stages, `round_trip` and `network`."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """A new episode begins."""
+
+    @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """What the server says of itself."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    def round_trips(self) -> dict[str, float]:
+        """Of the newest requests, at most 256: `count`, `p50` and `p99` [s]."""
+        with self._lock:
+            newest = list(self._round_trips)
+        if not newest:
+            return {"count": 0.0}
+        p50, p99 = np.percentile(newest, [50, 99])
+        return {"count": float(len(newest)), "p50": float(p50), "p99": float(p99)}
+
+    def _chunk(
+        self, actions: np.ndarray, name: str, digest: str, timings: Mapping[str, float], round_trip: float
+    ) -> ActionChunk:
+        """The answer, with the server's stages, `round_trip` and `network`: what of it the server did not use [s]."""
+        with self._lock:
+            self._round_trips.append(round_trip)
+        network = round_trip - timings.get("total", 0.0)
+        return ActionChunk(
+            actions=actions,
+            period=self.period,
+            frame=self.frame,
+            statistics_name=name or self.unnorm_key or "",
+            statistics_hash=digest,
+            timings={**timings, "network": network, "round_trip": round_trip, "total": round_trip},
+        )
+
+    def _late(self, budget: float, start: float) -> LateAnswer:
+        with self._lock:
+            self.late_answers += 1
+        took = time.perf_counter() - start
+        return LateAnswer(f"{self.url}: no answer within {budget * 1e3:.0f} ms ({took * 1e3:.0f} ms went by)")
+
+    def _payload(
+        self,
+        observation: Observation,
+        instruction: str,
+        encode: Callable[[np.ndarray], dict[str, Any]],
+        encode_image: Callable[[np.ndarray], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """What is asked; of the observation, what the base OpenVLA has no use for goes along where it is there."""
+        payload: dict[str, Any] = {"image": encode_image(observation.image), "instruction": instruction}
+        if self.unnorm_key is not None:
+            payload["unnorm_key"] = self.unnorm_key
+        if observation.extra_images:
+            payload["extra_images"] = {name: encode_image(image) for name, image in observation.extra_images.items()}
+        if observation.state is not None:
+            payload["state"] = encode(np.asarray(observation.state, dtype=np.float64))
+        return payload
+
+
+def sentence_of(body: str) -> str:
+    """What an answer with an error status says: its `detail`, or as much of its text as fits on a line."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return " ".join(body[:200].split())
