@@ -13,7 +13,7 @@ steps1="${STEPS1:-2500}" steps2="${STEPS2:-4400}"                         # of t
 # Bags of one folder to an RLDS data set of the same name; every frame is labelled by the expert for every cube.
 convert() {
     openvla-convert "$out/$1"/bags-* --output "$out/rlds" --dataset-name "$1" --rate 5 \
-        --actions expert/action_chunk --image-size camera --keep-failed
+        --actions expert/action_chunk --image-size camera --image-encoding jpeg --keep-failed --no-drop-noops --no-drop-first-zero
 }
 
 openvla-collect --episodes "$demonstrations" --seed 0 --output "$out/demonstrations" \

@@ -10,6 +10,7 @@ COMMANDS = {
     "export-bag": "openvla_training.bags.export:main",
     "inspect-data": "openvla_training.rlds.inspect_cli:main",
     "lerobot": "openvla_training.lerobot.cli:main",
+    "mixture": "openvla_training.openx.cli:main",
     "train": "openvla_training.trainer.cli:main",
     "finetune": "openvla_training.trainer.cli:finetune_main",
     "merge": "openvla_training.trainer.cli:merge_main",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rosbags.interfaces import Nodetype
 
 from openvla_ros.recording.bag_writer import BagInfo, BagWriter
 from openvla_ros.recording.definitions import Definitions
@@ -79,8 +80,14 @@ class BagMaker:
         self.connections: dict[str, Any] = {}
 
     def make(self, msgtype: str, **fields: Any) -> Any:
-        """A message of ``package/msg/Name``, all fields given."""
-        return self.definitions.ensure(msgtype).types[msgtype](**fields)
+        """A message of ``package/msg/Name``; scalar fields and messages that are not given are zero or empty."""
+        store = self.definitions.ensure(msgtype)
+        for name, (kind, detail) in store.fielddefs[msgtype][1]:
+            if name not in fields and kind == Nodetype.NAME:
+                fields[name] = self.make(detail)
+            elif name not in fields and kind == Nodetype.BASE:
+                fields[name] = "" if detail[0] == "string" else 0
+        return store.types[msgtype](**fields)
 
     def time(self, stamp: int) -> Any:
         return self.make("builtin_interfaces/msg/Time", sec=stamp // 10**9, nanosec=stamp % 10**9)
@@ -98,7 +105,7 @@ class BagMaker:
         data = self.definitions.store.serialize_cdr(message, msgtype)
         assert self.writer.write(self.connections[topic], log_time, bytes(data))
 
-    def image(self, stamp: int, frame: np.ndarray, delay: int = 5_000_000) -> None:
+    def image(self, stamp: int, frame: np.ndarray, delay: int = 5_000_000, topic: str = "camera/image_raw") -> None:
         height, width, _ = frame.shape
         message = self.make(
             "sensor_msgs/msg/Image",
@@ -110,7 +117,7 @@ class BagMaker:
             step=3 * width,
             data=frame.reshape(-1),
         )
-        self.put("camera/image_raw", stamp + delay, message)
+        self.put(topic, stamp + delay, message)
 
     def pose(self, stamp: int, pose: np.ndarray) -> None:
         inner = self.make(
@@ -133,7 +140,9 @@ class BagMaker:
         )
         self.put("gripper/state", stamp + 1_000_000, message)
 
-    def chunk(self, topic: str, stamp: int, actions: np.ndarray, instruction: str, period: float) -> None:
+    def chunk(
+        self, topic: str, stamp: int, actions: np.ndarray, instruction: str, period: float, observed: int | None = None
+    ) -> None:
         deltas = [
             self.make(
                 "openvla_msgs/msg/EndEffectorDelta",
@@ -146,7 +155,7 @@ class BagMaker:
         message = self.make(
             "openvla_msgs/msg/ActionChunk",
             header=self.header(stamp + 50_000_000),
-            observation_stamp=self.time(stamp),
+            observation_stamp=self.time(stamp if observed is None else observed),
             sequence=0,
             source="expert",
             instruction=instruction,

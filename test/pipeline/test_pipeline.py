@@ -38,7 +38,8 @@ def test_from_demonstration_to_closed_loop(
     rlds = tmp_path / "rlds"
     options = ["--dataset-name", "cubes", "--rate", "5", "--actions", "expert/action_chunk", "--val-fraction", "0"]
     folders = [str(path) for path in sorted(bags.glob("bags-*"))]
-    assert convert([*folders, "--output", str(rlds), "--image-size", "camera", "--workers", "1", *options]) == 0
+    options += ["--image-size", "camera", "--workers", "1", "--no-drop-noops", "--no-drop-first-zero"]
+    assert convert([*folders, "--output", str(rlds), *options]) == 0
     episodes = list(read_episodes(rlds))
     assert len(episodes) == 9
     steps = {entry["episode_id"]: entry["steps"] for entry in recorded}

@@ -12,8 +12,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from openvla_training.bags import actions as steps_module
-from openvla_training.bags.actions import make_steps, moving, nearest, pose_differences, rotation_matrix
+from openvla_training.bags.actions import StepOptions, make_steps, moving
+from openvla_training.bags.alignment import nearest
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
+from openvla_training.bags.geometry import pose_differences, rotation_matrix, slerp, to_base, to_end_effector
 from openvla_training.bags.reading import read_frames, read_recordings
 
 CHUNKS = ("policy/action_chunk", "expert/action_chunk")
@@ -26,8 +28,8 @@ def demo(steps: int = 6, seed: int = 0, **changes: object) -> Demo:
 def steps_of(path: Path, actions: str = "policy/action_chunk", **options: object):  # noqa: ANN201
     topics = () if actions == "achieved" else CHUNKS
     (recording,) = read_recordings(path, topics)
-    settings = {"rate": None, "max_skew": 0.1, "drop_noops": False} | options
-    return make_steps(recording, actions, **settings)  # type: ignore[arg-type]
+    settings = {"drop_noops": False} | options
+    return make_steps(recording, StepOptions(actions=actions, **settings))  # type: ignore[arg-type]
 
 
 def test_a_recording_holds_every_stream_on_the_clock_of_the_stamps(tmp_path: Path) -> None:
@@ -276,3 +278,145 @@ def test_noops_are_steps_without_motion_and_with_the_last_kept_gripper() -> None
     #              first   moves  noop   closes  noop   turns
     assert moving(rows).tolist() == [False, True, False, True, False, True]
     assert steps_module.NOOP_NORM == 1e-4
+
+
+def test_actions_in_the_end_effector_s_frame_say_the_same_motion(tmp_path: Path) -> None:
+    given_demo = demo(8)
+    write_demo(tmp_path / "bag", given_demo)
+    base = steps_of(tmp_path / "bag", "achieved", rate=5.0)
+    own = steps_of(tmp_path / "bag", "achieved", rate=5.0, action_frame="end_effector")
+    attitude = rotation_matrix(base.states[:, 3:7])
+    np.testing.assert_allclose(np.einsum("nij,nj->ni", attitude, own.actions[:, :3]), base.actions[:, :3], atol=1e-9)
+    turns = attitude @ fixed_xyz(own.actions[:, 3:6]) @ np.swapaxes(attitude, 1, 2)
+    np.testing.assert_allclose(turns, fixed_xyz(base.actions[:, 3:6]), atol=1e-9)
+    np.testing.assert_allclose(to_base(own.actions[:, :6], base.states[:, 3:7]), base.actions[:, :6], atol=1e-9)
+
+
+def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo()
+    header = maker.header
+    fill(maker, given_demo)
+    maker.writer.close()
+    steps = steps_of(tmp_path / "bag", action_frame="end_effector")
+    expected = to_end_effector(given_demo.actions[:, :6], given_demo.poses[::10, 3:])
+    np.testing.assert_allclose(steps.actions[:, :6], expected)
+    # Chunks in the end effector's frame, and a dataset in the base's.
+    other = BagMaker(tmp_path / "other")
+    pose = other.pose
+    other.header = lambda stamp, frame="panda_hand": header(stamp, frame)  # type: ignore[method-assign]
+
+    def base_pose(stamp: int, values: np.ndarray) -> None:
+        other.header = lambda stamp, frame="panda_link0": header(stamp, frame)  # type: ignore[method-assign]
+        pose(stamp, values)
+
+    other.pose = base_pose  # type: ignore[method-assign]
+    fill(other, given_demo)
+    other.writer.close()
+    with pytest.raises(BadBag, match="'panda_hand', poses in 'panda_link0'.*--ee-frame panda_hand"):
+        steps_of(tmp_path / "other")
+    steps = steps_of(tmp_path / "other", ee_frame="panda_hand")
+    np.testing.assert_allclose(steps.actions[:, :6], to_base(given_demo.actions[:, :6], given_demo.poses[::10, 3:]))
+
+
+def test_states_between_samples_are_interpolated_where_asked(tmp_path: Path) -> None:
+    given_demo = demo(6, state_delay=8_000_000)  # samples lie 8 ms after the frames, 20 ms apart
+    write_demo(tmp_path / "bag", given_demo)
+    steps = steps_of(tmp_path / "bag", alignment="interpolate")
+    poses = given_demo.poses
+    for index in range(1, 6):
+        before, after = poses[10 * index - 1], poses[10 * index]
+        np.testing.assert_allclose(steps.states[index, :3], before[:3] + 0.6 * (after[:3] - before[:3]), atol=1e-12)
+        opening = given_demo.openings[10 * index - 1 : 10 * index + 1]
+        assert steps.states[index, 7] == pytest.approx(opening[0] + 0.6 * (opening[1] - opening[0]))
+    np.testing.assert_allclose(np.linalg.norm(steps.states[:, 3:7], axis=1), 1.0)
+    assert steps.skews["ee_pose"].max() == pytest.approx(0.008)
+
+
+def test_slerp_turns_at_an_even_speed_the_shorter_way() -> None:
+    def about_z(angle: float) -> np.ndarray:
+        return np.array([[0, 0, np.sin(angle / 2), np.cos(angle / 2)]])
+
+    np.testing.assert_allclose(slerp(about_z(0.0), -about_z(1.0), np.array([0.25])), about_z(0.25), atol=1e-12)
+    np.testing.assert_allclose(slerp(about_z(0.3), about_z(0.3), np.array([0.5])), about_z(0.3), atol=1e-12)
+
+
+def test_further_cameras_are_aligned_and_may_be_late(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo()
+    fill(maker, given_demo)
+    wrist = np.random.default_rng(5).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
+    for stamp, frame in zip(given_demo.stamps, wrist, strict=True):
+        maker.image(stamp + 30_000_000, frame, topic="wrist_camera/image_raw")
+    maker.writer.close()
+    topics = Topics(cameras=(("wrist_image", "wrist_camera/image_raw"),))
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS, topics)
+    steps = make_steps(recording, StepOptions(drop_noops=False))
+    assert steps.camera_frames["wrist_image"].tolist() == list(range(6))
+    np.testing.assert_array_equal(list(read_frames(recording, range(6), "wrist_image")), wrist)
+    assert steps.skews["wrist_image"].max() == pytest.approx(0.03)
+    with pytest.raises(BadBag, match=r"6 no wrist_image in time \(up to 0.030 s"):
+        make_steps(recording, StepOptions(max_skew=0.02))
+    with pytest.raises(BadBag, match="topic side/image_raw is missing"):
+        read_recordings(tmp_path / "bag", CHUNKS, Topics(cameras=(("side", "side/image_raw"),)))
+
+
+def test_chunks_of_several_actions_become_a_step_each(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo(9, skip_topics=("policy/action_chunk", "expert/action_chunk", "safety/state"))
+    fill(maker, given_demo)
+    rows = np.arange(9 * 7).reshape(9, 7) * 1e-3
+    # At frames 0 and 4 a chunk of five; computed at once. The second one comes before the first one's fifth action.
+    for first in (0, 4):
+        maker.chunk("policy/action_chunk", given_demo.stamps[first] - 50_000_000 + 1_000_000, rows[first : first + 5],
+                    "x", PERIOD * 1e-9, observed=given_demo.stamps[first])  # fmt: skip
+    maker.writer.close()
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS[:1])
+    steps = make_steps(recording, StepOptions(drop_noops=False))
+    np.testing.assert_array_equal(steps.frames, range(9))
+    np.testing.assert_array_equal(steps.actions, rows)
+
+
+def test_an_all_zero_beginning_is_left_out_but_not_a_closing_hand(tmp_path: Path) -> None:
+    rows = demo().actions
+    rows[:2] = [0, 0, 0, 0, 0, 0, 1]
+    rows[2, 6] = 1
+    write_demo(tmp_path / "bag", demo(actions=rows))
+    steps = steps_of(tmp_path / "bag", drop_noops=False)
+    assert steps.frames.tolist() == [2, 3, 4, 5] and steps.left_out == {"all zero at the start": 2}
+    assert len(steps_of(tmp_path / "bag", drop_noops=False, drop_first_zero=False).frames) == 6
+    rows[2, 6] = 0  # the second transition is the last before the hand closes: it stays
+    write_demo(tmp_path / "other", demo(actions=rows))
+    assert steps_of(tmp_path / "other", drop_noops=False).frames.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_topic_of_a_wrong_type_and_a_pose_without_attitude_are_named(tmp_path: Path) -> None:
+    maker = BagMaker(tmp_path / "bag")
+    fill(maker, demo(skip_topics=("robot/ee_pose",)))
+    maker.text("robot/ee_pose", START, "no pose")
+    maker.writer.close()
+    with pytest.raises(BadBag, match="robot/ee_pose is std_msgs/msg/String; expected geometry_msgs/msg/PoseStamped"):
+        read_recordings(tmp_path / "bag", CHUNKS)
+    poses = demo().poses.copy()
+    poses[3, 3:] = 0
+    assert "quaternion of length zero" in bad(tmp_path / "zero", demo(poses=poses))
+    rows = demo().actions
+    rows[4, 2] = np.nan
+    assert "an action that is not finite" in bad(tmp_path / "nan", demo(actions=rows))
+
+
+def test_every_encoding_is_read_as_the_policy_node_reads_it(tmp_path: Path) -> None:
+    """Padded rows and BGR, which a plain reshape would shear or turn blue."""
+    maker = BagMaker(tmp_path / "bag")
+    given_demo = demo(skip_topics=("camera/image_raw",))
+    fill(maker, given_demo)
+    for stamp, frame in zip(given_demo.stamps, given_demo.frames, strict=True):
+        rows = np.pad(frame[..., ::-1].reshape(32, -1), ((0, 0), (0, 8)))
+        message = maker.make(
+            "sensor_msgs/msg/Image", header=maker.header(stamp), height=32, width=32, encoding="bgr8", step=104,
+            data=rows.reshape(-1),
+        )  # fmt: skip
+        maker.put("camera/image_raw", stamp, message)
+    maker.writer.close()
+    (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
+    np.testing.assert_array_equal(list(read_frames(recording, range(6))), given_demo.frames)

@@ -1,4 +1,4 @@
-"""Convert bags to an RLDS dataset: one function a bag, which any process can run, and the loop that collects."""
+"""Convert bags to an RLDS dataset: many bags over processes, and the loop that collects what comes of them."""
 
 from __future__ import annotations
 
@@ -6,62 +6,24 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from openvla_training.bags.actions import ACHIEVED, EXECUTED_TOPIC, Steps, make_steps, sentences
-from openvla_training.bags.episodes import BadBag, Recording, Topics
-from openvla_training.bags.reading import read_frames, read_recordings
-from openvla_training.rlds.features import EncodedEpisode
-from openvla_training.rlds.images import encode_image
+from openvla_training.bags.cuts import digest
+from openvla_training.bags.episodes import BadBag
+from openvla_training.bags.one_bag import Converted, Options, convert_bag
 from openvla_training.rlds.statistics import write_statistics
-from openvla_training.rlds.writer import SENTENCE_MARK, DatasetWriter, open_writer
+from openvla_training.rlds.writer import DatasetWriter, open_writer
 
-# Outcomes that are left out of a dataset of demonstrations unless asked for.
-NOT_SUCCESSFUL = ("failure", "unfinished")
-# A process costs as much to start as some fifty bags cost to convert.
+# A process costs as much to start as some fifty small bags, or this much of a large one, cost to convert.
 BAGS_A_WORKER = 50
-
-
-@dataclass(frozen=True)
-class Options:
-    """How episodes are made. All of it goes into the dataset's manifest: one dataset, one way."""
-
-    actions: str = EXECUTED_TOPIC
-    rate: float | None = None
-    max_skew: float = 0.1
-    drop_noops: bool = False
-    keep_failed: bool = False
-    image_size: int | None = 256
-    image_encoding: str = "jpeg"
-    topics: Topics = field(default_factory=Topics)
-
-    @property
-    def action_topics(self) -> tuple[str, ...]:
-        """The ActionChunk topics that the bags must have."""
-        return () if self.actions == ACHIEVED else tuple(dict.fromkeys((EXECUTED_TOPIC, self.actions)))
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of a bag: its episodes, the dropped ones with the reason, and ``bad``: why it is unusable."""
-
-    bag: Path
-    episodes: tuple[EncodedEpisode, ...] = ()
-    image_shape: tuple[int, int, int] | None = None
-    dropped: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    bad: str | None = None
+BYTES_A_WORKER = 200 * 2**20
 
 
 @dataclass
 class Summary:
-    """Counts over a whole run; ``bad`` maps a bag to its reason."""
+    """Counts over a whole run; ``bad`` maps a bag, and ``bad_episodes`` an episode, to the reason."""
 
     folder: Path
     episodes: int = 0
@@ -70,73 +32,10 @@ class Summary:
     dropped: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    bad_episodes: dict[str, str] = field(default_factory=dict)
     recorded_seconds: float = 0.0
+    work: dict[str, float] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
-
-
-def convert_bag(bag: Path, options: Options) -> Converted:
-    """Convert one bag; a broken one becomes ``bad`` with the reason instead of an error."""
-    episodes: list[EncodedEpisode] = []
-    dropped: dict[str, str] = {}
-    left_out: dict[str, int] = {}
-    shape: tuple[int, int, int] | None = None
-    seconds = 0.0
-    try:
-        for recording in read_recordings(bag, options.action_topics, options.topics):
-            if recording.outcome in NOT_SUCCESSFUL and not options.keep_failed:
-                dropped[recording.episode_id] = recording.outcome
-                continue
-            encoded: dict[tuple[int, ...], list[bytes]] = {}  # sentences mostly share their frames
-            wanted = sentences(recording, options.actions)
-            for sentence in wanted:
-                steps = make_steps(
-                    recording,
-                    options.actions,
-                    rate=options.rate,
-                    max_skew=options.max_skew,
-                    drop_noops=options.drop_noops,
-                    sentence=sentence if len(wanted) > 1 else None,
-                )
-                key = tuple(int(index) for index in steps.frames)
-                if key not in encoded:
-                    frames = [_resized(frame, options.image_size) for frame in read_frames(recording, list(key))]
-                    for frame in frames:
-                        if shape is not None and frame.shape != shape:
-                            raise BadBag(f"images are {frame.shape}, in the bag's earlier episodes {shape}")
-                        shape = (frame.shape[0], frame.shape[1], 3)
-                    encoded[key] = [encode_image(frame, options.image_encoding) for frame in frames]
-                suffix = f"{SENTENCE_MARK}{sentence}" if len(wanted) > 1 else ""
-                episodes.append(_episode(recording, steps, encoded[key], suffix))
-                for reason, number in steps.left_out.items():
-                    left_out[reason] = left_out.get(reason, 0) + number
-            seconds += float(recording.image_stamps[-1] - recording.image_stamps[0]) * 1e-9
-    except BadBag as error:
-        return Converted(bag, bad=str(error))
-    return Converted(bag, tuple(episodes), shape, dropped, left_out, seconds)
-
-
-def _resized(frame: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    if size is None or frame.shape[:2] == (size, size):
-        return frame
-    # Not at the top: it brings in torch, which most conversions (camera size = dataset size) do without.
-    from openvla_policy.contract.image import ImagePreparation
-
-    return ImagePreparation.standard(size, ["half"]).resize(frame)
-
-
-def _episode(recording: Recording, steps: Steps, images: list[bytes], suffix: str) -> EncodedEpisode:
-    if len(images) != len(steps.states):
-        raise BadBag(f"{len(steps.states)} frames are needed, the bag holds {len(images)} of them")
-    return EncodedEpisode(
-        episode_id=recording.episode_id + suffix,
-        images=images,
-        states=steps.states.astype(np.float32),
-        actions=steps.actions.astype(np.float32),
-        instructions=steps.instructions,
-        outcome=recording.outcome,
-        score=recording.score,
-        file_path=str(recording.bag),
-    )
 
 
 def convert(
@@ -148,26 +47,29 @@ def convert(
     workers: int = 1,
     strict: bool = False,
     val_fraction: float = 0.05,
+    file_format: str = "array_record",
     progress: Callable[[Converted], None] | None = None,
 ) -> Summary:
     """Convert the bags that the dataset does not know yet, in order, and bring its statistics up to date.
 
     Raises:
-        BadBag: with ``strict``, at the first bad bag; what was converted before it stays.
+        BadBag: with ``strict``, at the first bad bag or episode; what was converted before it stays.
         ValueError: the dataset exists with other settings.
     """
-    settings = _settings(options)
-    with open_writer(output, name, settings=settings, val_fraction=val_fraction) as writer:
+    with open_writer(
+        output, name, settings=settings_of(options), val_fraction=val_fraction, file_format=file_format
+    ) as writer:
         summary = Summary(writer.folder)
-        todo = [bag for bag in bags if str(bag) not in writer.sources]
+        todo = [bag for bag in bags if not _known(writer, bag, options)]
         summary.already = len(bags) - len(todo)
+        writer.bad = {bag: reason for bag, reason in writer.bad.items() if bag not in set(map(str, todo))}
         for result in _convert_all(todo, options, workers):
-            result = _collect(writer, result, summary)
+            result = _collect(writer, result, options, summary)
             if progress:
                 progress(result)
-            if strict and result.bad:
+            if strict and (reason := result.bad or next(iter(result.bad_episodes.values()), None)):
                 writer.commit()
-                raise BadBag(f"{result.bag}: {result.bad} (--strict)")
+                raise BadBag(f"{result.bag}: {reason} (--strict)")
     if writer.shards:
         write_statistics(writer.folder)
     for shard in writer.shards:
@@ -175,55 +77,77 @@ def convert(
     return summary
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def settings_of(options: Options) -> dict[str, Any]:
+    """What the manifest keeps of the options. A list of times may grow: each bag's lines are kept with the bag."""
     topics = options.topics
+    names = {"image": topics.image, "ee_pose": topics.ee_pose, "gripper": topics.gripper}
     return {
-        "actions": options.actions,
-        "rate": options.rate,
-        "max_skew": options.max_skew,
-        "drop_noops": options.drop_noops,
+        **asdict(options.steps),
         "keep_failed": options.keep_failed,
         "image_size": options.image_size,
         "image_encoding": options.image_encoding,
-        "topics": {"image": topics.image, "ee_pose": topics.ee_pose, "gripper": topics.gripper},
+        "topics": names | dict(topics.cameras),
+        "cut": options.cut if options.times is None else "times",
     }
 
 
-def _collect(writer: DatasetWriter, result: Converted, summary: Summary) -> Converted:
+def _known(writer: DatasetWriter, bag: Path, options: Options) -> bool:
+    entry = writer.sources.get(str(bag))
+    return entry is not None and entry.get("times") == _digest(bag, options)
+
+
+def _digest(bag: Path, options: Options) -> str | None:
+    lines = options.lines(bag)
+    return None if lines is None else digest(lines)
+
+
+def _collect(writer: DatasetWriter, result: Converted, options: Options, summary: Summary) -> Converted:
     """Enter one bag's episodes; returns the result, which may have become bad by what the dataset holds already.
 
     A bad bag is not noted as done, so that the next run tries it again.
     """
-    shape = result.image_shape
-    if not result.bad and shape and writer.image_shape and shape != writer.image_shape:
-        result = Converted(result.bag, bad=f"images are {shape}, those of the dataset are {writer.image_shape}")
+    if not result.bad and result.image_shapes and (misfit := writer.misfit(result.image_shapes)):
+        result = Converted(result.bag, bad=misfit)
     if result.bad:
-        summary.bad[str(result.bag)] = result.bad
+        summary.bad[str(result.bag)] = writer.bad[str(result.bag)] = result.bad
         return result
+    before = writer.sources.get(str(result.bag), {})  # the same bag with fewer lines of a list of times
     dropped = dict(result.dropped)
-    # Noted first: adding may close the shard, and bag and episodes must reach the manifest together.
     kept = []
+    seen: set[str] = set()
     for episode in result.episodes:
-        if episode.episode_id in writer.episode_ids:
+        if episode.episode_id in before.get("episodes", ()):
+            continue
+        if episode.episode_id in writer.episode_ids or episode.content_hash in writer.content.keys() | seen:
             dropped[episode.episode_id] = "duplicate"
         else:
+            seen.add(episode.content_hash)
             kept.append(episode)
-    writer.note_source(str(result.bag), {"episodes": [episode.episode_id for episode in kept], "dropped": dropped})
-    for episode in kept:
-        assert shape is not None
-        writer.add(episode, shape)
-        summary.episodes += 1
-        summary.steps += len(episode.images)
+    entry = {
+        "episodes": [*before.get("episodes", ()), *(episode.episode_id for episode in kept)],
+        "dropped": dropped,
+        "bad": result.bad_episodes,
+        "quality": before.get("quality", {}) | {e.episode_id: result.quality[e.episode_id] for e in kept},
+        "seconds": result.seconds,
+    }
+    if (lines := _digest(result.bag, options)) is not None:
+        entry["times"] = lines
+    writer.add_source(str(result.bag), entry, kept, result.image_shapes)
+    summary.episodes += len(kept)
+    summary.steps += sum(len(episode.images) for episode in kept)
     summary.dropped |= dropped
-    for reason, number in result.left_out.items():
-        summary.left_out[reason] = summary.left_out.get(reason, 0) + number
+    summary.bad_episodes |= result.bad_episodes
+    for total, part in ((summary.left_out, result.left_out), (summary.work, result.work)):
+        for key, number in part.items():
+            total[key] = total.get(key, 0) + number  # type: ignore[assignment]
     summary.recorded_seconds += result.seconds
-    return result
+    return replace(result, episodes=tuple(kept))
 
 
 def _convert_all(bags: Sequence[Path], options: Options, workers: int) -> Iterator[Converted]:
     """Yield the results in the order of the bags, so that a dataset does not depend on the number of workers."""
-    workers = min(workers, len(bags) // BAGS_A_WORKER)
+    size = sum(file.stat().st_size for bag in bags for file in ([bag] if bag.is_file() else bag.iterdir()))
+    workers = min(workers, len(bags), max(len(bags) // BAGS_A_WORKER, size // BYTES_A_WORKER))
     if workers <= 1:
         for bag in bags:
             yield convert_bag(bag, options)

@@ -29,6 +29,7 @@ class Topics:
     instruction: str = "instruction"
     episode: str = "episode"
     safety: str = "safety/state"
+    cameras: tuple[tuple[str, str], ...] = ()  # further cameras: (observation key, topic)
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One ActionChunk: ``actions`` float64 (T, 7) in ``frame``, for the image stamped ``observation_stamp`` [ns]."""
+    """One ActionChunk: ``actions`` float64 (T, 7) in ``frame``, for the image stamped ``observation_stamp`` [ns].
+
+    ``stamp``: when it was computed, and thus began to be executed [ns].
+    """
 
     observation_stamp: int
+    stamp: int
     actions: NDArray[np.float64]
     instruction: str
     period: float
@@ -62,23 +67,37 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """Frames of one camera: the bag's topic, header stamps [ns] (N,), and the log time from which they count [ns]."""
+
+    topic: str
+    stamps: NDArray[np.int64]
+    begin: int
+
+
+@dataclass(frozen=True)
 class Recording:
-    """One episode of a bag, images excepted (see :func:`read_frames`)."""
+    """One episode of a bag, images excepted (see :func:`read_frames`); ``frame``: the one its poses are in."""
 
     bag: Path
     episode_id: str
     instruction: str
     outcome: str
     score: float
-    image_topic: str
-    image_stamps: NDArray[np.int64]
-    image_offset: int
+    main: Camera
+    cameras: dict[str, Camera]
     ee_pose: Stream
     gripper: Stream
     gripper_command: Stream | None
     chunks: dict[str, list[Chunk]]
     execution: Execution | None
+    frame: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_stamps(self) -> NDArray[np.int64]:
+        """Stamps of the main camera's frames [ns] (N,)."""
+        return self.main.stamps
 
 
 def find_bags(paths: Sequence[Path]) -> list[Path]:

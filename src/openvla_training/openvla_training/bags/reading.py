@@ -6,9 +6,9 @@ the frames that become steps are ever decoded.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ import numpy as np
 from mcap.exceptions import McapError
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReaderError
-from rosbags.image import ImageError, message_to_cvimage
 from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
 from zstandard import ZstdError
 
-from openvla_training.bags.episodes import NS, BadBag, Chunk, Execution, Recording, Stream, Topics
+from openvla_policy.contract.camera import to_rgb
+from openvla_training.bags.cuts import Cut, Line, cut_bag
+from openvla_training.bags.episodes import NS, BadBag, Camera, Chunk, Execution, Recording, Stream, Topics
 from openvla_training.bags.storage import OpenBag, open_bag
 
 STANDARD_TOPICS = Topics()
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # What the libraries raise for a file that is damaged or not a bag at all.
 UNREADABLE = (
     *(AnyReaderError, ReaderError, SerdeError, McapError, ZstdError),
@@ -32,45 +34,83 @@ UNREADABLE = (
 )
 
 
-def read_recordings(bag: Path, action_topics: Sequence[str], topics: Topics = STANDARD_TOPICS) -> list[Recording]:
-    """Read all episodes of a bag.
+@dataclass(frozen=True)
+class BadEpisode:
+    """One episode of a bag that cannot be used, and why."""
 
-    Episodes are cut by the recorder's messages on the episode topic; a bag without any is one episode.
+    episode_id: str
+    reason: str
+
+
+def read_recordings(
+    bag: Path,
+    action_topics: Sequence[str],
+    topics: Topics = STANDARD_TOPICS,
+    *,
+    cut: str = "auto",
+    lines: Sequence[Line] | None = None,
+) -> list[Recording]:
+    """Read all episodes of a bag; see :func:`read_each`, of which the first unusable episode is raised.
 
     Raises:
         BadBag: truncated, a topic is missing or of a wrong type, stamps go backwards, no instruction, or NaN poses.
     """
+    recordings = []
+    for found in read_each(bag, action_topics, topics, cut=cut, lines=lines):
+        if isinstance(found, BadEpisode):
+            raise BadBag(found.reason)
+        recordings.append(found)
+    return recordings
+
+
+def read_each(
+    bag: Path,
+    action_topics: Sequence[str],
+    topics: Topics = STANDARD_TOPICS,
+    *,
+    cut: str = "auto",
+    lines: Sequence[Line] | None = None,
+) -> list[Recording | BadEpisode]:
+    """Read all episodes of a bag, each by itself: a broken one leaves the others whole.
+
+    ``cut`` and ``lines`` say where episodes are (see :func:`openvla_training.bags.cuts.cut_bag`).
+
+    Raises:
+        BadBag: the bag as a whole is unusable: truncated, or a topic is missing or of a wrong type.
+    """
     try:
         with open_bag(bag) as reader:
-            return _Bag(bag, reader, topics, action_topics).recordings()
+            return _Bag(bag, reader, topics, action_topics).recordings(cut, lines)
     except UNREADABLE as error:
         raise BadBag(f"unreadable ({error}); if its recorder was killed, run: openvla-recover {bag}") from error
 
 
-def read_frames(recording: Recording, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+def read_frames(recording: Recording, indices: Sequence[int], key: str | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yield the episode's frames of the given, ascending indices (repeats allowed) as uint8 RGB (H, W, 3).
+
+    ``key`` names a further camera; None stands for the main one.
 
     Raises:
         BadBag: a frame cannot be decoded, or its size differs from the first one's.
     """
-    wanted = [recording.image_offset + index for index in indices]
+    camera = recording.cameras[key] if key else recording.main
+    wanted = list(indices)
     shape: tuple[int, ...] | None = None
     position = 0
     with open_bag(recording.bag) as reader:
-        connections = [c for c in reader.connections if c.topic == recording.image_topic]
-        for index, (connection, _, raw) in enumerate(reader.messages(connections)):
+        connections = [c for c in reader.connections if c.topic == camera.topic]
+        for index, (connection, _, raw) in enumerate(reader.messages(connections, camera.begin)):
             if position == len(wanted):
                 return
             if index != wanted[position]:
                 continue
             try:
-                message: Any = reader.deserialize(raw, connection.msgtype)
-                frame = np.ascontiguousarray(message_to_cvimage(message, "rgb8"), np.uint8)
-            except (ImageError, AnyReaderError, SerdeError, ValueError) as error:
-                raise BadBag(f"{recording.image_topic}: image {index} cannot be decoded ({error})") from error
+                frame = to_rgb(reader.deserialize(raw, connection.msgtype))
+            except (AnyReaderError, SerdeError, ValueError) as error:
+                raise BadBag(f"{camera.topic}: image {index} cannot be decoded ({error})") from error
             shape = shape or frame.shape
             if frame.shape != shape:
-                raise BadBag(f"{recording.image_topic}: image {index} is {frame.shape}, those before are {shape}")
+                raise BadBag(f"{camera.topic}: image {index} is {frame.shape}, those before are {shape}")
             while position < len(wanted) and wanted[position] == index:
                 yield frame
                 position += 1
@@ -99,6 +139,7 @@ def _chunk(message: Any) -> Chunk:
     actions = [(*_vector(a.translation), *_vector(a.rotation), a.gripper) for a in message.actions]
     return Chunk(
         observation_stamp=_stamp(message.observation_stamp),
+        stamp=_stamp(message.header.stamp),
         actions=np.array(actions, np.float64).reshape(-1, 7),
         instruction=message.instruction,
         period=message.period,
@@ -116,6 +157,7 @@ class _Bag:
         self.action_topics = action_topics
         # By role: lists of (log time, value); for images the value is the header stamp.
         self.samples: dict[str, list[tuple[int, Any]]] = {}
+        self.topic_of: dict[str, str] = {}
 
     def _find(self, name: str) -> Any:
         name = name.strip("/")
@@ -126,11 +168,14 @@ class _Bag:
             raise BadBag(f"several topics are called {name}: {', '.join(topics)}; give the full name of one")
         return next(iter(exact or found), None)
 
+    def _find_camera(self, name: str) -> Any:
+        return self._find(name) or self._find(f"{name}/compressed")
+
     def _connections(self) -> dict[int, tuple[str, Any]]:
         topics = self.topics
-        image = self._find(topics.image) or self._find(f"{topics.image}/compressed")
         expected = {
-            "image": (image, ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"), topics.image),
+            "image": (self._find_camera(topics.image), IMAGE_TYPES, topics.image),
+            **{f"camera:{key}": (self._find_camera(topic), IMAGE_TYPES, topic) for key, topic in topics.cameras},
             "ee_pose": (self._find(topics.ee_pose), ("geometry_msgs/msg/PoseStamped",), topics.ee_pose),
             "gripper": (self._find(topics.gripper), ("sensor_msgs/msg/JointState",), topics.gripper),
             "command": (self._find(topics.gripper_command), ("std_msgs/msg/Float64",), None),
@@ -152,73 +197,71 @@ class _Bag:
                 chosen[connection.id] = (role, connection)
         return chosen
 
-    def recordings(self) -> list[Recording]:
+    def recordings(self, how: str, lines: Sequence[Line] | None) -> list[Recording | BadEpisode]:
         chosen = self._connections()
         self.samples = {role: [] for role, _ in chosen.values()}
-        self.image_topic = next(c.topic for role, c in chosen.values() if role == "image")
+        self.topic_of = {role: connection.topic for role, connection in chosen.values()}
         for connection, log_time, raw in self.reader.messages([c for _, c in chosen.values()]):
             role = chosen[connection.id][0]
-            if role == "image":
+            if role == "image" or role.startswith("camera:"):
                 value: Any = _header_stamp(raw) or log_time
             else:
                 value = self.reader.deserialize(raw, connection.msgtype)
             self.samples[role].append((log_time, value))
-        return [self._recording(*cut) for cut in self._cuts()]
-
-    def _cuts(self) -> list[tuple[int, int, dict[str, Any]]]:
-        """Cut the bag into (first log time, last log time, what the recorder said about the episode)."""
-        cuts: list[tuple[int, int, dict[str, Any]]] = []
-        end = self.reader.end_time
-        for log_time, message in self.samples.get("episode", []):
+        events, said = (
+            [(log, str(message.data)) for log, message in self.samples.get(role, [])]
+            for role in ("episode", "instruction")
+        )
+        found: list[Recording | BadEpisode] = []
+        for cut in cut_bag(how, self.path.stem, self.reader.start_time, self.reader.end_time, events, said, lines):
             try:
-                event = json.loads(message.data)
-                kind, episode_id = event["event"], event["episode_id"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise BadBag(f"message {message.data!r} on topic {self.topics.episode} is no episode event") from error
-            if kind == "start":
-                cuts.append((log_time, end, event | {"outcome": "unfinished"}))
-            elif kind == "stop" and cuts and cuts[-1][2]["episode_id"] == episode_id:
-                cuts[-1] = (cuts[-1][0], log_time, cuts[-1][2] | event)
-        if not cuts:
-            start = self.reader.start_time
-            cuts.append((start, end, {"episode_id": f"{self.path.stem}-{start}"}))
-        return cuts
+                found.append(self._recording(cut))
+            except BadBag as error:
+                found.append(BadEpisode(cut.episode_id, str(error)))
+        return found
 
-    def _recording(self, first: int, last: int, event: dict[str, Any]) -> Recording:
+    def _recording(self, cut: Cut) -> Recording:
         part = {
-            role: [(log, value) for log, value in samples if first <= log <= last]
+            role: [(log, value) for log, value in samples if cut.first <= log <= cut.last]
             for role, samples in self.samples.items()
         }
-        if not part["image"]:
-            raise BadBag(f"no image on topic {self.image_topic}")
-        stamps = self._ordered(self.image_topic, [value for _, value in part["image"]])
+        main = self._camera("image", part["image"], cut.first)
         logs = np.array([log for log, _ in part["image"]], np.int64)
         command = None
         if part.get("command"):
             # Float64 carries no stamp: carry its log time over to the clock of the stamps by way of the images.
             at = np.array([log for log, _ in part["command"]], np.int64)
-            offset = np.interp((at - logs[0]) * NS, (logs - logs[0]) * NS, (stamps - logs) * NS)
+            offset = np.interp((at - logs[0]) * NS, (logs - logs[0]) * NS, (main.stamps - logs) * NS)
             values = np.array([[message.data] for _, message in part["command"]], np.float64)
             command = Stream(at + np.round(offset / NS).astype(np.int64), values)
         chunks = {name: [_chunk(message) for _, message in part[f"chunk:{name}"]] for name in self.action_topics}
         return Recording(
             bag=self.path,
-            episode_id=str(event["episode_id"]),
-            instruction=self._instruction(first, last, event, chunks),
-            outcome=str(event.get("outcome", "unknown")),
-            score=float(event.get("score", 0.0)),
-            image_topic=self.image_topic,
-            image_stamps=stamps,
-            image_offset=sum(log < first for log, _ in self.samples["image"]),
-            ee_pose=self._stream(self.topics.ee_pose, part["ee_pose"], _pose),
-            gripper=self._stream(self.topics.gripper, part["gripper"], lambda message: message.position[:1]),
+            episode_id=cut.episode_id,
+            instruction=self._instruction(cut.last, cut.event, chunks),
+            outcome=str(cut.event.get("outcome", "unknown")),
+            score=float(cut.event.get("score", 0.0)),
+            main=main,
+            cameras={
+                key: self._camera(f"camera:{key}", part[f"camera:{key}"], cut.first) for key, _ in self.topics.cameras
+            },
+            ee_pose=self._stream("ee_pose", part["ee_pose"], _pose),
+            gripper=self._stream("gripper", part["gripper"], lambda message: message.position[:1]),
             gripper_command=command,
             chunks=chunks,
             execution=self._execution(part["safety"]) if "safety" in part else None,
-            details=event,
+            frame=str(part["ee_pose"][0][1].header.frame_id),
+            details=dict(cut.event),
         )
 
-    def _instruction(self, first: int, last: int, event: dict[str, Any], chunks: dict[str, list[Chunk]]) -> str:
+    def _camera(self, role: str, samples: list[tuple[int, Any]], first: int) -> Camera:
+        topic = self.topic_of[role]
+        if not samples:
+            raise BadBag(f"no image on topic {topic}")
+        stamps = self._ordered(topic, [value for _, value in samples])
+        return Camera(topic, stamps, first)
+
+    def _instruction(self, last: int, event: Mapping[str, Any], chunks: dict[str, list[Chunk]]) -> str:
         """Take what the operator gave the recorder, else the newest sentence before the end, else the chunks'."""
         said = [message.data for log, message in self.samples.get("instruction", []) if log <= last]
         followed = [chunk.instruction for named in chunks.values() for chunk in named]
@@ -227,7 +270,8 @@ class _Bag:
                 return text.strip()
         raise BadBag("no instruction, neither from the recorder nor on a topic")
 
-    def _stream(self, topic: str, samples: list[tuple[int, Any]], values: Any) -> Stream:
+    def _stream(self, role: str, samples: list[tuple[int, Any]], values: Any) -> Stream:
+        topic = self.topic_of[role]
         if not samples:
             raise BadBag(f"no message on topic {topic}")
         stamps = self._ordered(topic, [_stamp(message.header.stamp) or log for log, message in samples])
@@ -240,6 +284,8 @@ class _Bag:
                 f"topic {topic} has a value that is not a finite number at message "
                 f"{int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])}"
             )
+        if role == "ee_pose" and (np.linalg.norm(array[:, 3:], axis=1) < 1e-6).any():
+            raise BadBag(f"topic {topic} has a quaternion of length zero: the robot publishes no attitude")
         return Stream(stamps, array)
 
     def _ordered(self, topic: str, stamps: list[int]) -> NDArray[np.int64]:

@@ -33,8 +33,8 @@ class OpenBag(Protocol):
     @property
     def end_time(self) -> int: ...
 
-    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield (connection, log time, serialised message) of the connections in order of log time."""
+    def messages(self, connections: Collection[Any], start: int | None = None) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield (connection, log time, serialised message) of the connections in order of log time, from ``start``."""
         ...
 
     def deserialize(self, rawdata: bytes, typ: str) -> Any:
@@ -65,10 +65,12 @@ class McapBag:
         self.end_time: int = summary.statistics.message_end_time
         self._store = _typestore(tuple((schema.name, schema.data.decode()) for schema in schemas.values()))
 
-    def messages(self, connections: Collection[McapConnection]) -> Iterator[tuple[McapConnection, int, bytes]]:
+    def messages(
+        self, connections: Collection[McapConnection], start: int | None = None
+    ) -> Iterator[tuple[McapConnection, int, bytes]]:
         """See :class:`OpenBag`."""
         wanted = {connection.id: connection for connection in connections}
-        for _, channel, message in self._reader.iter_messages(topics=[c.topic for c in connections]):
+        for _, channel, message in self._reader.iter_messages(topics=[c.topic for c in connections], start_time=start):
             if channel.id in wanted:
                 yield wanted[channel.id], message.log_time, message.data
 

@@ -6,8 +6,9 @@ the observation, the action taken from it and the sentence that was followed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from openvla_training.rlds.images import Image
 
 ACTION_DIM = 7
 STATE_DIM = 8
+MAIN_CAMERA = "image"  # the observation key of the third-person camera
+STATE = "state"
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class EncodedEpisode:
 
     ``images``: T encoded frames. ``states``: float32 (T, 8), end effector x y z [m], quaternion x y z w, gripper
     opening [0..1]. ``actions``: float32 (T, 7), dx dy dz [m], droll dpitch dyaw [rad, fixed axes], gripper [0..1].
-    ``instructions``: T sentences.
+    ``instructions``: T sentences. ``extra_images``: T encoded frames of each further camera, by observation key.
+    ``stamps``: int64 (T,), when the frames were taken [ns]; None where nobody knows.
     """
 
     episode_id: str
@@ -37,6 +43,8 @@ class EncodedEpisode:
     outcome: str = "unknown"
     score: float = 0.0
     file_path: str = ""
+    extra_images: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    stamps: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.images)
@@ -48,6 +56,21 @@ class EncodedEpisode:
             )
         if not (np.isfinite(self.states).all() and np.isfinite(self.actions).all()):
             raise ValueError(f"episode {self.episode_id!r} has a state or action that is not a finite number")
+        lengths = {key: len(frames) for key, frames in self.extra_images.items()}
+        if set(lengths.values()) - {steps} or (self.stamps is not None and self.stamps.shape != (steps,)):
+            raise ValueError(f"episode {self.episode_id!r}: {steps} steps go with images of {lengths} or other stamps")
+
+    @property
+    def content_hash(self) -> str:
+        """32 hex digits of what is in the episode, whatever it is called and wherever it came from."""
+        digest = hashlib.sha256()
+        for array in (self.states, self.actions):
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+        for frames in (self.images, *(self.extra_images[key] for key in sorted(self.extra_images))):
+            for frame in frames:
+                digest.update(frame)
+        digest.update("\n".join(self.instructions).encode())
+        return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -62,18 +85,28 @@ class Episode:
     outcome: str
     score: float
     file_path: str
+    extra_images: Mapping[str, Sequence[Image]] = field(default_factory=dict)
+    stamps: NDArray[np.int64] | None = None
 
 
-def episode_features(image_shape: tuple[int, int, int], image_encoding: str) -> tfds.features.FeaturesDict:
-    """Return the TFDS features of a dataset whose images are all of ``image_shape`` (height, width, 3)."""
+def episode_features(image_shapes: Mapping[str, Shape] | Shape, image_encoding: str) -> tfds.features.FeaturesDict:
+    """Return the TFDS features of a dataset.
+
+    ``image_shapes``: (height, width, 3) by observation key; a bare shape stands for the main camera alone.
+    """
     features = tfds.features
+    cameras = image_shapes if isinstance(image_shapes, Mapping) else {MAIN_CAMERA: image_shapes}
     step = {
         "observation": {
-            "image": features.Image(shape=image_shape, dtype=np.uint8, encoding_format=image_encoding),
-            "state": features.Tensor(shape=(STATE_DIM,), dtype=np.float32),
+            **{
+                key: features.Image(shape=tuple(shape), dtype=np.uint8, encoding_format=image_encoding)
+                for key, shape in cameras.items()
+            },
+            STATE: features.Tensor(shape=(STATE_DIM,), dtype=np.float32),
         },
         "action": features.Tensor(shape=(ACTION_DIM,), dtype=np.float32),
         "language_instruction": features.Text(),
+        "timestamp": features.Scalar(dtype=np.int64),
         "reward": features.Scalar(dtype=np.float32),
         "discount": features.Scalar(dtype=np.float32),
         "is_first": features.Scalar(dtype=np.bool_),
@@ -92,11 +125,14 @@ def episode_features(image_shape: tuple[int, int, int], image_encoding: str) -> 
 def to_example(episode: EncodedEpisode) -> dict[str, Any]:
     """Lay an episode out as its features want it. Reward: 1 on the last step of a success, else 0."""
     last = len(episode.images) - 1
+    stamps = np.zeros(last + 1, np.int64) if episode.stamps is None else episode.stamps
+    cameras = {MAIN_CAMERA: episode.images, **episode.extra_images}
     steps = [
         {
-            "observation": {"image": episode.images[i], "state": episode.states[i]},
+            "observation": {**{key: frames[i] for key, frames in cameras.items()}, STATE: episode.states[i]},
             "action": episode.actions[i],
             "language_instruction": episode.instructions[i],
+            "timestamp": np.int64(stamps[i]),
             "reward": np.float32(i == last and episode.outcome == "success"),
             "discount": np.float32(1.0),
             "is_first": i == 0,

@@ -1,9 +1,9 @@
 """The one place where dataset images are encoded and decoded.
 
-JPEG at quality 95 (OpenCV's encoder, 4:2:0 chroma) is what the published RLDS datasets look like; PNG is for
-who wants training pixels bit-equal to the camera's. Decoding goes through OpenCV too: TensorFlow's default JPEG
-decoder differs from it by up to 13 of 255, so a reader in another framework should ask for
-``dct_method='INTEGER_ACCURATE'``.
+PNG keeps training pixels bit-equal to what the policy is fed on the robot; JPEG at quality 95 (OpenCV's encoder,
+4:2:0 chroma) is what the published RLDS datasets look like, at a quarter of the size. Decoding goes through OpenCV,
+too: TensorFlow's default JPEG decoder differs from it by up to 13 of 255, so a reader in another framework should ask
+for ``dct_method='INTEGER_ACCURATE'``.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from openvla_training.rlds.features import Episode
+from openvla_training.rlds.features import MAIN_CAMERA, Episode
 from openvla_training.rlds.images import EncodedImages
+from openvla_training.rlds.shards import read_tfrecords
 
 INFO = "dataset_info.json"
 IS_VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -53,14 +55,14 @@ def read_episodes(
     known = sorted(builder.info.splits)
     if split != "all" and split not in known:
         raise ValueError(f"dataset {folder} has no split {split!r}; choose one of {', '.join([*known, 'all'])}")
-    skip = {"steps": {"observation": {"image": tfds.decode.SkipDecoding()}}}
-    index = 0
+    begin = 0
     for part in known if split == "all" else [split]:
-        source = builder.as_data_source(part, decoders=skip)
-        for position in range(len(source)):
-            if index >= start and (stop is None or index < stop):
-                yield _episode(source[position])
-            index += 1
+        count = builder.info.splits[part].num_examples
+        first, last = max(start - begin, 0), count if stop is None else min(stop - begin, count)
+        begin += count
+        if first < last:
+            for record in _records(builder, part, first, last):
+                yield _episode(record)
 
 
 def count_episodes(data_dir: Path | str, name: str | None = None) -> dict[str, int]:
@@ -69,20 +71,55 @@ def count_episodes(data_dir: Path | str, name: str | None = None) -> dict[str, i
     return {split: info.splits[split].num_examples for split in info.splits}
 
 
-def _episode(record: dict) -> Episode:
+def camera_keys(features: Any) -> list[str]:
+    """The observation keys that hold pictures, the main camera first."""
+    observation = features["steps"].feature["observation"]
+    keys = [key for key in observation if isinstance(observation[key], tfds.features.Image)]
+    return sorted(keys, key=lambda key: (key != MAIN_CAMERA, key))
+
+
+def _records(builder: Any, split: str, first: int, last: int) -> Iterator[dict[str, Any]]:
+    """Yield decoded episodes ``first`` up to before ``last`` of a split, pictures still encoded."""
+    features = builder.info.features
+    skip = {"steps": {"observation": {key: tfds.decode.SkipDecoding() for key in camera_keys(features)}}}
+    if builder.info.file_format.value != "tfrecord":
+        source = builder.as_data_source(split, decoders=skip)
+        for position in range(first, last):
+            yield source[position]
+        return
+    position = 0
+    info = builder.info.splits[split]
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        if position < last and position + length > first:
+            for index, raw in enumerate(read_tfrecords(path, max(first - position, 0)), max(first, position)):
+                if index >= last:
+                    break
+                yield features.deserialize_example_np(raw, decoders=skip)
+        position += length
+
+
+def _episode(record: dict[str, Any]) -> Episode:
     metadata = record["episode_metadata"]
     steps = list(record["steps"])
-
-    def text(value: bytes | str) -> str:
-        return value.decode() if isinstance(value, bytes) else str(value)
-
+    cameras = {
+        key: EncodedImages([bytes(step["observation"][key]) for step in steps])
+        for key, value in steps[0]["observation"].items()
+        if isinstance(value, bytes)
+    }
+    stamps = np.array([step.get("timestamp", 0) for step in steps], np.int64)
     return Episode(
-        episode_id=text(metadata["episode_id"]),
-        images=EncodedImages([step["observation"]["image"] for step in steps]),
+        episode_id=_text(metadata["episode_id"]),
+        images=cameras.pop(MAIN_CAMERA),
         states=np.stack([step["observation"]["state"] for step in steps]),
         actions=np.stack([step["action"] for step in steps]),
-        instruction=text(steps[0]["language_instruction"]),
-        outcome=text(metadata["outcome"]),
+        instruction=_text(steps[0]["language_instruction"]),
+        outcome=_text(metadata["outcome"]),
         score=float(metadata["score"]),
-        file_path=text(metadata["file_path"]),
+        file_path=_text(metadata["file_path"]),
+        extra_images=dict(sorted(cameras.items())),
+        stamps=stamps if stamps.any() else None,
     )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

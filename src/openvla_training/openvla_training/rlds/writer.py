@@ -1,4 +1,4 @@
-"""Write episodes as a TFDS dataset of ArrayRecord shards, so that a kill at any moment costs at most the open shard.
+"""Write episodes as a TFDS dataset of shards, so that a kill at any moment costs at most the open shard.
 
 ``manifest.json`` beside the shards is the truth about what is finished: a shard is closed and synced first, then it
 is entered there, and only then do TFDS's own files follow. Opening an existing dataset goes back to the manifest, so
@@ -10,35 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer, naming, splits as splits_lib
 from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfo
 
-from openvla_training.rlds.features import EncodedEpisode, episode_features, to_example
+from openvla_training.rlds.features import MAIN_CAMERA, EncodedEpisode, Shape, episode_features, to_example
+from openvla_training.rlds.shards import FILE_FORMATS, ShardWriter, open_shard
 
 VERSION = "1.0.0"
 MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 2
 SENTENCE_MARK = "#"  # between a recording's id and the sentence, where one recording makes several episodes
-SUFFIX = "array_record"
 SHARD_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
 @dataclass
 class Shard:
-    """One finished file: which split, how many bytes, and for each episode its id and number of steps, in order."""
+    """One finished file: split, bytes, and for each episode its id, number of steps and content hash, in order."""
 
     split: str
     file: str
     bytes: int = 0
     episodes: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
 
 
 def split_of(episode_id: str, val_fraction: float) -> str:
@@ -72,28 +73,34 @@ class DatasetWriter:
         settings: dict[str, Any],
         val_fraction: float = 0.05,
         episodes_per_shard: int = 64,
+        file_format: str = "array_record",
     ) -> None:
         """Open or create the dataset.
 
-        ``settings``: how the episodes are made (rate, action source, …). They are kept in the manifest; appending
-        with other settings is refused, since it would mix two kinds of data in one dataset.
+        ``settings``: how the episodes are made (rate, action source, …; ``image_encoding`` is needed). They are kept
+        in the manifest; appending with other settings is refused, since it would mix two kinds of data in one dataset.
         """
+        if file_format not in FILE_FORMATS:
+            raise ValueError(f"file format {file_format!r} is unknown; choose one of {', '.join(FILE_FORMATS)}")
         if not 0.0 <= val_fraction < 1.0:
             raise ValueError(f"val fraction is {val_fraction}; choose 0 (no validation split) up to below 1")
         if not naming.is_valid_dataset_name(name):
             raise ValueError(f"dataset name {name!r} is not one TFDS takes; use small letters, digits and _")
         self.folder = output / name / VERSION
         self.name = name
-        self._settings = {**settings, "val_fraction": val_fraction}
+        self._settings = {**settings, "val_fraction": val_fraction, "file_format": file_format}
+        self._format = file_format
         self._per_shard = episodes_per_shard
         self._val_fraction = val_fraction
-        self._open: dict[str, tuple[ArrayRecordWriter, Shard]] = {}
+        self._open: dict[str, tuple[ShardWriter, Shard]] = {}
         self._features: tfds.features.FeaturesDict | None = None
         self._serializer: example_serializer.ExampleSerializer | None = None
-        self.image_shape: tuple[int, int, int] | None = None
+        self.image_shapes: dict[str, Shape] | None = None
         self.shards: list[Shard] = []
         self.sources: dict[str, dict[str, Any]] = {}
+        self.bad: dict[str, str] = {}  # bags that could not be used, and why: for the report; they are tried again
         self.episode_ids: set[str] = set()
+        self.content: dict[str, str] = {}  # hash of an episode's content -> its id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._load()
 
@@ -102,6 +109,11 @@ class DatasetWriter:
         if not path.exists():
             return
         manifest = json.loads(path.read_text("utf-8"))
+        if manifest.get("format") != MANIFEST_FORMAT:
+            raise ValueError(
+                f"dataset {self.folder} is of format {manifest.get('format', 1)}, this version appends to format "
+                f"{MANIFEST_FORMAT}; convert its bags anew under another --dataset-name"
+            )
         wanted = json.loads(json.dumps(self._settings))
         different = {
             key: (manifest["settings"].get(key), wanted.get(key))
@@ -118,43 +130,74 @@ class DatasetWriter:
         missing = [shard.file for shard in self.shards if not (self.folder / shard.file).exists()]
         if missing:
             raise ValueError(f"dataset {self.folder} lacks the shard {missing[0]}; restore it or remove the folder")
-        self.episode_ids = {episode for shard in self.shards for episode in shard.episodes}
-        self.sources = manifest["sources"]
-        if manifest["image_shape"]:
-            self._set_image_shape(tuple(manifest["image_shape"]))
+        for shard in self.shards:
+            self.episode_ids.update(shard.episodes)
+            self.content.update(zip(shard.hashes, shard.episodes, strict=True))
+        self.sources, self.bad = manifest["sources"], manifest["bad"]
+        if manifest["image_shapes"]:
+            self._set_image_shapes(manifest["image_shapes"])
 
-    def _set_image_shape(self, shape: tuple[int, int, int]) -> None:
-        self.image_shape = shape
-        self._features = episode_features(shape, self._settings["image_encoding"])
+    def _set_image_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        self.image_shapes = {key: (int(h), int(w), int(c)) for key, (h, w, c) in shapes.items()}
+        self._features = episode_features(self.image_shapes, self._settings["image_encoding"])
         self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
 
-    def add(self, episode: EncodedEpisode, image_shape: tuple[int, int, int]) -> str:
-        """Append one episode; returns the split it went to."""
-        if self.image_shape is None:
-            self._set_image_shape(image_shape)
-        if image_shape != self.image_shape:
-            raise ValueError(f"images are {image_shape}, those of dataset {self.name} are {self.image_shape}")
+    def misfit(self, image_shapes: Mapping[str, Shape]) -> str | None:
+        """Say why images of these shapes (by observation key) cannot go into the dataset; None where they can."""
+        if self.image_shapes is None or dict(image_shapes) == self.image_shapes:
+            return None
+        if image_shapes.keys() != self.image_shapes.keys():
+            return f"cameras are {', '.join(image_shapes)}, those of the dataset {', '.join(self.image_shapes)}"
+        key = next(key for key, shape in image_shapes.items() if shape != self.image_shapes[key])
+        of = "" if key == MAIN_CAMERA else f" of {key}"
+        return f"images{of} are {image_shapes[key]}, those of the dataset are {self.image_shapes[key]}"
+
+    def add(self, episode: EncodedEpisode, image_shapes: Mapping[str, Shape] | Shape) -> str:
+        """Append one episode; returns the split it went to. A bare shape is that of the main camera alone."""
+        split = self._append(episode, image_shapes)
+        self._commit_if_full()
+        return split
+
+    def add_source(
+        self, path: str, entry: dict[str, Any], episodes: Sequence[EncodedEpisode], image_shapes: Mapping[str, Shape]
+    ) -> None:
+        """Append all episodes of a bag and remember what came of it, so that the next run leaves it out.
+
+        Both reach the manifest together: a kill never leaves a bag noted as done with an episode missing.
+        """
+        for episode in episodes:
+            self._append(episode, image_shapes)
+        self.sources[path] = entry
+        self._commit_if_full()
+
+    def _append(self, episode: EncodedEpisode, image_shapes: Mapping[str, Shape] | Shape) -> str:
+        shapes = image_shapes if isinstance(image_shapes, Mapping) else {MAIN_CAMERA: image_shapes}
+        if misfit := self.misfit(shapes):
+            raise ValueError(f"episode {episode.episode_id!r}: {misfit}")
+        if self.image_shapes is None:
+            self._set_image_shapes(shapes)
         assert self._features is not None and self._serializer is not None
         split = split_of(episode.episode_id, self._val_fraction)
-        record = self._serializer.serialize_example(self._features.encode_example(to_example(episode)))
+        example = self._serializer.get_tf_example(self._features.encode_example(to_example(episode)))
+        # Deterministic: else the order of an example's fields is another one in every process.
+        record = example.SerializeToString(deterministic=True)
         if split not in self._open:
             index = sum(shard.split == split for shard in self.shards)
-            file = f"{self.name}-{split}.{SUFFIX}-{index:05d}"
-            # One record a group: each episode can be read alone.
-            self._open[split] = (ArrayRecordWriter(str(self.folder / file), "group_size:1"), Shard(split, file))
+            file = f"{self.name}-{split}.{self._format}-{index:05d}"
+            self._open[split] = (open_shard(self.folder / file, self._format), Shard(split, file))
         writer, shard = self._open[split]
         writer.write(record)
         shard.bytes += len(record)
         shard.episodes.append(episode.episode_id)
-        self.episode_ids.add(episode.episode_id)
         shard.steps.append(len(episode.images))
-        if len(shard.episodes) >= self._per_shard:
-            self.commit()
+        shard.hashes.append(episode.content_hash)
+        self.episode_ids.add(episode.episode_id)
+        self.content[shard.hashes[-1]] = episode.episode_id
         return split
 
-    def note_source(self, path: str, entry: dict[str, Any]) -> None:
-        """Remember a bag that has been dealt with (what came of it), so that the next run leaves it out."""
-        self.sources[path] = entry
+    def _commit_if_full(self) -> None:
+        if any(len(shard.episodes) >= self._per_shard for _, shard in self._open.values()):
+            self.commit()
 
     def commit(self) -> None:
         """Close the open shards and enter them, and all noted sources, into manifest and dataset."""
@@ -165,10 +208,12 @@ class DatasetWriter:
             self.shards.append(shard)
         self._open.clear()
         manifest = {
+            "format": MANIFEST_FORMAT,
             "settings": self._settings,
-            "image_shape": self.image_shape,
+            "image_shapes": self.image_shapes,
             "shards": [asdict(shard) for shard in self.shards],
             "sources": self.sources,
+            "bad": self.bad,
         }
         write_atomically(self.folder / MANIFEST, json.dumps(manifest, indent=1))
         self._write_info()
@@ -189,11 +234,12 @@ class DatasetWriter:
         )
         info = DatasetInfo(
             builder=identity,
-            description=f"{self.name}: robot episodes converted from rosbag2 by openvla-convert.",
+            description=f"{self.name}: robot episodes in the RLDS layout, written by openvla_training.",
             features=self._features,
-            disable_shuffling=True,
+            # An ordered dataset would refuse the interleaved reading that the reference loader asks for.
+            disable_shuffling=False,
         )
-        info.set_file_format(SUFFIX, override=True)
+        info.set_file_format(self._format, override=True)
         splits = []
         for split in sorted({shard.split for shard in self.shards}):
             shards = [shard for shard in self.shards if shard.split == split]
@@ -201,7 +247,7 @@ class DatasetWriter:
                 data_dir=self.folder,
                 dataset_name=self.name,
                 split=split,
-                filetype_suffix=SUFFIX,
+                filetype_suffix=self._format,
                 template=SHARD_TEMPLATE,
             )
             lengths = [len(shard.episodes) for shard in shards]
@@ -212,7 +258,8 @@ class DatasetWriter:
         staging = self.folder / "info.tmp"
         staging.mkdir(exist_ok=True)
         info.write_to_directory(staging)
-        for file in staging.iterdir():
+        # dataset_info.json last: it says that the rest is there.
+        for file in sorted(staging.iterdir(), key=lambda path: path.name == "dataset_info.json"):
             file.replace(self.folder / file.name)
         staging.rmdir()
 

@@ -1,0 +1,107 @@
+"""Steps out of recorded ActionChunks: which were executed, and which frame shows the world each action began in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openvla_training.bags.alignment import nearest
+from openvla_training.bags.episodes import NS, BadBag, Chunk, Execution, Recording
+
+EXECUTED_TOPIC = "policy/action_chunk"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Executed actions (T, 7) along the axes of ``frame``, image indices (T,), and how many were left out, why."""
+
+    frames: NDArray[np.int64]
+    actions: NDArray[np.float64]
+    frame: str
+    left_out: dict[str, int]
+
+
+def labelled_steps(
+    recording: Recording, label_topic: str, rate: float | None, max_skew: float, sentence: str | None
+) -> Labelled:
+    """One step per executed action of policy/action_chunk, labelled by ``label_topic``'s chunk of the same frame.
+
+    A chunk's first action goes with the frame it was computed from. The ones after it go with the frame nearest to
+    the time they began at: computed + k * period. They count up to where the next chunk took over.
+
+    Raises:
+        BadBag: no chunk, an action that is not finite, or another period than ``rate`` [Hz] says.
+    """
+    taken = sorted({chunk.observation_stamp: chunk for chunk in recording.chunks[EXECUTED_TOPIC]}.items())
+    if not taken:
+        raise BadBag(f"no message on topic {EXECUTED_TOPIC}")
+    labels = {
+        chunk.observation_stamp: chunk
+        for chunk in recording.chunks[label_topic]
+        if sentence is None or chunk.instruction == sentence
+    }
+    frames = {int(stamp): index for index, stamp in enumerate(recording.image_stamps)}
+    left_out: dict[str, int] = {}
+    indices: list[int] = []
+    actions: list[NDArray[np.float64]] = []
+    names: set[str] = set()
+
+    def leave_out(reason: str) -> None:
+        left_out[reason] = left_out.get(reason, 0) + 1
+
+    for number, (stamp, chunk) in enumerate(taken):
+        label = labels.get(stamp)
+        if not _executed(recording.execution, stamp):
+            leave_out("not executed")
+        elif stamp not in frames:
+            leave_out("without its frame")
+        elif label is None:
+            leave_out(f"without a label on {label_topic}")
+        else:
+            _check(label, label_topic, rate)
+            names.add(label.frame)
+            indices.append(frames[stamp])
+            actions.append(label.actions[0])
+            after = taken[number + 1][1] if number + 1 < len(taken) else None
+            for at, action in _rest(label, chunk, after):
+                index = int(nearest(recording.image_stamps, np.array([at]))[0])
+                if abs(int(recording.image_stamps[index]) - at) * NS > max_skew or index <= indices[-1]:
+                    leave_out("without its frame")
+                else:
+                    indices.append(index)
+                    actions.append(action)
+    if len(names) > 1:
+        raise BadBag(f"topic {label_topic} has actions in several frames: {', '.join(sorted(names))}")
+    rows = np.array(actions, np.float64).reshape(-1, 7)
+    return Labelled(np.array(indices, np.int64), rows, next(iter(names), ""), left_out)
+
+
+def _rest(label: Chunk, executed: Chunk, after: Chunk | None) -> list[tuple[int, NDArray[np.float64]]]:
+    """When the second and later actions of a chunk began [ns], as far as the next chunk let them begin."""
+    period = round(executed.period / NS)
+    times = [executed.stamp + k * period for k in range(1, len(label.actions))]
+    # Half a period: what begins just before the next chunk's first action is replaced by it.
+    end = None if after is None else after.stamp - period // 2
+    return [(at, label.actions[k]) for k, at in enumerate(times, 1) if end is None or at < end]
+
+
+def _executed(execution: Execution | None, stamp: int) -> bool:
+    """Say whether a chunk was executed; one still under way when the recording ended counts, a refused one does not."""
+    if execution is None or stamp in execution.executed:
+        return True
+    newest = max(execution.executed, default=0)
+    return stamp > newest and execution.refused_after == 0
+
+
+def _check(chunk: Chunk, topic: str, rate: float | None) -> None:
+    if not len(chunk.actions):
+        raise BadBag(f"topic {topic} has a chunk without actions")
+    if not np.isfinite(chunk.actions).all():
+        bad = int(np.flatnonzero(~np.isfinite(chunk.actions).all(axis=1))[0])
+        raise BadBag(f"topic {topic} has an action that is not finite: {chunk.actions[bad].tolist()}")
+    if len(chunk.actions) > 1 and not chunk.period > 0:
+        raise BadBag(f"topic {topic} has a chunk of {len(chunk.actions)} actions and no period")
+    if rate is not None and chunk.period > 0 and abs(chunk.period * rate - 1) > 0.1:
+        raise BadBag(f"topic {topic} has actions of {chunk.period:.3f} s, --rate {rate} means {1 / rate:.3f} s")
