@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from geometry_msgs.msg import PoseStamped
-from openvla_msgs.msg import ActionChunk, EndEffectorDelta, SafetyState
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from openvla_msgs.msg import ActionChunk, EndEffectorDelta, RecorderStatus, SafetyState
 from openvla_msgs.srv import StartEpisode, StopEpisode
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -67,6 +67,10 @@ class Bench:
         while not done():
             assert time.monotonic() < end, f"waited {limit} s for {what}"
             self.executor.spin_once(timeout_sec=0.05)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() >= end, "the time to pass")
 
     def call(self, client: Any, request: Any) -> Any:
         self.until(client.service_is_ready, f"service {client.srv_name}")
@@ -143,8 +147,13 @@ def contents(bag: Path) -> dict[str, list[Any]]:
     return found
 
 
+def texts(messages: list[String]) -> list[str]:
+    return [message.data for message in messages]
+
+
 def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder: Any, tmp_path: Path) -> None:
     bench.publish("instruction", String(data="lift the blue cube"))
+    bench.spin(1.5)  # the recorder asks every node for its parameters
     started = bench.begin(instruction="")
     assert started.success, started.message
     refused = bench.call(bench.start, StartEpisode.Request(instruction="again"))
@@ -163,11 +172,14 @@ def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder:
     assert list(bag.parent.glob(".recording/*")) == []
 
     found = contents(bag)
+    parameters = {said["node"]: said["parameters"] for said in map(json.loads, texts(found.pop("episode/parameters")))}
+    assert parameters["/recorder_node"]["compression"] == "zstd" and not parameters["/bench"]["use_sim_time"]
     events = [json.loads(event.data) for event in found.pop("episode")]
     assert [event["event"] for event in events] == ["start", "stop"]
-    assert events[1]["outcome"] == "success" and events[1]["dropped"] == {}
+    assert events[1]["outcome"] == "success" and events[1]["dropped"] == {} == events[1]["gaps"]
+    assert events[0]["details"]["software"]["commit"]
     assert found == bench.sent
-    assert stopped.messages == sum(map(len, found.values())) + 2
+    assert stopped.messages == sum(map(len, found.values())) + len(parameters) + 2
 
     converted = convert_bag(bag, Options(image_size=None, image_encoding="png"))
     assert converted.bad is None
@@ -191,6 +203,118 @@ def test_discard_deletes_and_the_next_episode_records(bench: Bench, recorder: An
     assert kept.success and bags == [second.episode_id]
     found = contents(Path(kept.path))
     assert found["camera/image_raw"] == bench.sent["camera/image_raw"]
+
+
+def set_parameter(bench: Bench, name: str, value: ParameterValue) -> None:
+    client = bench.node.create_client(SetParameters, "recorder_node/set_parameters")
+    answer = bench.call(client, SetParameters.Request(parameters=[Parameter(name=name, value=value)]))
+    assert answer.results[0].successful, answer.results[0].reason
+
+
+def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) -> None:
+    """What a person looks at, and what a later reader needs: in every bag of the session, not only the first."""
+    statuses: list[RecorderStatus] = []
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
+    # Here without tf2_msgs, which no registry carries: what matters is that each publisher's newest is kept.
+    for frame in ("camera", "gripper"):
+        statics = bench.node.create_publisher(TransformStamped, "/tf_static", LATCHED)
+        bench.publishers[f"static {frame}"] = statics
+        statics.publish(TransformStamped(child_frame_id=frame))
+    frame = np.zeros((8, 8, 3), np.uint8)
+    bench.until(lambda: statuses and "/tf_static" in statuses[-1].topics, "the static transforms")
+    bags = []
+    for episode in range(2):
+        bench.begin()
+        assert statuses[-1].state in ("idle", "recording")
+        for index in range(10):
+            bench.step(index, frame)
+            bench.spin(0.02)
+        set_parameter(bench, "target_episodes", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=50))
+        if episode:  # a recorder that does not get round to it, and a queue of 50 messages for each topic
+            recorder.send_signal(signal.SIGSTOP)
+            for index in range(10, 100):
+                bench.step(index, frame)
+            time.sleep(0.3)
+            recorder.send_signal(signal.SIGCONT)
+            bench.spin(0.5)
+            bench.step(100, frame)
+        bench.until(lambda: statuses[-1].state == "recording" and statuses[-1].target == 50, "the status")
+        stopped = bench.call(bench.stop, StopEpisode.Request(outcome=0, score=1.0))
+        bags.append(contents(Path(stopped.path)))
+    for bag in bags:
+        assert {t.child_frame_id for t in bag["tf_static"]} == {"camera", "gripper"}
+        said = [json.loads(text) for text in texts(bag["episode/parameters"])]
+        mine = [s["parameters"]["target_episodes"] for s in said if s["node"] == "/recorder_node"]
+        assert mine[-1] == 50
+    events = [[json.loads(text) for text in texts(bag["episode"])] for bag in bags]
+    assert events[0][1]["dropped"] == {}
+    assert len(bags[1]["camera/image_raw"]) + events[1][1]["dropped"]["/camera/image_raw"] == 101
+    assert "DROPPED" in stopped.message and "of /camera/image_raw" in stopped.message
+    bench.until(lambda: statuses[-1].state == "idle" and statuses[-1].success == 2, "the counter")
+    last = statuses[-1]
+    assert last.reason == stopped.message and last.free_gib > 0 and last.missing == []
+    assert last.dropped[last.topics.index("/camera/image_raw")] > 0
+
+
+def test_marking_writes_no_bag_but_says_when_episodes_begin_and_end(
+    bench: Bench, tmp_path: Path, start_node: Callable[..., Any]
+) -> None:
+    parameters = ("autostart:=true", f"output:={tmp_path}/bags", "min_free_gib:=0.0", "write:=false")
+    start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
+    said: list[String] = []
+    bench.node.create_subscription(String, "episode", said.append, 10)
+    started = bench.begin("lift the red cube")
+    bench.step(0, np.zeros((8, 8, 3), np.uint8))
+    assert started.success and started.path == ""
+    assert bench.call(bench.stop, StopEpisode.Request(outcome=StopEpisode.Request.DISCARD)).success
+    bench.until(lambda: len(said) == 2, "the two events")
+    first, second = map(json.loads, texts(said))
+    assert (first["event"], first["instruction"]) == ("start", "lift the red cube")
+    assert (second["event"], second["outcome"], second["episode_id"]) == ("stop", "discard", started.episode_id)
+    assert list((tmp_path / "bags").iterdir()) == []
+
+
+def test_a_disk_is_noticed_before_it_is_full(
+    bench: Bench, tmp_path: Path, start_node: Callable[..., Any], small_disk: Path
+) -> None:
+    parameters = ("autostart:=true", f"output:={small_disk}/bags", "min_free_gib:=0.01", "compression:=none")
+    start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
+    statuses: list[RecorderStatus] = []
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
+    started = bench.begin()
+    frame = np.zeros((240, 320, 3), np.uint8)
+    for index in range(300):  # about 10 MB a second
+        bench.step(index, frame)
+        bench.spin(0.02)
+        if Path(started.path).exists():
+            break
+    bench.until(lambda: statuses[-1].state == "idle", "the end of the episode")
+    assert statuses[-1].unfinished == 1
+    assert "ended early" in statuses[-1].reason and "make room" in statuses[-1].reason
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    assert free > 2**22  # the 10 MiB kept back, less what was written between two looks
+    found = contents(Path(started.path))
+    assert json.loads(found["episode"][-1].data)["outcome"] == "unfinished"
+    assert found["camera/image_raw"] == bench.sent["camera/image_raw"][: len(found["camera/image_raw"])]
+    refused = bench.call(bench.start, StartEpisode.Request(instruction="next"))
+    assert not refused.success and "make room" in refused.message
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs mount")
+    if mounted.returncode:
+        pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
+    yield folder
+    # The recorder, whose fixture was set up before, still has its folder there: detach it, it goes with the process.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_terminated_recorder_closes_its_episode_as_unfinished(bench: Bench, recorder: Any) -> None:

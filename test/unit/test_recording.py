@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +18,11 @@ import numpy as np
 import pytest
 import yaml
 from bag_factory import SOURCES, BagMaker, definitions, random_demo, write_demo
+from mcap.reader import make_reader
+from mcap.records import Chunk, Message
+from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
 
 from openvla_ros.recording import bag_writer
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagWriter
@@ -92,6 +104,33 @@ def test_bag_appears_whole_with_metadata_and_every_message(tmp_path: Path, compr
     assert metadata["relative_file_paths"] == ["bag.mcap"]
 
 
+def test_metadata_and_file_say_what_ros2_bag_and_foxglove_read(tmp_path: Path) -> None:
+    """`ros2 bag info/play` go by metadata.yaml, Foxglove by the MCAP's profile, schemas and encodings."""
+    demo = random_demo(np.random.default_rng(0), 4)
+    info = write_demo(tmp_path / "bag", demo)
+    with Reader(info.path) as reader:
+        assert reader.message_count == info.messages and reader.duration > 0
+        topics = {c.topic: (c.msgtype, c.msgcount) for c in reader.connections}
+    metadata = yaml.safe_load((info.path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert metadata["version"] == 9 and metadata["ros_distro"]
+    assert metadata["files"][0]["path"] == "bag.mcap" and metadata["files"][0]["message_count"] == info.messages
+    listed = metadata["topics_with_message_count"]
+    assert {t["topic_metadata"]["name"]: t["message_count"] for t in listed} == {k: v[1] for k, v in topics.items()}
+    for topic in listed:
+        about = topic["topic_metadata"]
+        assert about["serialization_format"] == "cdr" and about["type_description_hash"].startswith("RIHS01_")
+    with (info.path / "bag.mcap").open("rb") as file:
+        reader = make_reader(file)
+        assert reader.get_header().profile == "ros2"
+        summary = reader.get_summary()
+        assert summary is not None and summary.chunk_indexes and summary.statistics.message_count == info.messages
+        assert {s.encoding for s in summary.schemas.values()} == {"ros2msg"}
+        assert {c.message_encoding for c in summary.channels.values()} == {"cdr"}
+        assert {c.topic: summary.schemas[c.schema_id].name for c in summary.channels.values()} == {
+            name: kind for name, (kind, _) in topics.items()
+        }
+
+
 def test_bag_writer_refuses_what_exists_and_discards(tmp_path: Path) -> None:
     write_demo(tmp_path / "bag", random_demo(np.random.default_rng(0), 2))
     with pytest.raises(BagError, match="exists already"):
@@ -138,6 +177,116 @@ def recovered_numbers(bag: Path) -> list[int]:
         return [int(reader.deserialize(raw, c.msgtype).data[:6]) for c, _, raw in reader.messages()]
 
 
+def chunk_ends(data: bytes) -> list[tuple[int, int]]:
+    """For every chunk of an MCAP file: where it ends, and how many messages are whole by then."""
+    found, position, messages = [], 8, 0
+    chunks = [r for r in StreamReader(io.BytesIO(data), emit_chunks=True).records if isinstance(r, Chunk)]
+    while position + 9 <= len(data):
+        opcode, length = struct.unpack_from("<BQ", data, position)
+        position += 9 + length
+        if opcode == 6:
+            messages += sum(isinstance(r, Message) for r in breakup_chunk(chunks[len(found)]))
+            found.append((position, messages))
+    return found
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_bag_cut_anywhere_gives_exactly_its_whole_chunks(
+    tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every record's boundary, a byte to each side of it, and every 211th byte."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of bags, and no power cut
+    maker = BagMaker(tmp_path / "bag", compression=compression)
+    for index in range(40):
+        maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 50 * (index % 7))
+        if index % 6 == 5:  # as the writer's clock does once a second
+            while maker.writer.backlog:
+                time.sleep(0.001)
+            with maker.writer._lock:
+                maker.writer._end_chunk()
+    closed = maker.writer.close().path / "bag.mcap"
+    data = closed.read_bytes()
+    ends, boundary, cuts = chunk_ends(data), 8, set(range(0, len(data), 211))
+    assert len(ends) >= 6
+    while boundary + 9 <= len(data):
+        cuts |= {boundary - 1, boundary, boundary + 1}
+        boundary += 9 + struct.unpack_from("<Q", data, boundary + 1)[0]
+    for cut in sorted(cuts):
+        part = tmp_path / "cut.mcap"
+        part.write_bytes(data[:cut])
+        whole = max((messages for end, messages in ends if end <= cut), default=0)
+        if not whole:
+            with pytest.raises(BagError, match="no whole chunk"):
+                recover(part, tmp_path / "saved" / str(cut))
+            continue
+        info = recover(part, tmp_path / "saved" / str(cut))
+        assert recovered_numbers(info.path) == list(range(whole)), cut
+    assert closed.read_bytes() == data
+
+
+RECORDER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bag_factory import BagMaker
+from openvla_ros.recording import bag_writer
+bag_writer.CHUNK_PERIOD = 0.02
+for episode in range(1000):
+    maker = BagMaker(Path(sys.argv[1]) / f"{episode:04d}")
+    for index in range(30):
+        maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 20_000)
+        time.sleep(0.002)
+        if index == 20:
+            print("half", flush=True)
+    maker.writer.close({"episode": str(episode)})
+    print(episode, flush=True)
+"""
+
+
+def test_a_recorder_killed_at_any_moment_costs_at_most_the_unfinished_episode(tmp_path: Path) -> None:
+    helpers, rng = str(Path(__file__).parents[1] / "helpers"), np.random.default_rng(0)
+    saved = 0
+    for attempt in range(4):
+        folder = tmp_path / str(attempt)
+        child = subprocess.Popen(
+            [sys.executable, "-c", RECORDER, str(folder), helpers], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None and [child.stdout.readline() for _ in range(2)] == ["half\n", "0\n"]
+        if attempt:
+            time.sleep(rng.uniform(0.0, 0.4))
+        else:
+            assert child.stdout.readline() == "half\n"
+        child.send_signal(signal.SIGKILL)
+        said = [0, *(int(word) for word in child.stdout.read().split() if word != "half")]
+        child.stdout.close()
+        child.wait()
+        finished = sorted(p.name for p in folder.iterdir() if p.name != IN_PROGRESS)
+        # Told as finished is finished; at most the one that was just getting its name comes besides.
+        assert [f"{n:04d}" for n in said] == finished[: len(said)] and len(finished) <= len(said) + 1
+        for name in finished:
+            assert recovered_numbers(folder / name) == list(range(30))
+            assert (folder / name / "metadata.yaml").exists()
+        left = list((folder / IN_PROGRESS).iterdir())
+        assert len(left) <= 1
+        for bag in left:
+            try:
+                numbers = recovered_numbers(recover(bag).path)
+            except BagError:
+                continue  # killed before its first chunk
+            assert numbers == list(range(len(numbers)))
+            saved += 1
+    assert saved  # the first was in the middle of an episode
+
+
+def test_what_a_killed_recovery_left_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unclosed(tmp_path, "none", 300)
+    half = tmp_path / IN_PROGRESS / "bag.recovering" / "bag"
+    half.mkdir(parents=True)
+    (half / "bag.mcap").write_bytes(b"half")
+    assert recover_main([str(p) for p in sorted((tmp_path / IN_PROGRESS).iterdir())]) == 0
+    assert (tmp_path / "bag").exists() and not half.exists()
+
+
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_recover_takes_every_whole_chunk_wherever_the_file_ends(tmp_path: Path, compression: str) -> None:
     whole = unclosed(tmp_path, compression).read_bytes()
@@ -173,3 +322,37 @@ def test_slow_topics_reach_the_file_within_the_chunk_period(tmp_path: Path, monk
     maker.writer._thread.join(0.5)
     assert recovered_numbers(recover(maker.writer.temporary).path) == [1]
     maker.writer.discard()
+
+
+# ---- a disk that is full -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 3 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("needs mount")
+    if mounted.returncode:
+        pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full_leaves_a_bag_to_recover(tmp_path: Path, small_disk: Path) -> None:
+    whole = BagMaker(small_disk / "before")
+    whole.text("instruction", 1, "000000")
+    before = whole.writer.close().path
+    maker = BagMaker(small_disk / "bag", compression="none")
+    for index in range(500):
+        maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 10_000)
+    with pytest.raises(BagError, match="No space left on device.*openvla-recover"):
+        maker.writer.close()
+    numbers = recovered_numbers(recover(small_disk / IN_PROGRESS / "bag", tmp_path / "saved").path)
+    assert numbers == list(range(len(numbers))) and len(numbers) > 150
+    assert recovered_numbers(before) == [0]
+    assert os.statvfs(small_disk).f_bavail * 4096 < 2**20

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import queue
+import shutil
 import sys
 import threading
 import time
@@ -160,7 +161,7 @@ class Collection:
                     stack.stop()
 
             closing.callback(end)
-            progress = closing.enter_context(ProgressReport(self.total, self.already))
+            progress = closing.enter_context(ProgressReport(self.total, self.already, self.output))
             try:
                 for instance in range(min(self.options.instances, missing)):
                     launch(instance)
@@ -317,9 +318,10 @@ def recorded_seeds(index: Path, role: str) -> set[int]:
 
 
 class ProgressReport:
-    """A bar with rate and remaining time in a terminal, a line now and then elsewhere."""
+    """A bar with rate, remaining time and disk in a terminal, a line now and then elsewhere."""
 
-    def __init__(self, total: int, already: int) -> None:
+    def __init__(self, total: int, already: int, folder: Path) -> None:
+        self._folder = folder
         self.console = Console(highlight=False)
         self._total, self._already, self._started, self._told = (
             total,
@@ -354,7 +356,8 @@ class ProgressReport:
     def update(self, kept: int, succeeded: int) -> None:
         """Show how far this run is."""
         hourly = 3600 * kept / max(1e-9, time.monotonic() - self._started)
-        rate = f"{succeeded}/{kept} lifted, {hourly:.0f}/h"
+        free = shutil.disk_usage(self._folder).free / 2**30
+        rate = f"{succeeded}/{kept} lifted, {hourly:.0f}/h, {free:.0f} GiB free"
         if self.console.is_terminal:
             self._bar.update(self._task, completed=self._already + kept, rate=rate)
         elif time.monotonic() - self._told > QUIET_EVERY:

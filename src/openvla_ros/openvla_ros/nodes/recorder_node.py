@@ -3,6 +3,7 @@
 Topics are subscribed from activation on; between episodes messages are dropped, except the newest of latched topics
 (instruction, static transforms), which open every bag. What is known of the episode stands in the bag as two JSON
 messages on the topic ``episode``, which this node also publishes: a bag made by ``ros2 bag record`` has them too.
+The parameters of every node are one JSON message each on ``episode/parameters``, again when they change.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from openvla_msgs.msg import ActionChunk
+from openvla_msgs.msg import ActionChunk, RecorderStatus
 from openvla_msgs.srv import StartEpisode, StopEpisode
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import String
@@ -22,12 +24,16 @@ from openvla_ros.nodes.base import ManagedNode, main_of
 from openvla_ros.nodes.provenance import git_revision, versions
 from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import PARAMETERS
+from openvla_ros.nodes.recorder_snapshot import NodeParameters
+from openvla_ros.nodes.recorder_status import Gauge, Look
 from openvla_ros.nodes.recorder_topics import Topic, Topics, bag_qos
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, BagWriter
 from openvla_ros.recording.definitions import Definitions, UnknownType
 from openvla_ros.recording.episode import UNFINISHED, EpisodeError, EpisodeMachine, Outcome, start_event, stop_event
+from openvla_ros.recording.marks import Marks
 
 EPISODE_TOPIC = "episode"
+PARAMETERS_TOPIC = "episode/parameters"
 WATCH_PERIOD = 0.5  # [s] between two looks for new topics, at the disk and at the writer
 
 
@@ -39,8 +45,10 @@ class RecorderNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("recorder_node")
         self.machine = EpisodeMachine()
-        self.writer: BagWriter | None = None
+        self.writer: BagWriter | Marks | None = None
         self.topics: Topics | None = None
+        self.snapshot: NodeParameters | None = None
+        self._gauge, self._news = Gauge(), ""
         self.output: Path | None = None
         self._definitions = Definitions()
 
@@ -60,6 +68,9 @@ class RecorderNode(ManagedNode):
         self.topics = Topics(self, wanted, self.value("depth"), self._definitions, self._receive)
         self.machine.details = {"host": platform.node(), "software": git_revision(), **versions()}
         self._events = self.publisher(String, EPISODE_TOPIC, LATCHED)
+        self._status = self.publisher(RecorderStatus, "recorder/status", LATCHED)
+        if self.value("parameters"):
+            self.snapshot = NodeParameters(self, self._enter_parameters)
         self.serve(StartEpisode, "start_episode", self._on_start)
         self.serve(StopEpisode, "stop_episode", self._on_stop)
         self.timer(WATCH_PERIOD, self._watch, steady=True)
@@ -67,6 +78,8 @@ class RecorderNode(ManagedNode):
     def activate(self) -> None:
         """Subscribe to what is there; the timer adds what comes later."""
         self._discover()
+        if self.snapshot is not None:
+            self.snapshot.look()
 
     def deactivate(self) -> None:
         """End a running episode cleanly."""
@@ -77,6 +90,9 @@ class RecorderNode(ManagedNode):
         """Drop the subscriptions."""
         if self.topics is not None:
             self.topics.close()
+        if self.snapshot is not None:
+            self.snapshot.close()
+            self.snapshot = None
 
     def diagnose(self) -> tuple[bool, str, dict[str, object]]:
         """Counters, drops and disk for /diagnostics."""
@@ -91,6 +107,7 @@ class RecorderNode(ManagedNode):
             "target": self.value("target_episodes"),
             "topics": len(self.topics.found) if self.topics else 0,
             "dropped": self._dropped(),
+            "gaps": self._gaps(),
             "free_gib": f"{self._free_gib():.1f}" if self.output else "",
         }
         return not self.fault, self.fault or ("recording" if self.machine.recording else "idle"), values
@@ -98,11 +115,16 @@ class RecorderNode(ManagedNode):
     # ---- messages ------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        if not self.active:
-            return
-        self._discover()
-        if self.writer is None:
-            return
+        if self.active:
+            self._discover()
+            if self.snapshot is not None:
+                self.snapshot.look()
+            if self.writer is not None:
+                self._check_writing()
+        self._publish_status()
+
+    def _check_writing(self) -> None:
+        assert self.writer is not None
         if self.writer.error is not None:
             self._finish_early(self.writer.error)
             return
@@ -122,15 +144,23 @@ class RecorderNode(ManagedNode):
             return
         topic.newest = raw
         if not self.writer.write(topic.connection, self.now_ns(), raw):
-            topic.dropped += 1
+            topic.losses.dropped += 1
 
     def _enter(self, topic: Topic) -> None:
         """Enter a topic into the open bag, with what it has latched."""
         assert self.writer is not None
         topic.connection = self.writer.add_topic(topic.name, topic.msgtype, [bag_qos(topic.qos)])
-        topic.newest, topic.dropped = None, 0
+        topic.newest = None
+        topic.losses.begin()
         for raw in topic.latched or ():
+            topic.losses.received += 1
             self._receive(topic, raw)
+
+    def _enter_parameters(self, name: str) -> None:
+        """Write what is known of a node's parameters into the open bag."""
+        if self.writer is not None and self.snapshot is not None:
+            message = serialize_message(String(data=self.snapshot.text(name)))
+            self.writer.write(self._parameters_connection, self.now_ns(), message)
 
     def _emit(self, event: str) -> None:
         """Write an episode event into the bag, and publish it."""
@@ -165,20 +195,37 @@ class RecorderNode(ManagedNode):
         episode = self.machine.start(instruction, note, datetime.now(UTC), self._latched_instruction())
         try:
             path = self.output / episode.episode_id
-            self.writer = BagWriter(path, self._definitions, compression=self.value("compression"))
-            name = self.resolve_topic_name(EPISODE_TOPIC)
-            self._event_connection = self.writer.add_topic(name, "std_msgs/msg/String", [bag_qos(LATCHED)])
+            writes = self.value("write")
+            self.writer = (
+                BagWriter(path, self._definitions, compression=self.value("compression")) if writes else Marks()
+            )
+            self._event_connection = self._text_topic(EPISODE_TOPIC)
+            self._parameters_connection = self._text_topic(PARAMETERS_TOPIC)
             self._emit(start_event(episode))
             for topic in self.topics.found.values():
                 self._enter(topic)
+            for name in self.snapshot.values if self.snapshot else ():
+                self._enter_parameters(name)
         except (BagError, UnknownType):
             self.machine.current = None
             writer = self._detach()
             if writer is not None:
                 writer.discard()
             raise
-        self.get_logger().info(f"episode {episode.episode_id} started: {episode.instruction}")
-        return episode.episode_id, str(path)
+        self._gauge.begin()
+        self.fault = ""
+        self._tell(f"episode {episode.episode_id} started: {episode.instruction}")
+        return episode.episode_id, str(path) if writes else ""
+
+    def _text_topic(self, name: str) -> Any:
+        assert self.writer is not None
+        return self.writer.add_topic(self.resolve_topic_name(name), "std_msgs/msg/String", [bag_qos(LATCHED)])
+
+    def _tell(self, line: str) -> None:
+        """Say it in the log and in the status."""
+        self._news = line
+        self.get_logger().info(line)
+        self._publish_status()
 
     def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
         try:
@@ -186,6 +233,9 @@ class RecorderNode(ManagedNode):
             assert self.topics is not None
             self.topics.take_waiting()  # what was sent before the stop belongs to the episode
             if outcome is Outcome.DISCARD:
+                assert self.machine.current is not None
+                # Nobody reads it in the bag, which is deleted; one that `ros2 bag record` writes has to know.
+                self._emit(stop_event(self.machine.current, outcome.label, 0.0, request.note, {}, {}))
                 episode = self.machine.stopped(outcome.label)
                 writer = self._detach()
                 assert writer is not None
@@ -193,10 +243,11 @@ class RecorderNode(ManagedNode):
                 response.message = f"episode {episode.episode_id} discarded"
             else:
                 info = self._close(outcome.label, request.score, request.note)
-                response.path, response.messages, response.duration = str(info.path), info.messages, info.duration
+                response.path = str(info.path) if self.value("write") else ""
+                response.messages, response.duration = info.messages, info.duration
                 response.message = self._report(info)
             response.success = True
-            self.get_logger().info(response.message)
+            self._tell(response.message)
         except (EpisodeError, BagError) as error:
             response.success, response.message = False, str(error)
             self.get_logger().error(f"episode not stopped as asked: {error}")
@@ -205,12 +256,16 @@ class RecorderNode(ManagedNode):
     def _close(self, label: str, score: float, note: str) -> BagInfo:
         episode = self.machine.current
         assert episode is not None
-        self._emit(stop_event(episode, label, score, note, self._dropped(), self._statistics()))
+        statistics = self._statistics()
+        silent = self.snapshot.silent if self.snapshot else ()
+        self._emit(stop_event(episode, label, score, note, self._dropped(), statistics, self._gaps(), silent))
         self.machine.stopped(label)
         writer = self._detach()
         assert writer is not None
         shown = {"episode_id": episode.episode_id, "instruction": episode.instruction, "outcome": label}
-        return writer.close(shown | {"score": f"{score:g}"})
+        revision = episode.details.get("software") or {}
+        shown |= {"score": f"{score:g}", "git": str(revision.get("commit", ""))}
+        return writer.close(shown | {f"statistics_{key}": value for key, value in statistics.items() if value})
 
     def _finish_early(self, reason: str) -> None:
         """End the episode though nobody asked for it: what is recorded stays, marked as unfinished."""
@@ -223,12 +278,14 @@ class RecorderNode(ManagedNode):
             self.fault = f"episode {episode.episode_id} ended early: {reason}; kept as {info.path}"
         except BagError as error:
             self.fault = f"episode {episode.episode_id} ended early: {error}"
+        self._news = self.fault
         if self.context.ok():
             self.get_logger().error(self.fault)
+            self._publish_status()
         else:  # the log's own topic is gone
             print(self.fault, file=sys.stderr)
 
-    def _detach(self) -> BagWriter | None:
+    def _detach(self) -> BagWriter | Marks | None:
         """Take the writer out of the flow of messages."""
         writer, self.writer = self.writer, None
         for topic in self.topics.found.values() if self.topics else ():
@@ -239,18 +296,41 @@ class RecorderNode(ManagedNode):
 
     def _dropped(self) -> dict[str, int]:
         found = self.topics.found.values() if self.topics else ()
-        return {topic.name: topic.dropped for topic in found if topic.dropped}
+        return {topic.name: topic.losses.dropped for topic in found if topic.losses.dropped}
+
+    def _gaps(self) -> dict[str, int]:
+        found = self.topics.found.values() if self.topics else ()
+        return {topic.name: topic.losses.gaps for topic in found if topic.losses.gaps}
+
+    def _publish_status(self) -> None:
+        if self.topics is None or self.output is None or self.closing or not self.context.ok():
+            return
+        writer, write = self.writer, self.value("write")
+        state = "inactive" if not self.active else "idle" if writer is None else "recording" if write else "marking"
+        look = Look(
+            state, self.fault or self._news, self.machine.current, writer.messages if writer else 0,
+            writer.size if writer else 0, writer.backlog if writer else 0, self.machine.counters,
+            self.value("target_episodes"), self._free_gib() - self.value("min_free_gib"),
+            self.topics.missing(self.value("required_topics")),
+        )  # fmt: skip
+        self._status.publish(self._gauge.message(look, self.topics.found.values(), self.now_ns()))
 
     def _report(self, info: BagInfo) -> str:
         counters, target = self.machine.counters, self.value("target_episodes")
+        assert self.machine.last is not None
         parts = [
-            f"{info.path.name}: {info.messages} messages, {info.duration:.1f} s",
+            f"{info.path.name}: {info.messages} messages, {info.duration:.1f} s"
+            if self.value("write")
+            else f"{self.machine.last.episode_id}: marked",
             f"{counters.success}{f' of {target}' if target else ''} successes, {counters.failure} failures",
             f"{self._free_gib():.0f} GiB free",
         ]
         dropped = self._dropped()
         if dropped:
             parts.append("DROPPED " + ", ".join(f"{number} of {name}" for name, number in dropped.items()))
+        gaps = self._gaps()
+        if gaps:
+            parts.append("gaps: " + ", ".join(f"{number} in {name}" for name, number in gaps.items()))
         return "; ".join(parts)
 
     def _latched_instruction(self) -> str:

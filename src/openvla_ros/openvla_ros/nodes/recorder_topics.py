@@ -12,7 +12,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
+from openvla_ros.recording.cdr import header_stamp_ns
 from openvla_ros.recording.definitions import Definitions, UnknownType
+from openvla_ros.recording.losses import Losses
 
 
 @dataclass
@@ -20,7 +22,8 @@ class Topic:
     """One subscribed topic.
 
     ``latched``: what a newcomer would still be sent, newest last; None where nothing is latched. ``connection``:
-    its place in the open bag. ``newest`` and ``dropped`` count for the episode.
+    its place in the open bag. ``newest`` and ``losses`` count for the episode. ``stamped``: a stream of
+    measurements whose stamps show what is missing.
     """
 
     name: str
@@ -29,7 +32,8 @@ class Topic:
     latched: deque[bytes] | None
     connection: Connection | None = None
     newest: bytes | None = None
-    dropped: int = 0
+    stamped: bool = False
+    losses: Losses = field(default_factory=Losses)
     subscription: Any = field(default=None, repr=False)
 
 
@@ -76,7 +80,7 @@ class Topics:
             subscription = topic.subscription
             with subscription.handle:
                 while (taken := subscription.handle.take_message(subscription.msg_type, True)) is not None:
-                    self._hand_on(topic, taken[0])
+                    self._hand_on(topic, *taken)
 
     def close(self) -> None:
         """End all subscriptions."""
@@ -93,7 +97,7 @@ class Topics:
             return None
         try:
             message = message_class(types[0])
-            self._definitions.ensure(types[0])
+            fields = self._definitions.ensure(types[0]).fielddefs[types[0]][1]
         except (ImportError, AttributeError, UnknownType) as error:
             self._refuse(name, str(error))
             return None
@@ -108,16 +112,25 @@ class Topics:
         )
         # Of static transforms every publisher's message is still valid, of other latched topics the newest.
         kept: deque[bytes] | None = deque(maxlen=100 if name.endswith("/tf_static") else 1) if latched else None
-        topic = Topic(name, types[0], qos, kept)
+        # Our own messages are events, as a gripper's commands are: their silence is no loss.
+        event = types[0].startswith("openvla_msgs/")
+        stamped = not event and bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+        topic = Topic(name, types[0], qos, kept, stamped=stamped)
 
-        def receive(raw: bytes) -> None:
-            self._hand_on(topic, raw)
+        def receive(raw: bytes, info: dict[str, Any]) -> None:
+            self._hand_on(topic, raw, info)
 
-        topic.subscription = self._node.create_subscription(message, name, receive, qos, raw=True)
+        # rclpy gives the message's info to a callback that takes two arguments, which its annotations do not say.
+        callback: Any = receive
+        topic.subscription = self._node.create_subscription(message, name, callback, qos, raw=True)
         self.found[name] = topic
         return topic
 
-    def _hand_on(self, topic: Topic, raw: bytes) -> None:
+    def _hand_on(self, topic: Topic, raw: bytes, info: dict[str, Any]) -> None:
+        # The publisher's own count shows what got lost on the way; of several publishers the counts would mix.
+        alone = topic.subscription is not None and topic.subscription.get_publisher_count() == 1
+        stamp_ns = header_stamp_ns(raw) if topic.stamped else None
+        topic.losses.arrived(info["publication_sequence_number"] if alone else None, stamp_ns)
         if topic.latched is not None:
             topic.latched.append(raw)
         self._receive(topic, raw)

@@ -79,6 +79,7 @@ class BagWriter:
             raise BagError(f"{path} exists already")
         self.path = path
         self.temporary = path.parent / IN_PROGRESS / path.name
+        self._file = self.temporary / f"{path.name}.mcap"
         self.messages = 0
         self.error: str | None = None
         self._definitions = definitions
@@ -127,6 +128,14 @@ class BagWriter:
     def backlog(self) -> int:
         """Bytes that wait to be written."""
         return self._queued_bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        try:
+            return self._file.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self, custom_data: Mapping[str, str] | None = None) -> BagInfo:
         """Write what is queued, close, sync, and give the bag its name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -66,6 +66,7 @@ class EpisodeMachine:
         """``details`` go into every episode's metadata."""
         self.details = dict(details or {})
         self.current: Episode | None = None
+        self.last: Episode | None = None
         self.counters = Counters()
         self._last_id = ""
 
@@ -119,6 +120,7 @@ class EpisodeMachine:
         if self.current is None:
             raise EpisodeError("no episode is being recorded; start one first")
         episode, self.current = self.current, None
+        self.last = episode
         self.counters = self.counters.add(label)
         return episode
 
@@ -138,9 +140,20 @@ def start_event(episode: Episode) -> str:
 
 
 def stop_event(
-    episode: Episode, label: str, score: float, note: str, dropped: Mapping[str, int], statistics: Mapping[str, str]
+    episode: Episode,
+    label: str,
+    score: float,
+    note: str,
+    dropped: Mapping[str, int],
+    statistics: Mapping[str, str],
+    gaps: Mapping[str, int] | None = None,
+    silent: Sequence[str] = (),
 ) -> str:
-    """JSON for the episode topic at the end. ``dropped``: messages lost, a topic; ``statistics``: the policy's."""
+    """JSON for the episode topic at the end.
+
+    ``dropped``: messages lost, a topic; ``gaps``: messages missing by the stamps, a topic; ``statistics``: the
+    policy's; ``silent``: nodes that did not tell their parameters.
+    """
     event: dict[str, Any] = {
         "event": "stop",
         "format": FORMAT,
@@ -149,6 +162,8 @@ def stop_event(
         "score": score,
         "note": note,
         "dropped": {topic: number for topic, number in dropped.items() if number},
+        "gaps": {topic: number for topic, number in (gaps or {}).items() if number},
         "statistics": dict(statistics),
+        "parameters_unknown": list(silent),
     }
     return json.dumps(event)

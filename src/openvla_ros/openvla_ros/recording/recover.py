@@ -17,6 +17,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, publish_bag
 
+RECOVERING = ".recovering"  # ends the name of a recovery's own work in progress
+
 
 def recover(path: Path, output: Path | None = None) -> BagInfo:
     """Copy the readable messages of an unclosed bag to a new one and return it; the old one is left alone.
@@ -35,7 +37,7 @@ def recover(path: Path, output: Path | None = None) -> BagInfo:
         output = folder.parent.parent / folder.name if in_progress else folder.with_name(f"{source.stem}_recovered")
     if output.exists():
         raise BagError(f"{output} exists already; give another place with --output")
-    temporary = output.parent / IN_PROGRESS / f"{output.name}.recovering" / output.name
+    temporary = output.parent / IN_PROGRESS / f"{output.name}{RECOVERING}" / output.name
     shutil.rmtree(temporary, ignore_errors=True)
     writer = Writer(temporary, version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -121,6 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--output goes with one bag")
     failed = 0
     for bag in options.bags:
+        if bag.name.endswith(RECOVERING):  # a recovery was killed; the bag it read is still there
+            shutil.rmtree(bag, ignore_errors=True)
+            continue
         try:
             info = recover(bag, options.output)
             print(f"{bag}: {info.messages} messages, {info.duration:.1f} s, saved as {info.path}; {bag} can be removed")

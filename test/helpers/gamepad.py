@@ -1,0 +1,177 @@
+"""A person at a gamepad, played: sees the arm and the cubes, moves sticks, presses buttons. Speaks sensor_msgs/Joy only.
+
+What a person would see with his eyes comes from robot/ee_pose and from the scene's seed; what he does reaches the stack
+through `joy` alone, as from joy_node with a pad of the Xbox layout (config/teleop/gamepad.yaml).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from openvla_msgs.msg import RecorderStatus, SafetyState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState, Joy
+
+from openvla_ros.nodes.qos import SENSOR
+from openvla_ros.sim.scene import DOWN
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LB, RB, Y, A, B = 4, 5, 3, 0, 1
+X_AXIS, Y_AXIS, Z_AXIS, YAW_AXIS = 1, 0, 4, 3
+AXES, BUTTONS = 8, 11
+REPEAT = 0.04  # [s] as joy_node repeats its state
+DEAD_ZONE, CURVE, LINEAR, ANGULAR = 0.12, 1.7, 0.1, 0.5  # config/teleop/gamepad.yaml
+EAGERNESS = 1.5  # [1/s] speed wanted for an error
+ABOVE = 0.08  # [m] over a cube's centre: the way there, and how far a cube is lifted
+
+
+class Gamepad:
+    """The pad and who holds it, in ROS domain `domain`; a context manager."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = node = rclpy.create_node("gamepad", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self._publisher = node.create_publisher(Joy, "joy", 10)
+        self._axes, self._buttons = [0.0] * AXES, frozenset[int]()
+        self.pose: PoseStamped | None = None
+        self.opening = float("nan")
+        self.recorder, self.safety = RecorderStatus(), SafetyState()
+        node.create_subscription(PoseStamped, "robot/ee_pose", lambda m: setattr(self, "pose", m), SENSOR)
+        node.create_subscription(JointState, "gripper/state", lambda m: setattr(self, "opening", m.position[0]), SENSOR)
+        node.create_subscription(RecorderStatus, "recorder/status", lambda m: setattr(self, "recorder", m), LATCHED)
+        node.create_subscription(SafetyState, "safety/state", lambda m: setattr(self, "safety", m), LATCHED)
+        node.create_timer(REPEAT, self._repeat)
+
+    def __enter__(self) -> Gamepad:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    # ---- eyes ------------------------------------------------------------------------------------
+
+    def position(self) -> np.ndarray:
+        """Of the finger tips [m], base frame."""
+        assert self.pose is not None
+        p = self.pose.pose.position
+        return np.array([p.x, p.y, p.z])
+
+    def yaw(self) -> float:
+        """Of the hand about the vertical [rad]; 0 as the scenes begin."""
+        assert self.pose is not None
+        q = self.pose.pose.orientation
+        x_axis = (Rotation.from_quat([q.x, q.y, q.z, q.w]) * DOWN.inv()).as_matrix()[:, 0]
+        return float(np.arctan2(x_axis[1], x_axis[0]))
+
+    def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
+        """Hold the pad as it is until `condition`.
+
+        Raises:
+            TimeoutError: in vain, with what the gate and the recorder said last.
+        """
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                said = f"gate: {self.safety.state} {self.safety.reason!r}; recorder: {self.recorder.state!r}"
+                raise TimeoutError(f"waited {seconds:g} s in vain for {what}; {said} {self.recorder.reason!r}")
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def pause(self, seconds: float) -> None:
+        """Hold the pad as it is for a while."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end, seconds + 5.0, "the pause to end")
+
+    def wait_ready(self) -> None:
+        """Wait for arm, gate and recorder, as the operator watches the terminal; the pad is not touched."""
+        self.wait(lambda: self.pose is not None and self.opening == self.opening, 90.0, "the robot's state")
+        self.wait(lambda: self.recorder.state == "idle" and not self.recorder.missing, 60.0, "the recorder")
+        self.wait(lambda: self.node.count_subscribers("joy") > 0, 60.0, "teleop_node")
+        self.wait(lambda: self.safety.state == SafetyState.READY, 60.0, "the gate to be READY")
+        self.pause(0.5)
+
+    # ---- hands -----------------------------------------------------------------------------------
+
+    def _repeat(self) -> None:
+        message = Joy(axes=self._axes, buttons=[int(i in self._buttons) for i in range(BUTTONS)])
+        message.header.stamp = self.node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def hold(self, *buttons: int, **sticks: float) -> None:
+        """Buttons down, and speeds x y z [m/s], yaw [rad/s] as deflections of the sticks; all else let go."""
+        self._buttons, self._axes = frozenset(buttons), [0.0] * AXES
+        for name, axis in (("x", X_AXIS), ("y", Y_AXIS), ("z", Z_AXIS), ("yaw", YAW_AXIS)):
+            share = np.clip(sticks.get(name, 0.0) / (ANGULAR if name == "yaw" else LINEAR), -1.0, 1.0)
+            if abs(share) > 0.01:
+                deflection = DEAD_ZONE + abs(share) ** (1.0 / CURVE) * (1.0 - DEAD_ZONE)
+                self._axes[axis] = float(np.copysign(deflection, share))
+
+    def press(self, button: int, *held: int) -> None:
+        """Press and let go, `held` staying down."""
+        self.hold(*held)
+        self.pause(0.15)
+        self.hold(*held, button)
+        self.pause(0.2)
+        self.hold(*held)
+
+    def move(self, to: np.ndarray, yaw: float | None = None, *, near: float = 0.006, seconds: float = 60.0) -> None:
+        """Hold LB and steer until the finger tips are at `to` [m] (and the hand at `yaw` [rad])."""
+
+        def steer() -> bool:
+            error = to - self.position()
+            turn = 0.0 if yaw is None else _quarter(yaw - self.yaw())
+            x, y, z = EAGERNESS * error
+            self.hold(LB, x=x, y=y, z=z, yaw=EAGERNESS * turn)
+            return bool(np.linalg.norm(error) < near and abs(turn) < 0.05)
+
+        self.wait(steer, seconds, f"the arm to reach {np.round(to, 3).tolist()}, it is at {self.position().round(3)}")
+        self.hold(LB)
+
+    def lift(self, cube: np.ndarray, yaw: float) -> None:
+        """Fetch the cube whose centre is at `cube` [m], turned by `yaw` [rad], off the table; LB stays held."""
+        self.hold(LB)
+        self.move(cube + [0.0, 0.0, ABOVE], yaw, near=0.01)
+        self.move(cube, yaw)
+        self.press(RB, LB)
+        self.wait(lambda: self.opening < 0.75, 20.0, "the hand to close")
+        self.pause(0.3)
+        self.move(cube + [0.0, 0.0, ABOVE], near=0.02)
+
+    def put_down(self, at: np.ndarray) -> None:
+        """Put what is held down at `at` [m], go up, and let go of everything."""
+        self.hold(LB)
+        self.move(at + [0.0, 0.0, ABOVE], near=0.01)
+        self.move(at + [0.0, 0.0, 0.004])
+        self.press(RB, LB)
+        self.wait(lambda: self.opening > 0.9, 20.0, "the hand to open")
+        self.move(at + [0.0, 0.0, 1.5 * ABOVE], near=0.02)
+        self.hold()
+
+    # ---- episodes --------------------------------------------------------------------------------
+
+    def start_episode(self) -> None:
+        """Press Y; wait until the terminal says that it records."""
+        self.press(Y)
+        self.wait(lambda: self.recorder.state == "recording", 15.0, "the episode to begin")
+
+    def end_episode(self, button: int) -> None:
+        """Press A (success) or B (failure); wait until the bag is closed."""
+        before = self.recorder.success + self.recorder.failure
+        self.press(button)
+        self.wait(lambda: self.recorder.success + self.recorder.failure == before + 1, 15.0, "the episode to end")
+
+
+def _quarter(angle: float) -> float:
+    """The nearest turn that puts the fingers along faces of a cube: within ±π/4."""
+    return float((angle + np.pi / 4) % (np.pi / 2) - np.pi / 4)

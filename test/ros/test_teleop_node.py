@@ -1,0 +1,327 @@
+"""The real teleop_node drives the real simulator and bridge: by Joy messages, and by keys typed into a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped, Twist
+from openvla_msgs.msg import ActionChunk, SafetyState
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, JointState, Joy
+from std_msgs.msg import Bool
+
+from openvla_ros.nodes.bringup import ProcessSpec, argv
+from openvla_ros.nodes.bringup_teleop import NODE, teleoperation
+from openvla_ros.nodes.qos import SENSOR, STATE
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}
+LB, RB, BACK = 4, 5, 6
+FORWARD, UP = {1: 1.0}, {4: 1.0}
+
+
+class Pad:
+    """A gamepad that repeats its state 25 times a second while the test spins, as joy_node does."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Joy, "joy", 10)
+        self._timer = node.create_timer(0.04, self._repeat)
+        self.axes, self.buttons = [0.0] * 8, [0] * 11
+        self.speaking = True
+
+    def hold(self, *buttons: int, **axes: float) -> None:
+        self.buttons = [int(i in buttons) for i in range(11)]
+        self.axes = [float(axes.get(f"a{i}", 0.0)) for i in range(8)]
+
+    def _repeat(self) -> None:
+        if self.speaking:
+            message = Joy(axes=self.axes, buttons=self.buttons)
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._publisher.publish(message)
+
+
+class Bench:
+    """What the stack said, newest last, and waiting for it."""
+
+    def __init__(self, listen: Any, spin_until: Any) -> None:
+        self.poses = listen(PoseStamped, "robot/ee_pose", SENSOR)
+        self.grippers = listen(JointState, "gripper/state", SENSOR)
+        self.chunks = listen(ActionChunk, "policy/action_chunk", STATE)
+        self.safety = listen(SafetyState, "safety/state", LATCHED)
+        self._spin_until = spin_until
+
+    def until(self, condition: Callable[[], Any], timeout: float, what: str) -> None:
+        self._spin_until(condition, timeout, what)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self._spin_until(lambda: time.monotonic() > end, seconds + 5.0)
+
+    def position(self) -> np.ndarray:
+        p = self.poses[-1].pose.position
+        return np.array([p.x, p.y, p.z])
+
+    def ready(self) -> None:
+        self.until(lambda: self.safety and self.safety[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
+        self.until(lambda: self.poses and self.grippers, 10.0, "the robot's state")
+
+
+@pytest.fixture
+def start(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
+    """Give `start(device, teleop={…}, overrides={…})`: simulator, bridge and teleop_node, without the recorder."""
+
+    def start(device: str, **options: Any) -> dict[str, Any]:
+        overrides = {**SMALL, **options.pop("overrides", {})}
+        specs = [s for s in teleoperation(device, overrides=overrides, **options) if s.name != "recorder_node"]
+        names = [s.name for s in specs[:-1]]
+        specs[-1].parameters["managed_nodes"] = names  # type: ignore[index]
+        return {s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:]) for s in specs}
+
+    return start
+
+
+@pytest.fixture
+def bench(listen: Any, spin_until: Any) -> Iterator[Bench]:
+    yield Bench(listen, spin_until)
+
+
+def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, ros_node, call) -> None:
+    pad, stops = Pad(ros_node), []
+    ros_node.create_subscription(Bool, "e_stop", lambda m: stops.append(m.data), STATE)
+    processes = start("gamepad", teleop={"instruction": "lift the red cube"})
+    bench.ready()
+
+    pad.hold(a1=1.0)  # the stick alone moves nothing
+    bench.spin(1.0)
+    assert not bench.chunks
+
+    pad.hold(LB)
+    bench.until(lambda: len(bench.chunks) >= 3, 20.0, "actions of zeros: deadman held, sticks centred")
+    assert all(not _delta(c)[:6].any() for c in bench.chunks)
+    begin = bench.position()
+    pad.hold(LB, a1=1.0)
+    bench.until(lambda: bench.position()[0] > begin[0] + 0.05, 20.0, "the arm to move forward")
+    moved = bench.position() - begin
+    assert abs(moved[1]) < 0.01 and abs(moved[2]) < 0.01
+    chunk = bench.chunks[-1]
+    assert (chunk.source, chunk.instruction, chunk.header.frame_id) == ("teleop", "lift the red cube", "panda_link0")
+    assert chunk.observation_stamp != type(chunk.observation_stamp)() and math.isclose(chunk.period, 0.1)
+    np.testing.assert_allclose(_delta(chunk), [0.01, 0, 0, 0, 0, 0, 1.0], atol=1e-9)
+
+    pad.hold(a1=1.0)  # the deadman is let go, the stick is not
+    bench.spin(0.4)
+    count, rest = len(bench.chunks), bench.position()
+    bench.spin(1.5)
+    assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
+
+    pad.hold(LB, a4=1.0)
+    bench.until(lambda: bench.position()[2] > rest[2] + 0.02, 20.0, "the arm to rise")
+    pad.speaking = False  # the receiver falls out; the last message had the deadman held
+    bench.spin(0.8)
+    count, rest = len(bench.chunks), bench.position()
+    bench.spin(1.5)
+    assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
+    assert bench.safety[-1].state == SafetyState.HOLD and "no fresh action" in bench.safety[-1].reason
+    pad.speaking = True
+    bench.spin(1.0)
+    assert len(bench.chunks) == count  # it comes back with the deadman held: not enough
+    pad.hold()
+    bench.spin(0.2)
+
+    pad.hold(LB)
+    bench.spin(0.3)
+    pad.hold(LB, RB)
+    bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
+    assert _delta(bench.chunks[-1])[6] == 0.0
+    pad.hold(BACK)
+    bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 10.0, "the emergency stop")
+    assert stops == [True]
+    assert processes["teleop_node"].running
+
+
+def test_blocking_control_gets_one_action_for_each_ready(start, bench, ros_node) -> None:
+    pad = Pad(ros_node)
+    bridge = {"control_mode": "blocking", "watchdog.action": 3.0}
+    start("gamepad", overrides={"bridge_node": bridge})
+    bench.ready()
+    pad.hold(LB)
+    begin = bench.position()
+    bench.spin(0.3)
+    pad.hold(LB, a0=-1.0)
+    bench.until(lambda: bench.position()[1] < begin[1] - 0.03, 40.0, "the arm to move right")
+    pad.hold()
+    bench.spin(1.0)
+    assert bench.safety[-1].executed_sequence == bench.chunks[-1].sequence == len(bench.chunks) - 1
+    assert not any(s.refused for s in bench.safety)
+    assert len({(c.observation_stamp.sec, c.observation_stamp.nanosec) for c in bench.chunks}) == len(bench.chunks)
+
+
+def test_keys_of_a_terminal_move_the_arm(start, bench, start_process, ros_domain) -> None:
+    start("none")
+    bench.ready()
+    spec = next(s for s in teleoperation("keyboard", teleop={"autostart": True}) if s.name == NODE)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *argv(spec)[1:]], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "110", "LINES": "40"},
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # its own terminal: Ctrl-C is a signal
+    )  # fmt: skip
+    os.set_blocking(ours, False)
+    shown = ""
+
+    def read() -> str:
+        nonlocal shown
+        try:
+            shown += os.read(ours, 65536).decode(errors="replace")
+        except BlockingIOError:
+            pass
+        return shown
+
+    try:
+        bench.until(lambda: "no key is held" in read(), 30.0, "the face")
+        assert "EMERGENCY STOP" in shown and "open or close the hand" in shown
+        begin, due = bench.position(), time.monotonic()
+
+        def typed_until_up() -> bool:
+            nonlocal due
+            read()
+            if time.monotonic() >= due:
+                os.write(ours, b"r")  # as a held key repeats
+                due = time.monotonic() + 0.05
+            return bool(bench.position()[2] > begin[2] + 0.04)
+
+        bench.until(typed_until_up, 30.0, "the arm to rise")
+        assert re.search(r"moving.*z \+10 mm", read())
+        bench.spin(0.6)
+        rest, count = bench.position(), len(bench.chunks)
+        bench.spin(1.0)
+        assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
+        os.write(ours, b" ")
+        bench.until(lambda: read() and bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
+        os.write(ours, b"\r")
+        bench.until(lambda: "no recorder answers" in read(), 10.0, "the answer to starting an episode")
+        os.write(ours, b"\x03")
+        bench.until(lambda: read() and process.poll() is not None, 15.0, "the end")
+        assert process.returncode == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(ours)
+        os.close(theirs)
+        print(shown[-3000:])
+
+
+def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, spin_until, ros_domain) -> None:
+    spec = next(s for s in teleoperation("guide", teleop={"autostart": True, "use_sim_time": False}) if s.name == NODE)
+    process = start_process(f"module:openvla_ros.nodes.{spec.executable}", *argv(spec)[3:])
+    pad = Pad(ros_node)
+    spin_until(lambda: ros_node.count_subscribers("joy"), 20.0, "teleop_node")
+    assert ros_node.count_publishers("policy/action_chunk") == 0
+    end = time.monotonic() + 0.5
+    spin_until(lambda: time.monotonic() > end)
+    pad.hold(3)
+    spin_until(lambda: "no recorder answers on" in process.output, 10.0, "the answer to Y")
+
+
+def _delta(chunk: ActionChunk) -> np.ndarray:
+    (a,) = chunk.actions
+    return np.array([a.translation.x, a.translation.y, a.translation.z, a.rotation.x, a.rotation.y, a.rotation.z,
+                     a.gripper])  # fmt: skip
+
+
+class Stage:
+    """The topics of a robot and a bridge, without either: enough for teleop_node to speak."""
+
+    def __init__(self, node: Any, listen: Any, spin_until: Any) -> None:
+        self.node, self._spin_until = node, spin_until
+        self.chunks = listen(ActionChunk, "policy/action_chunk", STATE)
+        publisher = node.create_publisher
+        self._safety = publisher(SafetyState, "safety/state", LATCHED)
+        self._info = publisher(CameraInfo, "camera/camera_info", 10)
+        self._grip, self._pose = publisher(JointState, "gripper/state", 10), publisher(PoseStamped, "robot/ee_pose", 10)
+        self.leader, self._twist = publisher(PoseStamped, "leader/pose", 10), publisher(Twist, "spacenav/twist", 10)
+        self._joy = publisher(Joy, "joy", 10)
+        self.hand, self.twist = PoseStamped(), Twist()
+        self.hand.pose.orientation.w = 1.0
+        self.held = False
+        node.create_timer(0.04, self._repeat)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self._spin_until(lambda: time.monotonic() > end, seconds + 5.0)
+
+    def _repeat(self) -> None:
+        now = self.node.get_clock().now().to_msg()
+        self._safety.publish(SafetyState(state=SafetyState.READY, control_mode="streaming"))
+        info, pose = CameraInfo(), PoseStamped()
+        info.header.stamp = pose.header.stamp = now
+        pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0  # the gripper points down: turned by 180° about x
+        self._info.publish(info)
+        self._grip.publish(JointState(name=["gripper"], position=[0.0]))
+        self._pose.publish(pose)
+        self.leader.publish(self.hand)
+        self._twist.publish(self.twist)
+        self._joy.publish(Joy(axes=[], buttons=[int(self.held)]))
+
+
+@pytest.fixture
+def stage(start_process: Any, ros_node: Any, listen: Any, spin_until: Any, ros_domain: int) -> Callable[..., Stage]:
+    def start(**parameters: object) -> Stage:
+        given = {"autostart": True, "observation.topic": "camera/camera_info", "observation.transport": "info",
+                 "joy.deadman": 0, "joy.dead_zone": 0.0, "joy.curve": 1.0, **parameters}  # fmt: skip
+        start_process(f"module:openvla_ros.nodes.{NODE}", *argv(ProcessSpec(NODE, NODE, (), given))[3:])
+        made = Stage(ros_node, listen, spin_until)
+        spin_until(lambda: ros_node.count_subscribers("joy"), 20.0, "teleop_node")
+        made.spin(1.0)
+        return made
+
+    return start
+
+
+def test_a_leaders_motion_while_the_clutch_is_held_adds_up(stage, spin_until) -> None:
+    bench = stage(device="leader", **{"speed.linear": 0.4, "leader.scale": 0.5})
+    bench.hand.pose.position.x = 3.0  # wherever it is when the clutch is let in: no jump
+    bench.spin(0.3)
+    assert not bench.chunks
+    bench.held = True
+    spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
+    for _ in range(20):
+        bench.hand.pose.position.x += 0.005
+        bench.hand.pose.position.z -= 0.0025
+        bench.spin(0.05)
+    bench.spin(0.8)
+    total = sum(_delta(c)[:6] for c in bench.chunks)
+    np.testing.assert_allclose(total, [0.05, 0, -0.025, 0, 0, 0], atol=1e-6)
+    assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the hand stays closed, as it was found
+    count = len(bench.chunks)
+    bench.hand.pose.position.x += 1.0  # lost tracking
+    bench.spin(0.8)
+    assert len(bench.chunks) <= count + 2 and not any(_delta(c)[:6].any() for c in bench.chunks[count:])
+
+
+def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
+    bench = stage(device="twist", frame="end_effector", **{"speed.linear": 0.1})
+    bench.twist.linear.z, bench.twist.angular.x, bench.twist.linear.y = 1.0, math.nan, 0.0
+    bench.held = True
+    bench.spin(0.5)
+    assert not bench.chunks  # a reading that is no number is not followed, nor half of it
+    bench.held, bench.twist.angular.x = False, 0.0
+    bench.spin(0.3)
+    bench.held = True
+    spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
+    np.testing.assert_allclose(_delta(bench.chunks[-1])[:3], [0, 0, -0.01], atol=1e-9)  # the gripper's z points down

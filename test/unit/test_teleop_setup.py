@@ -1,0 +1,189 @@
+"""The shipped teleoperation files, the processes they make, single keys, and what the faces show."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import io
+import os
+import pty
+import termios
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from openvla_msgs.msg import RecorderStatus, SafetyState
+from rich.console import Console
+
+from openvla_ros.nodes import teleop
+from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, gate_config
+from openvla_ros.nodes.bringup_teleop import device_file, teleoperation
+from openvla_ros.nodes.parameters import check
+from openvla_ros.nodes.record import topics
+from openvla_ros.nodes.recorder_parameters import PARAMETERS as RECORDER
+from openvla_ros.nodes.recorder_view import duration, episode_line, session_line, topic_table
+from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+from openvla_ros.nodes.teleop_face import Shown, lines, motion
+from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP, joy_map, speed_of
+from openvla_ros.nodes.terminal import Keys, split_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}
+DEVICES = sorted(p.stem for p in (ROOT / "config" / "teleop").glob("*.yaml") if p.stem != "sim")
+
+
+def values_of(spec) -> dict:
+    """A node's parameters as its files leave them; every key is declared, every value allowed."""
+    rows = {row.name: row for row in TABLES[spec.name]}
+    values = {name: row.default for name, row in rows.items()}
+    for file in spec.params_files:
+        section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}", {}).get("ros__parameters", {})
+        for name, value in section.items():
+            assert name in rows, f"{file}: {spec.name} has no parameter {name}"
+            values[name] = check(rows[name], value)
+    return values
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_device_file_makes_a_stack(device: str) -> None:
+    specs = {spec.name: spec for spec in teleoperation(device)}
+    assert list(specs) == ["sim_node", "bridge_node", "recorder_node", "teleop_node", "lifecycle_manager"]
+    bridge, hand = values_of(specs["bridge_node"]), values_of(specs["teleop_node"])
+    values_of(specs["recorder_node"])
+    gate = gate_config(bridge.__getitem__)
+    assert "teleop" in gate.sources and gate.mode == "streaming"
+    assert hand["base_frame"] == bridge["base_frame"]
+    # What an action can ask for at full speed is within what the gate lets through: nothing is clipped by the set-up.
+    speed, joy = speed_of(hand.__getitem__), joy_map(hand.__getitem__)
+    assert max(speed.largest("fast")[0], speed.largest("")[0]) <= bridge["limit.translation"]
+    assert speed.linear * speed.fast <= bridge["limit.speed"] or device == "leader"
+    if hand["device"] == "leader":
+        assert joy.deadman >= 0
+    # A gate that waits longer than the period between two actions, and not much longer.
+    assert speed.period < bridge["watchdog.action"] < 1.0
+
+
+def test_defaults_are_within_their_own_ranges() -> None:
+    for table in (TELEOP, RECORDER):
+        assert len({row.name for row in table}) == len(table)
+        for row in table:
+            assert row.description and check(row, row.default) == row.default
+
+
+def test_unknown_devices_are_refused_with_the_choices() -> None:
+    with pytest.raises(FileNotFoundError, match="'wand' is neither a file nor one of gamepad, guide, keyboard"):
+        device_file("wand")
+    with pytest.raises(ValueError, match="leader moves all the time: set 'joy.deadman'"):
+        joy_map({"device": "leader", "joy.deadman": -1}.__getitem__)
+
+
+def test_the_command_runs_the_teleoperation_here_and_manages_the_rest() -> None:
+    options = argparse.Namespace(
+        device="keyboard", output=Path("x"), instruction="lift", target=5, seed=3, blocking=True
+    )
+    others, here = teleop.specs_of(options)
+    assert here.name == "teleop_node" and here.parameters["autostart"] and here.parameters["instruction"] == "lift"
+    assert others[-1].parameters["managed_nodes"] == ["sim_node", "bridge_node", "recorder_node"]
+    assert others[1].parameters["control_mode"] == "blocking" and others[0].parameters["seed"] == 3
+
+
+def test_the_topic_list_is_the_recorders() -> None:
+    listed = topics("config/recording/recorder.yaml")
+    assert listed[-1] == "/episode" and "/camera/image_raw" in listed and "/tf_static" in listed
+    assert all(name.startswith("/") for name in listed)
+
+
+@pytest.mark.parametrize("file", ["record", "teleop"])
+def test_launch_files_have_arguments_with_descriptions(file: str) -> None:
+    source = (ROOT / "launch" / f"{file}.launch.py").read_text()
+    tree = ast.parse(source)
+    table = next(n for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "ARGUMENTS")
+    rows = eval(compile(ast.Expression(table.value), file, "eval"), {"str": str, "int": int, "bool": bool})  # noqa: S307
+    names = {row.name: row for row in RECORDER}
+    for name, _, description, *target in rows:
+        assert name and description
+        if target and target[0] not in (None, "use_sim_time"):
+            assert type(names[target[0]].default) is target[1]
+    # Everything that the file imports of ours exists.
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("openvla_ros"):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+# ---- keys ----------------------------------------------------------------------------------------
+
+
+def test_arrow_keys_are_no_emergency_stop() -> None:
+    assert split_keys("w\x1b[Aw\x1bOP\x1b[1;5C") == ["w", "w"]
+    assert split_keys("\x1b") == ["escape"] and split_keys("\x1b\x1b[A") == ["escape"]
+    assert split_keys("\r \x7fé") == ["enter", " ", "backspace", "é"]
+
+
+def test_keys_come_from_a_terminal_which_is_put_back() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        before = termios.tcgetattr(theirs)
+        keys = Keys(theirs)
+        assert not termios.tcgetattr(theirs)[3] & termios.ICANON
+        os.write(ours, b"wR\x1b[A ")
+        end, got = time.monotonic() + 5.0, []
+        while len(got) < 3 and time.monotonic() < end:
+            got += keys.take()
+            time.sleep(0.01)
+        assert got == ["w", "R", " "]
+        keys.close()
+        keys.close()
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    with Path(os.devnull).open() as nothing, pytest.raises(ValueError, match="no terminal"):
+        Keys(nothing.fileno())
+
+
+# ---- faces ---------------------------------------------------------------------------------------
+
+
+def printed(*parts: object) -> str:
+    console = Console(width=110, file=io.StringIO(), force_terminal=False)
+    for part in parts:
+        console.print(part)
+    return console.file.getvalue()
+
+
+def status(**changes) -> RecorderStatus:
+    made = RecorderStatus(
+        state="recording", instruction="lift it", duration=12.3, messages=900, bytes=70 * 2**20, write_rate=18e6,
+        success=3, failure=1, target=50, free_gib=58.4, time_left=3480.0, topics=["/camera/image_raw"], rates=[29.9],
+        received=[360], dropped=[2], gaps=[1], missing=[],
+    )  # fmt: skip
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_the_recorder_is_shown_with_target_rate_disk_and_losses() -> None:
+    text = printed(episode_line(status()), session_line(status()), topic_table(status()))
+    for shown in ("recording 12.3 s", "“lift it”", "70 MiB", "2 DROPPED", "3 of 50 successes", "1 failures",
+                  "58.4 GiB left", "58 min at 18.0 MB/s", "/camera/image_raw", "29.9", "360"):  # fmt: skip
+        assert shown in text, shown
+    idle = status(state="idle", missing=["robot/ee_pose"], time_left=-1.0, dropped=[0])
+    assert "nobody publishes robot/ee_pose" in printed(episode_line(idle))
+    assert "MB/s" not in printed(session_line(idle)) and "no recorder" in printed(episode_line(None))
+    assert [duration(v) for v in (42, 600, 9000, 1e7)] == ["42 s", "10 min", "2.5 h", "over 4 days"]
+
+
+def test_the_operator_sees_the_motion_or_why_there_is_none() -> None:
+    safety = SafetyState(state=SafetyState.HOLD, reason="no fresh action", control_mode="streaming")
+    shown = Shown(
+        active=True, guiding=False, device="joy", frame="end_effector", state="the deadman is not held", action=None,
+        gripper=1.0, speed=(0.1, 0.5), button="slow", safety=safety, instruction="", recorder=None, news="",
+    )  # fmt: skip
+    text = printed(lines(shown))
+    for part in ("the deadman is not held", "open", "slow", "HOLD  no fresh action", "no instruction yet",
+                 "no recorder heard", "end effector"):  # fmt: skip
+        assert part in text, part
+    assert motion((0.01, 0.0, -0.02, 0.0, 0.0, 0.0873, 1.0)) == "x +10 mm  z -20 mm  yaw +5.0°"
