@@ -7,6 +7,8 @@ import time
 
 import pytest
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, SafetyState
+from openvla_msgs.srv import ResetEStop, SwitchSource
+from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -78,7 +80,7 @@ def bridge(start_node, robot, spin_until):
 
     def start(**parameters):
         pairs = [x for name, value in parameters.items() for x in ("-p", f"{name.replace('__', '.')}:={value}")]
-        process = start_node("bridge_node", "--ros-args", "-p", "autostart:=true", *pairs)
+        process = start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", *pairs)
         spin_until(lambda: robot.is_in(SafetyState.READY), 120.0, "READY")
         return process
 
@@ -167,9 +169,20 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
     robot.send(row(x=0.05))
     spin_until(lambda: "waiting for a reset" in robot.states[-1].reason, 5.0, "the release")
     settle(spin_until)
-    assert len(robot.targets) <= stopped + 5 and robot.pose.position[0] < 0.54
-    assert call(Trigger, "bridge_node/reset_e_stop").success
+    assert len(robot.targets) <= stopped + 12 and robot.pose.position[0] < 0.54  # braking: 0.25 s at 50 Hz
+    end = len(robot.targets)
+    settle(spin_until)
+    assert len(robot.targets) == end
+    nobody = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
+    assert not nobody.success and "operator's name" in nobody.message and robot.is_in(SafetyState.ESTOP)
+    assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), 5.0, "READY after the reset")
+    assert robot.states[-1].e_stop_reset_by == "Ada"
+    assert abs(messages.stamp_ns(robot.states[-1].e_stop_reset_stamp) - robot.now()) < 10_000 * MS
+    assert call(Trigger, "bridge_node/e_stop").success
+    spin_until(lambda: robot.is_in(SafetyState.ESTOP), 5.0, "ESTOP by the service")
+    assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
+    spin_until(lambda: robot.is_in(SafetyState.READY), 5.0, "READY again")
     robot.send(row(x=0.01))
     spin_until(lambda: robot.is_in(SafetyState.EXECUTING), 5.0, "motion after the reset")
 
@@ -193,7 +206,7 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
 
 
 def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node, robot, spin_until, call):
-    start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=false", "-p", "limit.speed:=0.05")
+    start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "limit.speed:=0.05")
     spin_until(lambda: robot.is_in(SafetyState.HOLD) and robot.states[-1].reason == "not enabled", 120.0, "HOLD")
     robot.send(row(x=0.05))
     spin_until(lambda: robot.states[-1].refused_count == 1, 5.0, "a refusal")
@@ -218,6 +231,48 @@ def test_streaming_holds_when_the_policy_goes_quiet(bridge, robot, spin_until):
     count = len(robot.targets)
     robot.send(row(x=0.01))
     spin_until(lambda: len(robot.targets) > count, 5.0, "motion with the next chunk")
+
+
+def test_another_source_is_refused_until_it_is_put_in_command(bridge, robot, spin_until, call):
+    bridge(sources='["policy", "teleop"]', source="policy")
+    robot.send(row(), source="teleop")
+    spin_until(lambda: robot.states[-1].refused_count == 1, 5.0, "a refusal")
+    assert list(robot.states[-1].refused) == ["source"] and robot.states[-1].source == "policy"
+    wrong = call(SwitchSource, "bridge_node/switch_source", source="expert")
+    assert not wrong.success and "allowed: policy, teleop" in wrong.message
+    assert call(SwitchSource, "bridge_node/switch_source", source="teleop").success
+    spin_until(lambda: robot.is_in(SafetyState.READY) and robot.states[-1].source == "teleop", 5.0, "READY for teleop")
+    robot.send(row(x=0.01), source="teleop")
+    spin_until(lambda: robot.is_in(SafetyState.EXECUTING), 5.0, "motion")
+
+
+def test_a_joysticks_button_must_be_held(start_node, robot, spin_until, ros_node):
+    arguments = ["autostart:=true", "enabled:=true", "enable.mode:=joystick", "enable.topic:=joy", "enable.button:=1"]
+    start_node("bridge_node", "--ros-args", *[x for a in arguments for x in ("-p", a)])
+    joystick = ros_node.create_publisher(Joy, "joy", STATE)
+    spin_until(lambda: robot.is_in(SafetyState.HOLD), 120.0, "HOLD")
+    held = ros_node.create_timer(0.1, lambda: joystick.publish(Joy(buttons=[0, 1])))
+    spin_until(lambda: robot.is_in(SafetyState.READY), 20.0, "READY")
+    robot.send(row(x=0.1))
+    spin_until(lambda: len(robot.targets) > 3, 5.0, "motion")
+    held.cancel()
+    spin_until(lambda: robot.is_in(SafetyState.HOLD), 5.0, "HOLD")
+    assert robot.states[-1].reason.startswith("the joystick's button")
+
+
+def test_deltas_along_a_cameras_axes(bridge, robot, spin_until):
+    # A camera that looks along the base's x: its z is forward, its x to the right.
+    bridge(camera_frame="camera_optical_frame", camera__quaternion="[-0.5, 0.5, -0.5, 0.5]")
+    robot.send(row(z=0.02), frame="camera_optical_frame")
+    spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), 5.0, "the end")
+    settle(spin_until)
+    assert robot.pose.position == pytest.approx((0.52, 0.0, 0.2), abs=1e-6)
+
+
+def test_a_stop_that_takes_too_long_is_refused_at_configure(start_node, ros_node, wait_for):
+    process = start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "stop.time:=0.05")
+    wait_for(lambda: not process.running, 60.0, "the node to give up")
+    assert process.popen.returncode == 1 and "stop.time is 0.05 s, but" in process.output
 
 
 def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until):

@@ -12,18 +12,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from openvla_ros.safety import gate as safety
 from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
 from openvla_ros.safety.limits import Limits
-from openvla_ros.safety.watchdogs import Watchdogs
+from openvla_ros.safety.permission import Permission, PermissionConfig
+from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs
+from openvla_ros.safety.zones import Zones
 
 NS = 1_000_000_000
-LIMITS = Limits((0.2, -0.3, 0.0), (0.7, 0.3, 0.5), max_translation=0.06, max_rotation=0.3)
+LIMITS = Limits(Zones((0.2, -0.3, 0.0), (0.7, 0.3, 0.5)), max_translation=0.06, max_rotation=0.3)
 DOGS = Watchdogs(observation=1.0, action=0.5, state=0.3, clock_jump=1.0, future=0.05)
 CONFIG = GateConfig(LIMITS, DOGS, frames=("base",))
 STREAMING = replace(CONFIG, mode="streaming")
 STILL = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-def fine(now: int, **changes) -> Inputs:
-    return replace(Inputs(now, active=True, enabled=True, state_ns=now), **changes)
+def at(ns: int) -> Now:
+    return Now(ns, ns)
+
+
+def fine(now: int, /, **changes) -> Inputs:
+    return replace(Inputs(at(now), active=True, forbidden="", state=Seen(now, at(now))), **changes)
 
 
 def chunk(now: int, sequence: int = 0, **changes) -> Chunk:
@@ -37,11 +43,11 @@ def ready(config: GateConfig = CONFIG, now: int = 10 * NS) -> Gate:
 
 
 def test_it_begins_inactive_and_becomes_ready_when_everything_is_in_order():
-    gate = safety.update(Gate(), CONFIG, Inputs(NS))
+    gate = safety.update(Gate(), CONFIG, Inputs(at(NS)))
     assert (gate.state, gate.reason) == (State.INACTIVE, "not active")
-    gate = safety.update(gate, CONFIG, Inputs(NS, active=True))
+    gate = safety.update(gate, CONFIG, Inputs(at(NS), active=True))
     assert (gate.state, gate.reason) == (State.HOLD, "not enabled")
-    gate = safety.update(gate, CONFIG, Inputs(NS, active=True, enabled=True))
+    gate = safety.update(gate, CONFIG, Inputs(at(NS), active=True, forbidden=""))
     assert (gate.state, gate.reason) == (State.HOLD, "no robot state yet")
     assert safety.update(gate, CONFIG, fine(NS)).state is State.READY
 
@@ -103,19 +109,80 @@ def test_clip_or_refuse():
     ("inputs", "state", "reason"),
     [
         ({"active": False}, State.INACTIVE, "not active"),
-        ({"enabled": False}, State.HOLD, "not enabled"),
-        ({"state_ns": None}, State.HOLD, "no robot state yet"),
-        ({"state_ns": 9 * NS}, State.HOLD, "no fresh robot state: 1.10 s old, limit 0.3 s"),
-        ({"now_ns": 9 * NS, "state_ns": 9 * NS}, State.HOLD, "clock jumped -1.00 s"),
-        ({"now_ns": 14 * NS, "state_ns": 14 * NS}, State.HOLD, "clock jumped +4.00 s"),
+        ({"forbidden": "not enabled"}, State.HOLD, "not enabled"),
+        ({"state": None}, State.HOLD, "no robot state yet"),
+        ({"state": Seen(9 * NS, at(9 * NS))}, State.HOLD, "no fresh robot state: 1.10 s old, limit 0.3 s"),
+        ({"state": Seen(9 * NS, at(10 * NS))}, State.HOLD, "no fresh robot state: 1.10 s old, limit 0.3 s"),
+        ({"now": Now(9 * NS, 10 * NS)}, State.HOLD, "clock jumped -1.00 s"),
+        ({"now": Now(14 * NS, 10 * NS)}, State.HOLD, "clock jumped +4.00 s"),
+        ({"outside": "the robot stands outside"}, State.HOLD, "the robot stands outside"),
     ],
 )
 def test_a_lost_permission_stops_the_motion(inputs, state, reason):
     now = 10 * NS
     gate, _ = safety.admit(ready(), CONFIG, fine(now), chunk(now))
     assert gate.state is State.EXECUTING
-    gate = safety.update(gate, CONFIG, fine(now + NS // 10, **inputs))
+    gate = safety.update(gate, CONFIG, fine(now + NS // 10, **({"state": Seen(now, at(now))} | inputs)))
     assert gate.state is state and gate.reason.startswith(reason)
+
+
+def test_a_hold_lasts_until_the_target_has_come_to_rest():
+    now = 10 * NS
+    gate, _ = safety.admit(ready(), CONFIG, fine(now), chunk(now))
+    gate = safety.hold(gate, "robot restarted")
+    for inputs in (fine(now, stopping=True), fine(now + 1, stopping=True)):
+        gate = safety.update(gate, CONFIG, inputs)
+        assert (gate.state, gate.reason) == (State.HOLD, "robot restarted")
+    assert safety.update(gate, CONFIG, fine(now + 2)).state is State.READY
+
+
+def test_one_source_is_in_command_and_hands_over_after_a_stop():
+    now = 10 * NS
+    gate, actions = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
+    assert actions and gate.source == "policy", "the first one took the command"
+    stranger, actions = safety.admit(gate, STREAMING, fine(now + 1), chunk(now + 1, source="expert"))
+    assert not actions and stranger.refused == ("source",) and "'policy' is" in stranger.reason
+    assert stranger.state is State.EXECUTING, "and the motion goes on"
+    same, done, said = safety.switch_source(gate, STREAMING, "robbie")
+    assert same is gate and not done and "allowed: policy, expert" in said
+    gate, done, _ = safety.switch_source(gate, STREAMING, "expert")
+    assert done and gate.state is State.HOLD and gate.source == "expert"
+    gate = safety.update(gate, STREAMING, fine(now + 2))
+    assert gate.state is State.READY
+    _, actions = safety.admit(gate, STREAMING, fine(now + 3), chunk(now + 3, source="policy"))
+    assert not actions
+    # Its own stamps count: the older one of the new source is not compared with the newer one of the old.
+    gate, actions = safety.admit(gate, STREAMING, fine(now + 3), chunk(now - 5, source="expert"))
+    assert actions and gate.state is State.EXECUTING
+    with pytest.raises(ValueError, match="source 'robbie' is none of first, policy, expert"):
+        replace(CONFIG, source="robbie")
+
+
+def test_a_strangers_chunks_withdraw_no_invitation():
+    gate = ready()
+    invited = gate.ready_since_ns
+    gate, _ = safety.admit(gate, CONFIG, fine(10 * NS + 9), chunk(10 * NS + 9, source="stranger"))
+    assert gate.ready_since_ns == invited
+
+
+@pytest.mark.parametrize("mode", ["deadman", "joystick"])
+def test_a_button_must_be_held_and_heard(mode):
+    config = PermissionConfig(mode, timeout=0.5)
+    on = replace(Permission(), switched_on=True)
+    assert on.missing(PermissionConfig(), at(0)) == "" and Permission().missing(config, at(0)) == "not enabled"
+    assert on.missing(config, at(0)) == f"the {mode}'s button was not heard for 0.5 s"
+    held = on.hold(True, at(0))
+    assert held.missing(config, Now(99 * NS, NS // 2)) == "", "on the steady clock"
+    assert "not heard" in held.missing(config, Now(0, NS // 2 + 1))
+    assert held.hold(False, at(1)).missing(config, at(1)) == f"the {mode}'s button is not held"
+
+
+def test_an_emergency_stop_that_falls_silent_holds_where_that_is_asked_for():
+    config, on = PermissionConfig(e_stop_timeout=1.0), replace(Permission(), switched_on=True)
+    assert "e_stop was not heard" in on.missing(config, at(0))
+    heard = replace(on, e_stop_at=at(0))
+    assert heard.missing(config, at(NS)) == ""
+    assert "is the emergency stop connected" in heard.missing(config, at(NS + 1))
 
 
 def test_an_emergency_stop_latches_until_released_and_reset():
@@ -123,14 +190,20 @@ def test_an_emergency_stop_latches_until_released_and_reset():
     gate, _ = safety.admit(ready(), CONFIG, fine(now), chunk(now))
     gate = safety.press_e_stop(gate, True)
     assert gate.state is State.ESTOP
-    gate, said = safety.reset_e_stop(gate)
+    gate, said = safety.reset_e_stop(gate, "Ada", now)
     assert gate.state is State.ESTOP and "still pressed" in said
     gate = safety.update(safety.press_e_stop(gate, False), CONFIG, fine(now + 1))
     assert gate.state is State.ESTOP and "waiting for a reset" in gate.reason
     gate, actions = safety.admit(gate, CONFIG, fine(now + 2), chunk(now + 2, 1))
     assert not actions and gate.refused == ("state",)
-    gate, _ = safety.reset_e_stop(gate)
-    assert safety.update(gate, CONFIG, fine(now + 3)).state is State.READY
+    nobody, said = safety.reset_e_stop(gate, "  ", now)
+    assert nobody is gate and "operator's name" in said
+    gate = safety.begin(gate, CONFIG)
+    assert safety.update(gate, CONFIG, fine(now + 3)).state is State.ESTOP, "it outlives a new activation"
+    gate, said = safety.reset_e_stop(gate, " Ada  Lovelace ", now + 3)
+    assert said == "emergency stop reset by Ada Lovelace"
+    assert (gate.reset_by, gate.reset_ns) == ("Ada Lovelace", now + 3)
+    assert safety.update(gate, CONFIG, fine(now + 4)).state is State.READY
 
 
 def test_streaming_holds_when_the_policy_goes_quiet_and_goes_on_when_it_is_back():
@@ -168,12 +241,12 @@ class AnySequence(RuleBasedStateMachine):
         self.config = replace(CONFIG, mode=mode)
         self.gate, self.now, self.sequence = Gate(), 10 * NS, 0
         self.active = self.enabled = True
-        self.state_ns: int | None = None
+        self.state: Seen | None = None
         self.pressed = self.latched = False
         self.last_ready = 0
 
     def inputs(self) -> Inputs:
-        return Inputs(self.now, self.active, self.enabled, self.state_ns)
+        return Inputs(at(self.now), self.active, "" if self.enabled else "not enabled", self.state)
 
     def update(self):
         self.gate = safety.update(self.gate, self.config, self.inputs())
@@ -183,9 +256,9 @@ class AnySequence(RuleBasedStateMachine):
         before = self.now
         self.now = max(0, self.now + step)
         if seen:
-            self.state_ns = self.now
+            self.state = Seen(self.now, at(self.now))
         self.update()
-        if not 0 <= self.now - before <= NS:
+        if self.now < before:
             assert self.gate.state is not State.EXECUTING, "the clock jumped"
 
     @rule(what=st.sampled_from(["active", "enabled"]), value=st.booleans())
@@ -200,7 +273,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def reset(self):
-        self.gate, _ = safety.reset_e_stop(self.gate)
+        self.gate, _ = safety.reset_e_stop(self.gate, "Ada", self.now)
         self.latched = self.latched and self.pressed
 
     @rule()
@@ -230,7 +303,7 @@ class AnySequence(RuleBasedStateMachine):
         assert self.active and self.enabled and not self.latched
         assert frame == "base" and source == "policy"
         assert late <= 0.5 * NS and seen <= NS
-        assert self.state_ns is not None and self.now - self.state_ns <= 0.3 * NS
+        assert self.state is not None and self.now - self.state.stamp <= 0.3 * NS
         for row in actions:
             assert all(map(math.isfinite, row)) and len(row) == 7
             assert math.hypot(*row[:3]) <= 0.06 + 1e-9 and max(map(abs, row[3:6])) <= 0.3 + 1e-9
@@ -247,7 +320,7 @@ class AnySequence(RuleBasedStateMachine):
         now = safety.update(self.gate, self.config, self.inputs())
         if now.state is State.EXECUTING:
             assert self.active and self.enabled and not self.latched
-            assert self.state_ns is not None and self.now - self.state_ns <= 0.3 * NS
+            assert self.state is not None and self.now - self.state.stamp <= 0.3 * NS
 
     @invariant()
     def every_ready_is_a_new_invitation(self):

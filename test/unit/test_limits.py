@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
 
-from openvla_ros.safety.limits import Limits, gripper_command, limit_action, limit_position, malformed
+from openvla_ros.geometry import Bounds
+from openvla_ros.safety.joints import JointLimits, limit_joints
+from openvla_ros.safety.limits import Limits, brake_time, gripper_command, limit_action, malformed
+from openvla_ros.safety.zones import Zones
 
-LIMITS = Limits((0.2, -0.3, 0.0), (0.7, 0.3, 0.5), max_translation=0.06, max_rotation=0.3)
+ZONES = Zones((0.2, -0.3, 0.0), (0.7, 0.3, 0.5))
+LIMITS = Limits(ZONES, max_translation=0.06, max_rotation=0.3)
 any_float = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(any_float, min_size=7, max_size=7), st.floats(0.01, 1.0))
 def test_an_action_comes_out_within_the_caps(action, scale):
-    limits = Limits(LIMITS.box_low, LIMITS.box_high, max_translation=0.06, max_rotation=0.3, scale=scale)
+    limits = replace(LIMITS, scale=scale)
     kept, names = limit_action(action, limits)
     assert math.hypot(*kept[:3]) <= 0.06 * (1 + 1e-9)
     assert max(map(abs, kept[3:6])) <= 0.3 * (1 + 1e-9)
@@ -32,16 +37,8 @@ def test_a_cut_translation_keeps_its_direction_and_a_small_one_its_value():
 
 
 def test_scale_divides_motion_but_not_the_gripper():
-    kept, _ = limit_action([0.04, 0, 0, 0, 0, 0.2, 1.0], Limits(LIMITS.box_low, LIMITS.box_high, scale=0.5))
+    kept, _ = limit_action([0.04, 0, 0, 0, 0, 0.2, 1.0], replace(LIMITS, scale=0.5))
     assert kept == pytest.approx((0.02, 0, 0, 0, 0, 0.1, 1.0))
-
-
-@given(st.tuples(any_float, any_float, any_float))
-def test_a_position_comes_out_inside_the_box(position):
-    kept, names = limit_position(position, LIMITS)
-    for axis, value, low, high, before in zip("xyz", kept, LIMITS.box_low, LIMITS.box_high, position, strict=True):
-        assert low <= value <= high
-        assert (f"box_{axis}" in names) == (not low <= before <= high)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -67,13 +64,50 @@ def test_gripper_hysteresis():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"box_low": (0.8, 0, 0)}, "workspace box"),
         ({"close_below": 0.7}, "close_below 0.7"),
         ({"scale": 0.0}, "over 0"),
-        ({"max_speed": math.inf}, "finite"),
+        ({"stop_time": math.inf}, "finite"),
+        ({"gripper_interval": -1.0}, "gripper interval"),
+        ({"stop_factor": 1.0}, "at least 1.75"),
         ({"on_limit": "ignore"}, "choices: clip, refuse"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
-        Limits(**({"box_low": (0.2, -0.3, 0.0), "box_high": (0.7, 0.3, 0.5)} | changes))
+        replace(LIMITS, **changes)
+
+
+@pytest.mark.parametrize("values", [(math.inf, 1, 1), (0.0, 1, 1), (1, -1, 1), (1, 1, math.nan)])
+def test_bounds_that_bound_nothing_are_refused(values):
+    with pytest.raises(ValueError, match="finite and over 0"):
+        Bounds(*values)
+
+
+def test_a_stop_that_takes_too_long_is_refused_with_the_time_it_takes():
+    LIMITS.check_stop(0.02)
+    with pytest.raises(ValueError, match=r"stop.time is 0.1 s, but from the limits on 'move' .* takes up to 0\.\d+ s"):
+        replace(LIMITS, stop_time=0.1).check_stop(0.02)
+    assert brake_time(Bounds(1.0, 2.0, 1e9), Bounds(1.0, 4.0, 1e9)) == pytest.approx(0.25)
+
+
+JOINTS = JointLimits(("waist", "elbow"), (-1.0, 0.0), (1.0, 2.0), (1.0, 2.0), margin=0.1)
+
+
+@given(*[st.tuples(st.floats(-3, 3), st.floats(-3, 3)), st.tuples(st.floats(-0.9, 0.9), st.floats(0.1, 1.9))],
+       st.floats(0.0, 0.5))  # fmt: skip
+def test_joints_stay_in_their_ranges_and_under_their_speeds(wanted, present, step):
+    kept, names = limit_joints(wanted, present, step, JOINTS)
+    for value, now, low, high, speed in zip(kept, present, JOINTS.low, JOINTS.high, JOINTS.speed, strict=True):
+        assert low + 0.1 - 1e-12 <= value <= high - 0.1 + 1e-12
+        assert abs(value - now) <= speed * step + 1e-12
+    if not names:
+        assert kept == pytest.approx(wanted)
+
+
+def test_a_joint_that_is_too_fast_slows_all_so_that_the_way_keeps_its_direction():
+    kept, names = limit_joints((0.5, 1.2), (0.0, 1.0), 0.1, JOINTS)
+    assert kept == pytest.approx((0.1, 1.04)) and names == ("joint_speed_waist",)
+    with pytest.raises(ValueError, match="no joint positions"):
+        limit_joints((math.nan, 0.0), (0.0, 0.0), 0.1, JOINTS)
+    with pytest.raises(ValueError, match="joint 'waist'"):
+        JointLimits(("waist",), (0.0,), (0.1,), (1.0,), margin=0.1)

@@ -109,3 +109,24 @@ def test_gate_states_have_the_numbers_of_the_message():
         assert getattr(SafetyState, state.name) == state
     message = messages.safety_message(Gate(state=State.EXECUTING, clipped=("box_z",)), "blocking", "base", 4)
     assert message.executing and message.clipped == ["box_z"] and message.state == SafetyState.EXECUTING
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_numbers_of_the_right_shape(bad):
+    message = messages.command_message(PoseTarget(Pose((np.float32(0.5), 1, 0.2), (1, 0, 0, 0)), "base", 5))
+    assert [type(v) for v in (message.pose.position.x, message.pose.position.y)] == [float, float]
+    assert messages.command_message(Opening(np.float32(1))).data == 1.0
+    for pose in (
+        Pose((bad, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
+        Pose((0.0, 0.0, 0.0), (bad, 0.0, 0.0, 1.0)),
+        Pose((0.0, 0.0), (0.0, 0.0, 0.0, 1.0)),  # type: ignore[arg-type]
+        Pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0)),  # type: ignore[arg-type]
+        Pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.5)),
+    ):
+        with pytest.raises(ValueError, match="position|quaternion"):
+            messages.command_message(PoseTarget(pose, "base", 5))
+    for opening in (bad, -0.1, 1.1):
+        with pytest.raises(ValueError, match="gripper opening"):
+            messages.command_message(Opening(opening))
+    with pytest.raises(TypeError, match="no message for a str"):
+        messages.command_message("go")  # type: ignore[arg-type]

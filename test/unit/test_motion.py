@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given, strategies as st
+import math
 
-from openvla_ros.robots.motion import PROFILES, Arrival, ArrivalConfig, plan
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from openvla_ros.geometry import Bounds, exp, log, multiply
+from openvla_ros.robots.motion import Arrival, ArrivalConfig, MinimumJerk, Target
+from openvla_ros.robots.stream import brake, flow, settle
 from openvla_ros.robots.target_pose import Pose, angle, compose, distance
 
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
@@ -13,32 +17,107 @@ MS = 1_000_000
 deltas = st.tuples(*[st.floats(-0.2, 0.2)] * 3, *[st.floats(-0.8, 0.8)] * 3)
 
 
-@given(deltas, st.sampled_from(sorted(PROFILES)), st.floats(0.02, 1.0), st.floats(0.05, 1.0), st.floats(0.1, 3.0))
-def test_from_start_to_goal_within_the_speeds(delta, profile, period, speed, turn):
+bounds = st.builds(Bounds, st.floats(0.05, 1.0), st.floats(0.5, 20.0), st.floats(5.0, 1000.0))
+
+
+def differences(vectors: list, dt: float) -> list[float]:
+    return [math.dist(a, b) / dt for a, b in zip(vectors, vectors[1:], strict=False)]
+
+
+@given(deltas, st.floats(0.02, 1.0), bounds, bounds)
+def test_from_rest_to_rest_within_speed_acceleration_and_jerk(delta, period, move, turn):
     goal = compose(START, delta, "base")
-    motion = plan(START, goal, 1000, period, speed, turn, profile)
-    assert motion.duration >= period
-    assert motion.at(0) == START or distance(motion.at(0), START) < 1e-12
-    end = 1000 + int(motion.duration * 1e9) + 1
-    assert motion.at(end) == goal and motion.over(end) and not motion.over(1000)
-    steps = 50
-    poses = [motion.at(1000 + round(motion.duration * 1e9 * i / steps)) for i in range(steps + 1)]
-    dt = motion.duration / steps
-    for a, b in zip(poses, poses[1:], strict=False):
-        assert distance(a, b) <= speed * dt * 1.01 + 1e-9
-        assert angle(a, b) <= turn * dt * 1.01 + 1e-5
+    path = MinimumJerk.plan(START, goal, period, move, turn)
+    assert path.duration >= period
+    assert distance(path.at(0.0).pose, START) < 1e-12 and path.at(path.duration) == Target(goal)
+    assert path.at(-1.0).pose == path.at(0.0).pose
+    steps = 60
+    dt = path.duration / steps
+    way = [path.at(dt * i) for i in range(steps + 1)]
+    for a, b in zip(way, way[1:], strict=False):
+        assert distance(a.pose, b.pose) <= move.speed * dt * 1.001 + 1e-9
+        assert angle(a.pose, b.pose) <= turn.speed * dt * 1.001 + 1e-5
+    for limit, values in ((move, [t.velocity for t in way]), (turn, [t.turn for t in way])):
+        assert max(math.hypot(*v) for v in values) <= limit.speed * 1.001
+        assert max(differences(values, dt)) <= limit.acceleration * 1.001 + 1e-6
+    for limit, values in ((move, [t.acceleration for t in way]), (turn, [t.turn_acceleration for t in way])):
+        assert max(differences(values, dt)) <= limit.jerk * 1.001 + 1e-6
 
 
-def test_minimum_jerk_starts_and_ends_at_rest():
-    shape, peak = PROFILES["minimum_jerk"]
-    assert (shape(0.0), shape(1.0), shape(0.5)) == (0.0, 1.0, 0.5)
-    assert shape(0.01) < 1e-4 and shape(0.99) > 1 - 1e-4
-    assert max((shape((i + 1) / 1000) - shape(i / 1000)) * 1000 for i in range(1000)) == pytest.approx(peak, abs=1e-3)
+def test_the_derivatives_are_those_of_the_way():
+    path, h = MinimumJerk(START, compose(START, (0.1, 0.05, 0, 0, 0.3, 0.4), "base"), 0.5), 1e-5
+    for t in (0.1, 0.25, 0.4):
+        a, b = path.at(t - h), path.at(t + h)
+        speed = [(q - p) / (2 * h) for p, q in zip(a.pose.position, b.pose.position, strict=True)]
+        assert path.at(t).velocity == pytest.approx(speed, abs=1e-6)
+        assert math.hypot(*path.at(t).turn) == pytest.approx(angle(a.pose, b.pose) / (2 * h), rel=1e-4)
+
+
+MOVE, TURN = Bounds(0.5, 5.0, 100.0), Bounds(2.0, 20.0, 400.0)
+wishes = st.tuples(*[st.floats(-0.05, 0.05)] * 3, *[st.floats(-0.2, 0.2)] * 3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(wishes, st.sampled_from([flow, settle]), st.floats(0.02, 0.4)), min_size=1, max_size=6))
+def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest(actions):
+    """Continuous pose, velocity and acceleration across every change of mind, whenever it comes."""
+    dt, period, now, way = 0.002, 0.2, Target(START), []
+    for delta, how, after in actions:
+        goal = compose(now.pose, delta, "base")
+        course = how(now, goal, period, MOVE, TURN)
+        end = course.at(course.duration)
+        if how is settle:
+            assert distance(end.pose, goal) < 1e-6 and angle(end.pose, goal) < 1e-5 and not end.moving
+        count = max(1, int(min(after, course.duration) / dt))
+        way += [course.at(dt * i) for i in range(count)]
+        now = course.at(dt * count)
+    end = brake(now, MOVE.scaled(1.2), TURN.scaled(1.2))  # bounds of each axis
+    way += [end.at(dt * i) for i in range(int(end.duration / dt) + 2)]
+    assert not way[-1].moving
+    slack = math.sqrt(3) * 1.2  # braking is allowed more than the motion
+    for limit, speeds, growths in (
+        (MOVE, [t.velocity for t in way], [t.acceleration for t in way]),
+        (TURN, [t.turn for t in way], [t.turn_acceleration for t in way]),
+    ):
+        assert max(math.hypot(*v) for v in speeds) <= limit.speed * 1.01
+        assert max(differences(speeds, dt)) <= limit.acceleration * slack * 1.01
+        assert max(differences(growths, dt)) <= limit.jerk * slack * 1.05
+    for a, b in zip(way, way[1:], strict=False):
+        assert distance(a.pose, b.pose) <= MOVE.speed * dt * 1.01
+        assert angle(a.pose, b.pose) <= TURN.speed * dt * 1.01 + 1e-5
+
+
+def test_streaming_does_not_stop_between_actions_and_wanders_nowhere():
+    now, speeds = Target(START), []
+    for _ in range(8):
+        course = flow(now, compose(now.pose, (0.02, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
+        speeds += [course.at(0.02 * i).velocity[0] for i in range(10)]
+        now = course.at(course.duration)
+    assert min(speeds[10:]) > 0.099 and max(speeds) < 0.101
+    assert now.pose.position[0] == pytest.approx(0.5 + 8 * 0.02, abs=0.01)  # but for the way lost at the start
+    course = flow(now, compose(now.pose, (0.5, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
+    assert course.duration == pytest.approx(0.5 / (0.5 / math.sqrt(3)))  # as long as the speed asks for
+
+
+def test_a_way_to_rest_from_a_straight_motion_stays_straight():
+    path = MinimumJerk.plan(START, compose(START, (0.1, 0.05, -0.02, 0, 0, 0.4), "base"), 0.2, MOVE, TURN)
+    moving = path.at(path.duration * 0.4)
+    end = brake(moving, MOVE, TURN)
+    for i in range(11):
+        p = end.at(end.duration * i / 10).pose.position
+        share = (p[0] - 0.5) / 0.1
+        assert p == pytest.approx((0.5 + 0.1 * share, 0.05 * share, 0.2 - 0.02 * share), abs=1e-9)
+        assert 0.0 <= share <= 1.0
+
+
+@given(st.tuples(*[st.floats(-1.8, 1.8)] * 3))
+def test_exponential_of_a_rotation_vector_is_undone_by_the_logarithm(r):
+    assert log(exp(r)) == pytest.approx(r, abs=1e-9)
+    assert log(tuple(-v for v in multiply(exp(r), (0, 0, 0, 1)))) == pytest.approx(r, abs=1e-9)
 
 
 CONFIG = ArrivalConfig()
 GOAL = compose(START, (0.04, 0, 0, 0, 0, 0), "base")
-MOTION = plan(START, GOAL, 0, 0.2, 1.0, 3.0, "minimum_jerk")
 
 
 def seen(arrival: Arrival, x: float, ms: int) -> Arrival:
@@ -46,13 +125,13 @@ def seen(arrival: Arrival, x: float, ms: int) -> Arrival:
 
 
 def test_at_the_goal_but_not_before_the_motion_is_over():
-    early = seen(Arrival(MOTION, None), 0.54, 100)
+    early = seen(Arrival(GOAL, 0, 0.2, None), 0.54, 100)
     assert not early.done(CONFIG, 100 * MS)[0]
     assert seen(early, 0.538, 210).done(CONFIG, 210 * MS) == (True, "")
 
 
 def test_blocked_counts_as_executed_once_it_stands():
-    arrival = Arrival(MOTION, None)
+    arrival = Arrival(GOAL, 0, 0.2, None)
     for ms in range(200, 400, 20):  # creeps on at 0.05 m/s: not standing
         arrival = seen(arrival, 0.50 + 5e-5 * ms, ms)
         assert not arrival.done(CONFIG, ms * MS)[0]
@@ -62,7 +141,7 @@ def test_blocked_counts_as_executed_once_it_stands():
 
 
 def test_a_gripper_is_waited_for_until_it_arrives_or_holds_something():
-    arrival = seen(Arrival(MOTION, 0.0), 0.54, 210)
+    arrival = seen(Arrival(GOAL, 0, 0.2, 0.0), 0.54, 210)
     assert not arrival.done(CONFIG, 210 * MS)[0]
     assert arrival.gripper_seen(CONFIG, 0.02, 220 * MS).done(CONFIG, 220 * MS)[0]
     opening = 1.0
@@ -75,7 +154,7 @@ def test_a_gripper_is_waited_for_until_it_arrives_or_holds_something():
 
 
 def test_the_time_limit_ends_it_and_says_what_was_missing():
-    arrival, late = Arrival(MOTION, 0.0), int((0.2 + CONFIG.time_limit) * 1000) + 1
+    arrival, late = Arrival(GOAL, 0, 0.2, 0.0), int((0.2 + CONFIG.time_limit) * 1000) + 1
     assert not arrival.done(CONFIG, (late - 10) * MS)[0]
     over, note = arrival.done(CONFIG, late * MS)
     assert over and note == "time limit: arm and gripper still moving 1.5 s after the motion's end"

@@ -51,6 +51,19 @@ def test_delta_in_the_end_effector_frame(pose, delta):
     assert same_turn(moved.quaternion, here * Rotation.from_euler("xyz", delta[3:]))
 
 
+@given(poses, deltas, turn)
+def test_delta_along_a_cameras_axes_on_the_base_and_on_the_hand(pose, delta, mounted):
+    camera, here = Rotation.from_euler("xyz", mounted), Rotation.from_quat(pose.quaternion)
+    axes = tuple(camera.as_quat())
+    turned = camera * Rotation.from_euler("xyz", delta[3:]) * camera.inv()
+    moved = tp.compose(pose, delta, tp.BASE, axes)
+    np.testing.assert_allclose(moved.position, np.add(pose.position, camera.apply(delta[:3])), atol=1e-9)
+    assert same_turn(moved.quaternion, turned * here)
+    moved = tp.compose(pose, delta, tp.END_EFFECTOR, axes)
+    np.testing.assert_allclose(moved.position, np.add(pose.position, (here * camera).apply(delta[:3])), atol=1e-9)
+    assert same_turn(moved.quaternion, here * turned)
+
+
 @given(poses, poses, st.floats(0.0, 1.0))
 def test_interpolation_turns_evenly_about_one_axis(a, b, fraction):
     middle = tp.interpolate(a, b, fraction)

@@ -5,27 +5,38 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from openvla_ros.safety.watchdogs import NS, Watchdogs, clock_jumped, stale
+from openvla_ros.safety.watchdogs import NS, Now, Seen, Watchdogs, clock_jumped, stale
 
 stamps = st.integers(0, 10**12)
 
 
-@given(stamps, stamps, st.floats(0.01, 100.0), st.floats(0.001, 1.0))
-def test_fresh_is_within_the_limit_and_not_ahead(stamp, now, limit, future):
-    age = (now - stamp) / NS
-    assert (stale("action", stamp, now, limit, future) == "") == (-future <= age <= limit)
+@given(stamps, stamps, stamps, stamps, st.floats(0.01, 100.0), st.floats(0.001, 1.0))
+def test_age_is_the_stamps_at_arrival_and_the_steady_clocks_from_then_on(stamp, node, steady, since, limit, future):
+    seen, now = Seen(stamp, Now(node, steady)), Now(0, steady + since)  # wherever the node's clock went meanwhile
+    fresh = (node - stamp + since) / NS <= limit and (stamp - node) / NS <= future
+    assert (stale("action", seen, now, limit, future) == "") == fresh
 
 
 def test_the_reason_names_the_thing_its_age_and_the_limit():
-    assert stale("robot state", None, 5, 0.3, 0.05) == "no robot state yet"
-    assert stale("robot state", 0, 2 * NS, 0.3, 0.05) == "no fresh robot state: 2.00 s old, limit 0.3 s"
-    assert stale("action", 2 * NS, NS, 0.3, 0.05) == "action is stamped 1.00 s in the future: clocks differ"
+    assert stale("robot state", None, Now(5, 5), 0.3, 0.05) == "no robot state yet"
+    old = Seen(0, Now(NS, 7))
+    assert stale("robot state", old, Now(5, NS + 7), 0.3, 0.05) == "no fresh robot state: 2.00 s old, limit 0.3 s"
+    ahead = Seen(2 * NS, Now(NS, 0))
+    assert stale("action", ahead, Now(NS, 0), 0.3, 0.05) == "action is stamped 1.00 s in the future: clocks differ"
 
 
-@given(stamps, stamps, st.floats(0.01, 100.0))
-def test_the_clock_may_go_forward_by_its_limit_and_never_back(before, now, limit):
-    assert (clock_jumped(before, now, limit) == "") == (0 <= now - before <= limit * NS)
-    assert clock_jumped(None, now, limit) == ""
+@given(stamps, stamps, stamps, st.integers(0, 10**11), st.floats(0.01, 100.0))
+def test_the_clock_may_gain_its_limit_on_the_steady_one_and_never_go_back(before, now, steady, passed, limit):
+    jumped = clock_jumped(Now(before, steady), Now(now, steady + passed), limit)
+    assert (jumped == "") == (now >= before and (now - before - passed) / NS <= limit)
+    assert clock_jumped(None, Now(now, steady), limit) == ""
+
+
+def test_a_process_that_was_not_run_for_a_while_sees_no_jump_and_a_slow_simulator_neither():
+    assert clock_jumped(Now(0, 0), Now(60 * NS, 60 * NS), 1.0) == ""
+    assert clock_jumped(Now(0, 0), Now(NS, 60 * NS), 1.0) == ""
+    assert clock_jumped(Now(0, 0), Now(3 * NS, NS), 1.0) == "clock jumped +2.00 s, limit 1 s"
+    assert clock_jumped(Now(NS, 0), Now(0, NS), 1.0) == "clock jumped -1.00 s, limit 1 s"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e9, float("nan")])

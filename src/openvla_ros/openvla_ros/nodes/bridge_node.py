@@ -1,31 +1,32 @@
 """Executes action chunks on a robot: newest chunk → schedule → safety gate → target pose → restream → adapter.
 
-The node holds the clock, the topics and the newest measurements; every decision is made by the pure functions of
-`openvla_ros.safety` and `openvla_ros.robots`. Targets are sent while the gate is EXECUTING, and at no other time.
+The node holds the clocks, the topics and the adapter; every decision is made by `bridge_core`, which knows no ROS.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from openvla_msgs.msg import ActionChunk, SafetyState
+from openvla_msgs.srv import ResetEStop, SwitchSource
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool, Trigger
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.bridge_parameters import PARAMETERS, arrival_config, gate_config
-from openvla_ros.nodes.qos import COMMAND, LATCHED, SENSOR, STATE
-from openvla_ros.robots import ADAPTERS
-from openvla_ros.robots.adapter import Command
-from openvla_ros.robots.motion import Arrival, plan
-from openvla_ros.robots.target_pose import BASE, END_EFFECTOR, Pose, compose, distance, leash, towards
-from openvla_ros.safety import gate as safety
-from openvla_ros.safety.gate import Gate, Inputs, State
-from openvla_ros.safety.limits import gripper_command, limit_position
+from openvla_ros.nodes.bridge_core import BridgeCore
+from openvla_ros.nodes.bridge_parameters import PARAMETERS, core_config
+from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.robot_link import RobotLink
+from openvla_ros.nodes.robot_parameters import make_adapter
+from openvla_ros.robots.adapter import Measured
+from openvla_ros.safety.gate import Gate, State
+from openvla_ros.safety.permission import DEADMAN, JOYSTICK
+from openvla_ros.safety.watchdogs import Now
 
-STATE_JUMP = 0.05  # [m] smaller steps between two measured poses are never taken for a jump
 HEARTBEAT = 0.1  # [s] safety/state is published at least this often
 
 
@@ -36,257 +37,186 @@ class BridgeNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("bridge_node")
-        self._gate = Gate()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._measured: tuple[Pose, int] | None = None
-        self._opening: float | None = None  # measured
-        self._not_before_ns = 0  # measurements stamped earlier are from before the robot was restarted
-        self._gripper: float | None = None  # commanded
-        self._commanded: Pose | None = None  # where the last action was to end
-        self._sent: Pose | None = None  # the newest target sent
-        self._sent_ns = 0
-        self._queue: deque[tuple[float, ...]] = deque()
-        self._arrival: Arrival | None = None
-        self._frame = BASE
+        self._core: BridgeCore | None = None
+        self._moving = False  # targets were sent that the adapter has not been told the end of
+        self._published: tuple[Gate, bool] | None = None
+        self.add_post_set_parameters_callback(lambda _: self._look())  # the operator's switch is a live parameter
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
     def configure(self) -> None:  # noqa: D102
-        self._config = gate_config(self.value)
-        self._arriving = arrival_config(self.value)
+        simulated = bool(self.get_parameter("use_sim_time").value)
+        config = core_config(self.value, simulated_time=simulated)
         self._base_frame = self.value("base_frame")
-        self._deltas = {self._base_frame: BASE, self.value("end_effector_frame"): END_EFFECTOR}
-        self._adapter = ADAPTERS[self.value("robot")](self._base_frame)
-        self._period = 1.0 / self.value("restream_rate")
-        self._leash = (self.value("leash.translation"), self.value("leash.rotation"))
-        self._max_state_speed, self._profile = self.value("max_state_speed"), self.value("profile")
-        self._actions_per_chunk = self.value("actions_per_chunk")
-        self._gripper_first = self.value("gripper.first") and self._config.mode == "blocking"
-        self._gate = replace(Gate(), e_stop=self._gate.e_stop, e_stop_pressed=self._gate.e_stop_pressed)
-        self._forget()
-        self._commands = {
-            topic: self.publisher(messages.MESSAGE_OF[kind], topic, COMMAND) for topic, kind in self._adapter.topics
-        }
+        self._adapter = make_adapter(self.value)
+        self._core, self._moving = BridgeCore(config, self._core.gate if self._core else None), False
         self._safety = self.publisher(SafetyState, "safety/state", LATCHED)
-        self.subscribe(messages.PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
-        self.subscribe(messages.JointState, "gripper/state", self._on_gripper, SENSOR)
+        timeout = self.value("call_timeout")
+        self._robot = RobotLink(self, self._adapter, self._on_measured, self._on_fault, timeout)
         self.subscribe(messages.Header, "robot/restarted", self._on_restarted, STATE)
         self.subscribe(messages.Bool, "e_stop", self._on_e_stop, STATE)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
+        mode, topic = config.permission.mode, self.value("enable.topic")
+        if mode == DEADMAN:
+            self.subscribe(messages.Bool, topic, self._on_deadman, SENSOR)
+        elif mode == JOYSTICK:
+            self.subscribe(Joy, topic, self._on_joystick, SENSOR)
         self.serve(SetBool, "~/enable", self._on_enable)
-        self.serve(Trigger, "~/reset_e_stop", self._on_reset_e_stop)
-        self.timer(self._period, self._tick)
+        self.serve(Trigger, "~/e_stop", self._on_e_stop_call)
+        self.serve(ResetEStop, "~/reset_e_stop", self._on_reset_e_stop)
+        self.serve(SwitchSource, "~/switch_source", self._on_switch_source)
+        self.serve(Trigger, "~/recover_robot", self._on_recover)
+        # A system clock that is set back must not stop the targets: only a simulator's is worth waiting for.
+        self.timer(config.period, self._tick, steady=not simulated)
         self.timer(HEARTBEAT, self._beat, steady=True)
-        self._set(safety.update(self._gate, self._config, self._inputs()))
+        self._published = None
+        self._do(lambda core, now: core.enable(self.value("enabled"), now))
 
     def activate(self) -> None:  # noqa: D102
-        self._commanded = self._gripper = None
-        self._gate = replace(self._gate, clock_ns=None)  # time spent inactive is no jump
-        self.active = True
-        self._set(safety.update(self._gate, self._config, self._inputs()))
+        self._robot.start()
+        self._do(lambda core, now: core.activate(now))
 
     def deactivate(self) -> None:  # noqa: D102
-        self._set(safety.update(self._gate, self._config, self._inputs()))
+        self._do(lambda core, now: core.deactivate(now))
+        core = self._core
+        if self.closing and core is not None and core.stopping:
+            end = time.monotonic() + core.config.gate.limits.stop_time
+            while core.stopping and time.monotonic() < end:  # the executor is gone: the last targets are sent here
+                time.sleep(core.config.period)
+                self._do(lambda core, now: core.tick(now))
+        self._robot.stop()
 
     def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
-        gate = self._gate
+        if self._core is None:
+            return not self.fault, self.fault or "not configured", {}
+        core, gate = self._core, self._core.gate
         fine = not self.fault and gate.state not in (State.HOLD, State.ESTOP)
-        values = {"refused": gate.refused_count, "clipped": ", ".join(gate.clipped), "executed": gate.executed_sequence}
+        values = {
+            "source": gate.source,
+            "refused": gate.refused_count,
+            "refused_for": ", ".join(gate.refused),
+            "clipped": ", ".join(gate.clipped),
+            "executed": gate.executed_sequence,
+            "emergency_stop_reset": f"by {gate.reset_by} at {gate.reset_ns / 1e9:.3f}" if gate.reset_by else "",
+            **{f"{name}_age": f"{age:.3f} s" for name, age in core.ages(self._now()).items()},
+        }
         return fine, self.fault or f"{gate.state.name}: {gate.reason}", values
 
-    # ---- what the robot and the operator say -----------------------------------------------------
+    # ---- what comes in ---------------------------------------------------------------------------
 
-    def _on_pose(self, message: messages.PoseStamped) -> None:
-        try:
-            pose, stamp_ns = messages.read_pose(message)
-        except ValueError as error:
-            self.get_logger().error(f"robot/ee_pose: {error}", throttle_duration_sec=1.0)
-            return  # and the state grows stale, which holds
-        before = self._measured
-        if stamp_ns < self._not_before_ns or (before is not None and stamp_ns <= before[1]):
-            return
-        self._measured = (pose, stamp_ns)
-        if before is not None and (jump := distance(before[0], pose)) > STATE_JUMP:
-            elapsed = (stamp_ns - before[1]) * 1e-9
-            if jump > self._max_state_speed * elapsed:
-                self._restart(f"robot state jumped {jump:.3f} m in {elapsed:.3f} s: the robot was moved or restarted")
-        if self._arrival is not None:
-            self._arrival = self._arrival.seen(self._arriving, pose, stamp_ns)
-            self._check_arrival()
+    def _on_measured(self, measured: Measured, stamp_ns: int) -> None:
+        pose, opening = measured.pose, measured.opening
+        if opening is not None:
+            self._do(lambda core, now: core.gripper_seen(opening, stamp_ns, now))
+        if pose is not None:
+            self._do(lambda core, now: core.pose_seen(pose, stamp_ns, now))
 
-    def _on_gripper(self, message: messages.JointState) -> None:
-        try:
-            opening, stamp_ns = messages.read_gripper(message)
-        except ValueError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=1.0)
-            return
-        self._opening = opening
-        if self._arrival is not None:
-            self._arrival = self._arrival.gripper_seen(self._arriving, opening, stamp_ns)
-            self._check_arrival()
+    def _on_fault(self, reason: str) -> None:
+        self._do(lambda core, now: core.fault(reason, now))
 
     def _on_restarted(self, message: messages.Header) -> None:
-        """The robot's controller was restarted or its scene reset: its set-point is the measured pose now."""
-        self._not_before_ns = messages.stamp_ns(message.stamp)
-        self._measured = None
-        self._restart("robot restarted")
-
-    def _restart(self, reason: str) -> None:
-        self._gripper = None
-        self._set(safety.hold(self._gate, reason))
+        self._do(lambda core, now: core.restarted(messages.stamp_ns(message.stamp), now))
 
     def _on_e_stop(self, message: messages.Bool) -> None:
-        self._set(safety.press_e_stop(self._gate, bool(message.data)))
+        self._do(lambda core, now: core.e_stop(bool(message.data), now))
 
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        from rclpy.parameter import Parameter
+    def _on_deadman(self, message: messages.Bool) -> None:
+        self._do(lambda core, now: core.hold_button(bool(message.data), now))
 
-        self.set_parameters([Parameter("enabled", value=bool(request.data))])
-        self._set(safety.update(self._gate, self._config, self._inputs()))
-        response.success, response.message = True, f"{self._gate.state.name}: {self._gate.reason}"
-        return response
-
-    def _on_reset_e_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        gate, response.message = safety.reset_e_stop(self._gate)
-        response.success = not gate.e_stop
-        self._set(gate)
-        return response
-
-    # ---- actions ---------------------------------------------------------------------------------
+    def _on_joystick(self, message: Joy) -> None:
+        button = self.value("enable.button")
+        held = button < len(message.buttons) and bool(message.buttons[button])
+        self._do(lambda core, now: core.hold_button(held, now))
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        chunk, inputs = messages.read_chunk(message), self._inputs()
-        self._set(safety.update(self._gate, self._config, inputs))
-        gate, actions = safety.admit(self._gate, self._config, inputs, chunk)
-        if not actions:
-            name, reason = gate.refused[0], gate.reason.removeprefix("refused: ")
-            self.get_logger().warning(f"refused {chunk.source}'s chunk {chunk.sequence} ({name}): {reason}")
-            self._set(gate)
-            return
-        self._frame = self._deltas[chunk.frame]
-        self._queue = deque(actions[: self._actions_per_chunk or None])
-        self._chunk_period = chunk.period
-        if self._commanded is None:  # streaming came back from a hold
-            self._anchor()
-        self._start(gate, self._queue.popleft())
+        chunk = messages.read_chunk(message)
+        self._do(lambda core, now: core.chunk(chunk, now))
 
-    def _start(self, gate: Gate, action: tuple[float, ...]) -> None:
-        """Put one action on its way."""
-        assert self._measured is not None and self._commanded is not None and self._sent is not None
-        now_ns, limits = self.now_ns(), self._config.limits
-        # Blocking: the deltas add up on what was commanded. Streaming: on where the target is by now, since the
-        # image that asked for this delta was taken before the one before it was finished.
-        if distance(self._sent, self._measured[0]) > self._leash[0]:
-            self._sent = self._measured[0]  # the arm was blocked, or its controller refused: start from where it is
-        present = self._gripper if self._gripper is not None else self._opening
-        wanted = gripper_command(action[6], 1.0 if present is None else present, limits)
-        turned = self._gripper is None or wanted != self._gripper
-        if turned and self._gripper_first and any(action[:6]):
-            # In two: the hand alone, then, with the hand as it is then, the motion.
-            self._queue.appendleft(action)
-            action = (0.0,) * 6 + (action[6],)
-        base = self._commanded if self._config.mode == "blocking" else self._sent
-        goal = compose(leash(base, self._measured[0], *self._leash), action, self._frame)
-        position, outside = limit_position(goal.position, limits)
-        if outside and limits.on_limit == "refuse":
-            why = f"the target {[round(v, 3) for v in goal.position]} is outside the workspace ({', '.join(outside)})"
-            self._drop()
-            self._set(safety.refuse(safety.ready(gate, now_ns), self._inputs(), outside[0], why))
-            return
-        self._commanded, self._gripper = Pose(position, goal.quaternion), wanted
-        motion = plan(
-            self._sent, self._commanded, now_ns, self._chunk_period, limits.max_speed, limits.max_turn, self._profile
-        )
-        self._arrival = Arrival(motion, wanted if turned else None)
-        self._set(replace(gate, clipped=tuple(dict.fromkeys((*gate.clipped, *outside)))))
-        if turned:
-            self._send(self._adapter.gripper(wanted))
+    # ---- the operator's services -----------------------------------------------------------------
 
-    def _check_arrival(self) -> None:
-        """Go on to the next action, or say READY, as soon as this one is executed."""
-        if self._arrival is None or self._gate.state is not State.EXECUTING or self._measured is None:
-            return
-        now_ns, note = self.now_ns(), ""
-        if self._config.mode == "streaming":
-            if not self._arrival.motion.over(now_ns):
-                return
-        else:
-            over, note = self._arrival.done(self._arriving, now_ns)
-            if not over or self._sent != self._arrival.motion.goal:
-                return
-        if self._queue:
-            self._start(self._gate, self._queue.popleft())
-        elif self._config.mode == "streaming":
-            self._set(safety.streamed(self._gate))
-        else:
-            self._arrival = None
-            self._set(safety.executed(self._gate, self._measured[1], note))
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.set_parameters([Parameter("enabled", value=bool(request.data))])
+        self._look()
+        response.success, response.message = True, self._said()
+        return response
 
-    # ---- at the controller's rate ----------------------------------------------------------------
+    def _on_e_stop_call(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """A press and a release at once: it latches like the button, and waits for nothing but the reset."""
+        self._do(lambda core, now: core.e_stop(True, now))
+        self._do(lambda core, now: core.e_stop(False, now))
+        response.success, response.message = True, self._said()
+        return response
+
+    def _on_reset_e_stop(self, request: ResetEStop.Request, response: ResetEStop.Response) -> ResetEStop.Response:
+        assert self._core is not None
+        response.success, response.message = self._core.reset_e_stop(request.operator_name, self._now())
+        self._look()
+        return response
+
+    def _on_switch_source(
+        self, request: SwitchSource.Request, response: SwitchSource.Response
+    ) -> SwitchSource.Response:
+        assert self._core is not None
+        response.success, response.message = self._core.switch_source(request.source, self._now())
+        self._look()
+        return response
+
+    def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """The robot's own error recovery, for an operator who has looked why; the arm then waits to be enabled."""
+        self.set_parameters([Parameter("enabled", value=False)])
+        self._look()
+        response.success, response.message = self._robot.recover()
+        return response
+
+    def _said(self) -> str:
+        assert self._core is not None
+        return f"{self._core.gate.state.name}: {self._core.gate.reason}"
+
+    # ---- what goes out ---------------------------------------------------------------------------
+
+    def _now(self) -> Now:
+        return Now(self.now_ns(), time.monotonic_ns())
 
     def _tick(self) -> None:
-        if not self.active:
-            return
-        self._set(safety.update(self._gate, self._config, self._inputs()))
-        if self._gate.state is not State.EXECUTING or self._arrival is None or self._sent is None:
-            return
-        now_ns, limits = self.now_ns(), self._config.limits
-        # The last word on speed: whatever the plan says, and however late this tick is, the target moves no faster.
-        step = min((now_ns - self._sent_ns) * 1e-9, 2 * self._period)
-        wanted = self._arrival.motion.at(now_ns)
-        if wanted != self._sent:
-            self._sent, _ = towards(self._sent, wanted, limits.max_speed * step, limits.max_turn * step)
-            self._send(self._adapter.target(self._sent, now_ns))
-        self._sent_ns = now_ns
-        self._check_arrival()
+        self._do(lambda core, now: core.tick(now))
+        core = self._core
+        if core is not None:
+            permitted = self._moving and core.gate.state is State.EXECUTING
+            self._robot.send(self._adapter.tick(self.now_ns(), permitted))
 
-    def _send(self, commands: Sequence[tuple[str, Command]]) -> None:
-        for topic, command in commands:
-            self._commands[topic].publish(messages.command_message(command))
+    def _look(self) -> None:
+        self._do(lambda core, now: core.enable(self.value("enabled"), now))
 
     def _beat(self) -> None:
-        self._set(safety.update(self._gate, self._config, self._inputs()))
-        self._publish()
+        self._published = None
+        self._look()
+        self._robot.check()
 
-    # ---- the gate's state ------------------------------------------------------------------------
-
-    def _inputs(self) -> Inputs:
-        return Inputs(
-            now_ns=self.now_ns(),
-            active=self.active,
-            enabled=self.value("enabled"),
-            state_ns=self._measured[1] if self._measured else None,
-        )
-
-    def _set(self, gate: Gate) -> None:
-        """Take over a new gate state, do what its change asks for, and publish it when anything visible changed."""
-        before, self._gate = self._gate, gate
-        if gate.state is State.READY and before.state not in (State.READY, State.EXECUTING):
-            self._drop()
-            self._anchor()
-        elif gate.state in (State.HOLD, State.ESTOP, State.INACTIVE) and before.state is not gate.state:
-            self._drop()
-            if before.state is State.EXECUTING and not self.closing:
-                self.get_logger().warning(f"stopped: {gate.reason}")
-        if replace(gate, clock_ns=None, newest_ns=None) != replace(before, clock_ns=None, newest_ns=None):
-            self._publish()
-
-    def _drop(self) -> None:
-        """Forget the motion in play: the next one starts from the measured pose."""
-        self._queue.clear()
-        self._arrival = self._commanded = None
-
-    def _anchor(self) -> None:
-        """Start anew from where the robot is, so that the first target is no jump."""
-        if self._measured is not None:
-            self._commanded = self._sent = self._measured[0]
-            self._sent_ns = self.now_ns()
-
-    def _publish(self) -> None:
-        at_ns = self.now_ns()
-        self._safety.publish(messages.safety_message(self._gate, self._config.mode, self._base_frame, at_ns))
+    def _do(self, what: Callable[[BridgeCore, Now], None]) -> None:
+        """Let the core take something in, then send, log and publish what came of it."""
+        core = self._core
+        if core is None:
+            return
+        what(core, self._now())
+        outputs, notes = core.take()
+        for output in outputs:
+            if output.pose is not None:
+                self._moving = True
+                self._robot.send(self._adapter.target(output.pose, output.stamp_ns))
+                core.cut(self._adapter.clipped, self._now())
+            else:
+                self._robot.send(self._adapter.gripper(output.opening if output.opening is not None else 0.0))
+        if self._moving and core.gate.state is not State.EXECUTING and not core.stopping:
+            self._moving = False
+            self._robot.send(self._adapter.rest(self.now_ns()))
+        for note in notes:
+            if not self.closing:
+                self.get_logger().warning(note)
+        visible = (replace(core.gate, clock=None, newest_at=None), core.stopping)
+        if visible != self._published:
+            self._published = visible
+            mode, at_ns = core.config.gate.mode, self.now_ns()
+            self._safety.publish(messages.safety_message(core.gate, mode, self._base_frame, at_ns, core.stopping))
 
 
 def main() -> None:

@@ -11,17 +11,22 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose as PoseMessage, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Point, Pose as PoseMessage, PoseStamped, Quaternion, Twist, TwistStamped, Vector3
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, SafetyState, SceneScore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64, Header, String
 
 from openvla_ros.nodes.images import Picture, encode_jpeg
-from openvla_ros.robots.adapter import Command, Opening, PoseTarget
+from openvla_ros.nodes.interfaces import load
+from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
 from openvla_ros.robots.target_pose import Pose
 from openvla_ros.safety.gate import Chunk, Gate
 
-MESSAGE_OF = {PoseTarget: PoseStamped, Opening: Float64}
+# Messages of packages that only one robot has are named, and loaded by whoever needs them.
+MESSAGE_OF: dict[type, type | str] = {
+    PoseTarget: PoseStamped, TwistTarget: TwistStamped, Opening: Float64,
+    JointGroup: "interbotix_xs_msgs/msg/JointGroupCommand", JointSingle: "interbotix_xs_msgs/msg/JointSingleCommand",
+}  # fmt: skip
 GRIPPER_JOINT = "gripper"
 
 
@@ -101,6 +106,12 @@ def gripper_message(opening: float, at_ns: int) -> JointState:
     return joint_message([GRIPPER_JOINT], [opening], [], at_ns)
 
 
+def read_joints(message: JointState) -> tuple[list[str], list[float], int]:
+    """Names and positions of joints, and their stamp [ns]; ValueError when a position is not finite."""
+    names, positions = [str(n) for n in message.name], numbers(message.position, "joint position")
+    return names, positions, stamp_ns(message.header.stamp)
+
+
 def read_gripper(message: JointState) -> tuple[float, int]:
     """A measured opening and its stamp [ns]; ValueError when the message has none."""
     if not message.position or not math.isfinite(message.position[0]):
@@ -116,13 +127,56 @@ def opening_message(opening: float) -> Float64:
     return Float64(data=value)
 
 
-def command_message(command: Command) -> PoseStamped | Float64:
+def message_type(kind: type) -> type:
+    """The message class of a kind of command; ImportError naming the package where it is not installed."""
+    found = MESSAGE_OF[kind]
+    return load(found) if isinstance(found, str) else found
+
+
+def command_message(command: Command) -> object:
     """An adapter's command as the message of its topic."""
     if isinstance(command, PoseTarget):
+        norm = math.hypot(*numbers(command.pose.quaternion, "quaternion", 4))
+        if abs(norm - 1.0) > 1e-6:
+            raise ValueError(f"quaternion of a target has length {norm}, not 1")
         return pose_message(command.pose, command.frame, command.stamp_ns)
+    if isinstance(command, TwistTarget):
+        (x, y, z), (rx, ry, rz) = numbers(command.linear, "speed", 3), numbers(command.angular, "angular speed", 3)
+        twist = Twist(linear=Vector3(x=x, y=y, z=z), angular=Vector3(x=rx, y=ry, z=rz))
+        return TwistStamped(header=header(command.stamp_ns, command.frame), twist=twist)
     if isinstance(command, Opening):
         return opening_message(command.opening)
+    if isinstance(command, JointGroup):
+        positions = numbers(command.positions, f"positions of {command.group}", command.count)
+        return message_type(JointGroup)(name=str(command.group), cmd=positions)
+    if isinstance(command, JointSingle):
+        value = number(command.value, f"command of {command.joint}")
+        return message_type(JointSingle)(name=str(command.joint), cmd=value)
     raise TypeError(f"no message for a {type(command).__name__}")
+
+
+def filled(kind: type, fields: Fields, name: str = "") -> object:
+    """A message (a goal, a request) with fields set, each cast to what it is; ValueError naming one that cannot be."""
+    message = kind()
+    types = kind.get_fields_and_field_types()  # type: ignore[attr-defined]
+    name = name or kind.__name__
+    for key, value in fields.items():
+        if key not in types:
+            raise ValueError(f"{name} has no field '{key}'; it has {', '.join(types)}")
+        if isinstance(value, Mapping):
+            made: object = filled(type(getattr(message, key)), value, f"{name}.{key}")
+        elif types[key] in ("float", "double"):
+            made = number(value, f"{name}.{key}")
+        elif types[key] == "boolean":
+            made = bool(value)
+        elif types[key] == "string":
+            made = str(value)
+        elif "int" in types[key] and float(value) == int(value):
+            made = int(value)
+        else:
+            raise ValueError(f"{name}.{key} is {value!r}; it takes {types[key]}")
+        setattr(message, key, made)
+    return message
 
 
 # ---- camera --------------------------------------------------------------------------------------
@@ -230,8 +284,8 @@ def read_chunk(message: ActionChunk) -> Chunk:
 # ---- states --------------------------------------------------------------------------------------
 
 
-def safety_message(gate: Gate, mode: str, frame: str, at_ns: int) -> SafetyState:
-    """What the gate says."""
+def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool = False) -> SafetyState:
+    """What the gate says. stopping: the target is being brought to rest."""
     return SafetyState(
         header=header(at_ns, frame),
         state=int(gate.state),
@@ -244,6 +298,10 @@ def safety_message(gate: Gate, mode: str, frame: str, at_ns: int) -> SafetyState
         executed_sequence=int(gate.executed_sequence),
         refused_count=int(gate.refused_count),
         control_mode=str(mode),
+        stopping=bool(stopping),
+        source=str(gate.source),
+        e_stop_reset_by=str(gate.reset_by),
+        e_stop_reset_stamp=time_message(gate.reset_ns),
     )
 
 
@@ -274,8 +332,8 @@ def score_message(
 
 __all__ = [
     "Bool", "CameraInfo", "CompressedImage", "Float64", "Header", "Image", "JointState", "PoseStamped", "String",
-    "camera_info_message", "chunk_message", "command_message", "delta_message", "gripper_message", "header",
-    "image_message", "joint_message", "jpeg_message", "number", "numbers", "opening_message", "pose_message",
-    "read_chunk", "read_delta", "read_gripper", "read_pose", "safety_message", "score_message", "stamp_ns",
+    "camera_info_message", "chunk_message", "command_message", "delta_message", "filled", "gripper_message", "header",
+    "image_message", "joint_message", "jpeg_message", "message_type", "number", "numbers", "opening_message",
+    "pose_message", "read_chunk", "read_delta", "read_gripper", "read_joints", "read_pose", "safety_message", "score_message", "stamp_ns",
     "status_message", "text", "time_message", "GRIPPER_JOINT", "MESSAGE_OF",
 ]  # fmt: skip

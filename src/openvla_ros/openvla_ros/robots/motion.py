@@ -2,49 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from openvla_ros.robots.target_pose import Pose, angle, distance, interpolate
+from openvla_ros.geometry import Bounds, Pose, Vector, angle, conjugate, distance, interpolate, log, multiply
 
-PROFILES: Mapping[str, tuple[Callable[[float], float], float]] = {
-    # name -> share of the way after a share of the time, and its peak speed over its mean speed
-    "minimum_jerk": (lambda s: s * s * s * (10.0 + s * (6.0 * s - 15.0)), 1.875),
-    "linear": (lambda s: s, 1.0),
-}
+STILL: Vector = (0.0, 0.0, 0.0)
+# Highest speed, acceleration and jerk of the minimum-jerk profile over a unit way in unit time.
+PEAKS = (1.875, 5.7735027, 60.0)
 
 
 @dataclass(frozen=True)
-class Motion:
-    """A straight way from start to goal [s, ns]: at rest at both ends (minimum_jerk), or at even speed (linear)."""
+class Target:
+    """The target at one moment: pose, and its first two derivatives along the axes of the base."""
+
+    pose: Pose
+    velocity: Vector = STILL  # [m/s]
+    acceleration: Vector = STILL  # [m/s²]
+    turn: Vector = STILL  # angular velocity [rad/s]
+    turn_acceleration: Vector = STILL  # [rad/s²]
+
+    @property
+    def moving(self) -> bool:
+        """Whether it has any speed or acceleration left."""
+        return any((*self.velocity, *self.turn, *self.acceleration, *self.turn_acceleration))
+
+
+class Path(Protocol):
+    """A timed way of the target."""
+
+    @property
+    def duration(self) -> float:
+        """How long it takes [s]."""
+        ...
+
+    def at(self, t: float) -> Target:
+        """Where the target is `t` [s] after the start; from `duration` on as it passed the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class MinimumJerk:
+    """A straight way, turning about one axis, at rest at both ends: s(τ) = 10τ³ − 15τ⁴ + 6τ⁵ (Flash & Hogan, 1985)."""
 
     start: Pose
     goal: Pose
-    start_ns: int
     duration: float
-    profile: str = "minimum_jerk"
 
-    def at(self, now_ns: int) -> Pose:
-        """Where the target is at `now_ns`: the start before the motion, the goal after it."""
-        share = (now_ns - self.start_ns) * 1e-9 / self.duration if self.duration > 0 else 1.0
-        return (
-            self.goal
-            if share >= 1.0
-            else interpolate(self.start, self.goal, PROFILES[self.profile][0](max(0.0, share)))
-        )
+    @classmethod
+    def plan(cls, start: Pose, goal: Pose, period: float, move: Bounds, turn: Bounds) -> MinimumJerk:
+        """The way that takes `period` [s], or as long as the bounds on speed, acceleration and jerk ask for."""
+        duration = period
+        for way, bounds in ((distance(start, goal), move), (angle(start, goal), turn)):
+            v, a, j = PEAKS
+            duration = max(
+                duration,
+                v * way / bounds.speed,
+                (a * way / bounds.acceleration) ** (1 / 2),
+                (j * way / bounds.jerk) ** (1 / 3),
+            )
+        return cls(start, goal, duration)
 
-    def over(self, now_ns: int) -> bool:
-        """Whether the target has reached the goal."""
-        return (now_ns - self.start_ns) * 1e-9 >= self.duration
+    def at(self, t: float) -> Target:
+        """Where the target is; at the goal's very numbers from `duration` on."""
+        s = t / self.duration
+        if s >= 1.0:
+            return Target(self.goal)
+        s = max(0.0, s)
+        share = s * s * s * (10.0 + s * (6.0 * s - 15.0))
+        rate = 30.0 * s * s * (1.0 - s) ** 2 / self.duration
+        growth = 60.0 * s * (1.0 - s) * (1.0 - 2.0 * s) / self.duration**2
+        a, b = self.start.position, self.goal.position
+        way: Vector = (b[0] - a[0], b[1] - a[1], b[2] - a[2])
+        turn = log(multiply(self.goal.quaternion, conjugate(self.start.quaternion)))
+        return Target(
+            interpolate(self.start, self.goal, share), _times(way, rate), _times(way, growth),
+            _times(turn, rate), _times(turn, growth),
+        )  # fmt: skip
 
 
-def plan(
-    start: Pose, goal: Pose, now_ns: int, period: float, max_speed: float, max_turn: float, profile: str
-) -> Motion:
-    """The motion that takes `period` [s], or as long as the speed limits [m/s, rad/s] ask for."""
-    peak = PROFILES[profile][1]
-    duration = max(period, peak * distance(start, goal) / max_speed, peak * angle(start, goal) / max_turn)
-    return Motion(start, goal, now_ns, duration, profile)
+def _times(v: Vector, k: float) -> Vector:
+    return (v[0] * k, v[1] * k, v[2] * k)
 
 
 @dataclass(frozen=True)
@@ -65,7 +103,9 @@ class ArrivalConfig:
 class Arrival:
     """What is known about the robot since a motion began; `seen` folds each measurement in."""
 
-    motion: Motion
+    goal: Pose
+    start_ns: int
+    duration: float  # [s] planned
     opening: float | None  # gripper command sent with this motion; None = unchanged
     reference: Pose | None = None  # where the arm was when it was last seen to move
     reference_ns: int = 0
@@ -74,12 +114,14 @@ class Arrival:
     gripper_reference: float | None = None
     gripper_reference_ns: int = 0
 
+    def _since(self, stamp_ns: int) -> float:
+        return (stamp_ns - self.start_ns) * 1e-9
+
     def seen(self, config: ArrivalConfig, pose: Pose, stamp_ns: int) -> Arrival:
         """Fold in one measured pose."""
-        if not self.motion.over(stamp_ns):
+        if self._since(stamp_ns) < self.duration:
             return self
-        goal = self.motion.goal
-        if distance(pose, goal) <= config.position and angle(pose, goal) <= config.rotation:
+        if distance(pose, self.goal) <= config.position and angle(pose, self.goal) <= config.rotation:
             return replace(self, arm=True)
         moved = config.still_speed * config.still_time
         if self.reference is None or distance(pose, self.reference) > moved or angle(pose, self.reference) > 5 * moved:
@@ -90,7 +132,7 @@ class Arrival:
         """Fold in one measured gripper opening."""
         if self.opening is None or abs(opening - self.opening) <= config.gripper:
             return replace(self, gripper=True)
-        if (stamp_ns - self.motion.start_ns) * 1e-9 < config.gripper_delay:
+        if self._since(stamp_ns) < config.gripper_delay:
             return self
         moved = config.gripper_speed * config.still_time
         if self.gripper_reference is None or abs(opening - self.gripper_reference) > moved:
@@ -101,7 +143,7 @@ class Arrival:
         """Whether the action is executed, and, when only the time limit says so, what was still missing."""
         if self.arm and (self.gripper or self.opening is None):
             return True, ""
-        late = (now_ns - self.motion.start_ns) * 1e-9 - self.motion.duration
+        late = self._since(now_ns) - self.duration
         if late < config.time_limit:
             return False, ""
         missing = [

@@ -1,7 +1,7 @@
 """The safety gate: a fail-closed state machine between a policy's chunks and a robot's motion.
 
 Pure: a `Gate` is a value, every function returns a new one. Motion is allowed in EXECUTING only, and EXECUTING is
-entered only by `admit`, which asks every permission and every limit anew. Times are stamps in nanoseconds.
+entered only by `admit`, which asks every permission and every limit anew. Times are in nanoseconds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from openvla_ros.safety.limits import Limits, limit_action, malformed
-from openvla_ros.safety.watchdogs import Watchdogs, clock_jumped, stale
+from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs, clock_jumped, stale
 
 MODES = ("blocking", "streaming")
+FIRST = "first"  # the source whose chunk is the first to be accepted
 
 
 class State(IntEnum):
@@ -45,7 +46,8 @@ class GateConfig:
     limits: Limits
     watchdogs: Watchdogs
     mode: str = "blocking"
-    sources: tuple[str, ...] = ("policy", "expert")  # who may command
+    sources: tuple[str, ...] = ("policy", "expert")  # who may be in command, one at a time
+    source: str = FIRST  # who is at the start
     frames: tuple[str, ...] = ("base",)  # frames that deltas may be expressed in
     max_actions: int = 64  # [1] a chunk's length
 
@@ -53,16 +55,20 @@ class GateConfig:
         """An unknown mode is refused when the configuration is made."""
         if self.mode not in MODES:
             raise ValueError(f"control mode '{self.mode}' is unknown; choices: {', '.join(MODES)}")
+        if self.source not in (FIRST, *self.sources):
+            raise ValueError(f"source '{self.source}' is none of {', '.join((FIRST, *self.sources))}")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the gate looks at each time: the clock, the permissions, the newest of what the robot said."""
+    """What the gate looks at each time: the clocks, the permissions, the newest of what the robot said."""
 
-    now_ns: int
+    now: Now
     active: bool = False
-    enabled: bool = False
-    state_ns: int | None = None  # stamp of the newest measured pose
+    forbidden: str = "not enabled"  # why the operator does not permit motion; '' when he does
+    state: Seen | None = None  # newest measured pose
+    outside: str = ""  # why motion may not begin at the measured pose; '' when it may
+    stopping: bool = False  # the target has not come to rest yet
 
 
 @dataclass(frozen=True)
@@ -80,57 +86,78 @@ class Gate:
     executed_observation_ns: int = 0
     executed_sequence: int = 0
     newest: Chunk | None = None  # the newest accepted chunk
-    newest_ns: int | None = None  # when it was accepted
-    clock_ns: int | None = None
+    newest_at: Now | None = None  # when it was accepted
+    clock: Now | None = None  # the last look at the clocks
+    source: str = ""  # who is in command; '' until the first accepted chunk says so
+    reset_by: str = ""  # who opened the emergency stop last,
+    reset_ns: int = 0  # and when [node clock]
+
+
+def begin(gate: Gate, config: GateConfig) -> Gate:
+    """A gate for a new activation. The emergency stop and who reset it are remembered."""
+    return Gate(
+        e_stop=gate.e_stop,
+        e_stop_pressed=gate.e_stop_pressed,
+        reset_by=gate.reset_by,
+        reset_ns=gate.reset_ns,
+        source="" if config.source == FIRST else config.source,
+    )
 
 
 def update(gate: Gate, config: GateConfig, inputs: Inputs) -> Gate:
-    """Look at the clock and the permissions; called at least at the restream rate.
+    """Look at the clocks and the permissions; called at least at the restream rate.
 
     Leaves EXECUTING as soon as one thing is not in order. Comes back to READY, never to EXECUTING.
     """
-    jump = clock_jumped(gate.clock_ns, inputs.now_ns, config.watchdogs.clock_jump)
-    gate = replace(gate, clock_ns=inputs.now_ns)
+    jump = clock_jumped(gate.clock, inputs.now, config.watchdogs.clock_jump)
+    gate = replace(gate, clock=inputs.now)
     state, why = _blocked(gate, config, inputs, jump)
     if state is not None:
         return replace(gate, state=state, reason=why)
     if gate.state in (State.INACTIVE, State.HOLD, State.ESTOP):
+        if inputs.stopping:
+            reason = gate.reason if gate.state is State.HOLD else "the target is still being stopped"
+            return replace(gate, state=State.HOLD, reason=reason)
         if _silent(gate, config, inputs):
-            return gate  # streaming went quiet: only a new chunk ends this hold
-        return ready(gate, inputs.state_ns or inputs.now_ns, "waiting for an action")
+            return replace(gate, state=State.HOLD)  # streaming went quiet: only a new chunk ends this hold
+        return ready(gate, inputs.state.stamp if inputs.state else inputs.now.node, "waiting for an action")
     if gate.state is State.EXECUTING and config.mode == "streaming":
         why = _silent(gate, config, inputs)
         if why:
             return replace(gate, state=State.HOLD, reason=why)
     if gate.state is State.READY and config.mode == "blocking" and not gate.refused:
-        since = (inputs.now_ns - gate.ready_since_ns) / 1e9
+        since = (inputs.now.node - gate.ready_since_ns) / 1e9
         if since > config.watchdogs.action:
             return replace(gate, reason=f"holding: no action for {since:.0f} s")
     return gate
 
 
+def _pressed(gate: Gate) -> str:
+    return f"emergency stop {'pressed' if gate.e_stop_pressed else 'released, waiting for a reset'}"
+
+
 def _blocked(gate: Gate, config: GateConfig, inputs: Inputs, jump: str) -> tuple[State | None, str]:
     if gate.e_stop:
-        held = "pressed" if gate.e_stop_pressed else "released, waiting for a reset"
-        return State.ESTOP, f"emergency stop {held}"
+        return State.ESTOP, _pressed(gate)
     if not inputs.active:
         return State.INACTIVE, "not active"
-    if not inputs.enabled:
-        return State.HOLD, "not enabled"
+    if inputs.forbidden:
+        return State.HOLD, inputs.forbidden
     if jump:
         return State.HOLD, jump
     dogs = config.watchdogs
-    old = stale("robot state", inputs.state_ns, inputs.now_ns, dogs.state, dogs.future)
-    return (State.HOLD, old) if old else (None, "")
+    old = stale("robot state", inputs.state, inputs.now, dogs.state, dogs.future)
+    why = old or inputs.outside
+    return (State.HOLD, why) if why else (None, "")
 
 
 def _silent(gate: Gate, config: GateConfig, inputs: Inputs) -> str:
     """Streaming only: why the chunk in play is too old to go on with."""
-    if config.mode != "streaming" or gate.newest is None:
+    if config.mode != "streaming" or gate.newest is None or gate.newest_at is None:
         return ""
-    dogs = config.watchdogs
-    return stale("action", gate.newest_ns, inputs.now_ns, dogs.action, dogs.future) or stale(
-        "observation", gate.newest.observation_ns, inputs.now_ns, dogs.observation, dogs.future
+    dogs, came = config.watchdogs, gate.newest_at
+    return stale("action", Seen(came.node, came), inputs.now, dogs.action, dogs.future) or stale(
+        "observation", Seen(gate.newest.observation_ns, came), inputs.now, dogs.observation, dogs.future
     )
 
 
@@ -162,16 +189,20 @@ def admit(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tuple
         clipped=tuple(clipped),
         refused=(),
         newest=chunk,
-        newest_ns=inputs.now_ns,
+        newest_at=inputs.now,
+        source=chunk.source,
     )
     return gate, tuple(allowed)
 
 
 def refuse(gate: Gate, inputs: Inputs, name: str, why: str) -> Gate:
-    """A chunk was refused: say so, and invite another one on a fresh image if the gate was READY."""
+    """A chunk was refused: say so, and invite another one on a fresh image if the gate was READY.
+
+    A stranger's chunk changes no invitation: else it could keep the source in command from ever being in time.
+    """
     count = gate.refused_count + 1
-    if gate.state is State.READY:
-        gate = ready(gate, inputs.now_ns)
+    if gate.state is State.READY and name != "source":
+        gate = ready(gate, inputs.now.node)
     if gate.state in (State.READY, State.EXECUTING):
         gate = replace(gate, reason=f"refused: {why}")
     return replace(gate, refused=(name,), refused_count=count)
@@ -182,12 +213,14 @@ def _refusal(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tu
     blocking, dogs = config.mode == "blocking", config.watchdogs
     if gate.state in (State.INACTIVE, State.ESTOP):
         return "state", gate.reason
-    if gate.state is State.HOLD and (blocking or not _silent(gate, config, inputs)):
+    if chunk.source not in config.sources:
+        return "source", f"source '{chunk.source}' may not command; allowed: {', '.join(config.sources)}"
+    if gate.source and chunk.source != gate.source:
+        return "source", f"source '{chunk.source}' is not in command, '{gate.source}' is"
+    if gate.state is State.HOLD and (blocking or not _quiet_only(gate, config, inputs)):
         return "state", gate.reason
     if gate.state is State.EXECUTING and blocking:
         return "busy", f"chunk {chunk.sequence} came while another one is being executed"
-    if chunk.source not in config.sources:
-        return "source", f"source '{chunk.source}' may not command; allowed: {', '.join(config.sources)}"
     if chunk.frame not in config.frames:
         return "frame", f"frame '{chunk.frame}' is not one of {', '.join(config.frames)}"
     if not 1 <= len(chunk.actions) <= config.max_actions:
@@ -200,9 +233,10 @@ def _refusal(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tu
     newest = gate.newest
     if newest is not None and chunk.source == newest.source and chunk.stamp_ns <= newest.stamp_ns:
         return "order", f"chunk {chunk.sequence} is not newer than chunk {newest.sequence}"
-    if wrong := stale("observation", chunk.observation_ns, inputs.now_ns, dogs.observation, dogs.future):
+    now = inputs.now
+    if wrong := stale("observation", Seen(chunk.observation_ns, now), now, dogs.observation, dogs.future):
         return "observation_age", wrong
-    if wrong := stale("action", chunk.stamp_ns, inputs.now_ns, dogs.action, dogs.future):
+    if wrong := stale("action", Seen(chunk.stamp_ns, now), now, dogs.action, dogs.future):
         return "action_age", wrong
     if blocking and chunk.observation_ns < gate.ready_since_ns:
         early = (gate.ready_since_ns - chunk.observation_ns) / 1e9
@@ -210,6 +244,11 @@ def _refusal(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tu
     if newest is not None and not blocking and chunk.observation_ns < newest.observation_ns:
         return "observation", "the image is older than that of the chunk before"
     return None
+
+
+def _quiet_only(gate: Gate, config: GateConfig, inputs: Inputs) -> bool:
+    """Whether a hold is only for want of a new chunk, so that a new chunk ends it."""
+    return bool(_silent(gate, config, inputs)) and not inputs.stopping and not _blocked(gate, config, inputs, "")[1]
 
 
 def executed(gate: Gate, ready_ns: int, note: str = "") -> Gate:
@@ -239,10 +278,25 @@ def press_e_stop(gate: Gate, pressed: bool) -> Gate:
     return replace(gate, e_stop_pressed=False, reason=reason)
 
 
-def reset_e_stop(gate: Gate) -> tuple[Gate, str]:
-    """The operator opens the latch; refused while the button is still pressed. Returns the gate and what was done."""
+def reset_e_stop(gate: Gate, operator: str, now_ns: int) -> tuple[Gate, str]:
+    """The operator opens the latch, by name; refused while the button is still pressed. The gate and what was done."""
+    operator = " ".join(operator.split())
+    if not operator:
+        return gate, "an emergency stop is reset by somebody: give the operator's name"
     if not gate.e_stop:
         return gate, "the emergency stop was not set"
     if gate.e_stop_pressed:
         return gate, "the emergency stop is still pressed; release it first"
-    return replace(gate, e_stop=False, state=State.HOLD, reason="emergency stop reset"), "emergency stop reset"
+    said = f"emergency stop reset by {operator}"
+    return replace(gate, e_stop=False, state=State.HOLD, reason=said, reset_by=operator, reset_ns=now_ns), said
+
+
+def switch_source(gate: Gate, config: GateConfig, source: str) -> tuple[Gate, bool, str]:
+    """Put another source in command, stopping first. The gate, whether `source` commands now, and what was done."""
+    if source not in config.sources:
+        return gate, False, f"source '{source}' may not command; allowed: {', '.join(config.sources)}"
+    if source == gate.source:
+        return gate, True, f"'{source}' is in command already"
+    said = f"command goes from '{gate.source or 'nobody'}' to '{source}'"
+    # The chunk in play is the other's: what its successor sends is not compared with it.
+    return replace(hold(gate, said), source=source, newest=None, newest_at=None), True, said

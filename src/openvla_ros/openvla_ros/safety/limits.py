@@ -6,39 +6,74 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openvla_ros.geometry import Bounds
+from openvla_ros.safety.zones import Zones
+
 ON_LIMIT = ("clip", "refuse")
 ACTION_LENGTH = 7
+AXIS = 1.0 / math.sqrt(3.0)  # bounds of one axis, so that three together keep a vector's bound
+MIN_STOP_FACTOR = 1.75  # over √3: braking axis by axis is never weaker than the motion it ends
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one robot at one bench. Positions in the base frame."""
+    """Limits of one robot at one bench."""
 
-    box_low: tuple[float, float, float]  # [m] lowest corner of the workspace the end effector stays in
-    box_high: tuple[float, float, float]  # [m] highest corner
+    zones: Zones  # where the end effector may be, base frame
     max_translation: float = 0.06  # [m] an action, after scaling
     max_rotation: float = 0.35  # [rad] each of roll, pitch, yaw of an action, after scaling
-    max_speed: float = 0.5  # [m/s] of the restreamed target
-    max_turn: float = 1.5  # [rad/s] of the restreamed target
+    move: Bounds = Bounds(0.5, 5.0, 100.0)  # of the restreamed target's position [m/s, m/s², m/s³]
+    turn: Bounds = Bounds(2.0, 20.0, 400.0)  # of its orientation [rad/s, rad/s², rad/s³]
+    stop_time: float = 0.25  # [s] within which the target stands still once it has to stop
+    stop_factor: float = 2.0  # braking may use so many times the acceleration and jerk of `move` and `turn`
     scale: float = 1.0  # translations and rotations are multiplied by this
     on_limit: str = "clip"  # what an action over a limit becomes: clip, or refuse
     close_below: float = 0.4  # gripper hysteresis: closes under this,
     open_above: float = 0.6  # opens over this, and keeps what it does between the two
+    gripper_interval: float = 0.3  # [s] shortest time between two changes of the gripper's command
 
     def __post_init__(self) -> None:
         """Limits that limit nothing, or contradict themselves, are refused when they are made."""
-        if any(not low < high for low, high in zip(self.box_low, self.box_high, strict=True)):
-            raise ValueError(f"workspace box: low {list(self.box_low)} must be under high {list(self.box_high)}")
         if not 0.0 <= self.close_below <= self.open_above <= 1.0:
             raise ValueError(
                 f"gripper hysteresis: close_below {self.close_below} must not be over open_above "
                 f"{self.open_above}, both 0 … 1"
             )
-        positive = (self.max_translation, self.max_rotation, self.max_speed, self.max_turn, self.scale)
+        positive = (self.max_translation, self.max_rotation, self.stop_time, self.scale)
         if not all(math.isfinite(v) and v > 0 for v in positive):
-            raise ValueError(f"caps and scale must be finite and over 0, not {positive}")
+            raise ValueError(f"caps, stop time and scale must be finite and over 0, not {positive}")
+        if not 0.0 <= self.gripper_interval < math.inf:
+            raise ValueError(f"gripper interval is {self.gripper_interval} s; it must be finite and not negative")
         if self.on_limit not in ON_LIMIT:
             raise ValueError(f"on_limit is '{self.on_limit}'; choices: {', '.join(ON_LIMIT)}")
+        if not MIN_STOP_FACTOR <= self.stop_factor < math.inf:
+            raise ValueError(f"stop factor is {self.stop_factor}; it must be at least {MIN_STOP_FACTOR}")
+
+    def braking(self, bounds: Bounds) -> Bounds:
+        """Bounds of each axis while braking, from the bounds of the motion: the vector keeps within `stop_factor`."""
+        k = self.stop_factor * AXIS
+        return Bounds(bounds.speed, k * bounds.acceleration, k * bounds.jerk)
+
+    def check_stop(self, period: float) -> None:
+        """ValueError when the target cannot stand within `stop_time` from the fastest allowed motion.
+
+        period: of the restreamed targets [s]; one may pass before the stop is noticed, one more until it is sent.
+        """
+        for what, bounds in (("move", self.move), ("turn", self.turn)):
+            needed = brake_time(bounds, self.braking(bounds)) + 2 * period
+            if needed > self.stop_time:
+                raise ValueError(
+                    f"stop.time is {self.stop_time:g} s, but from the limits on '{what}' (speed {bounds.speed:g}, "
+                    f"acceleration {bounds.acceleration:g}, jerk {bounds.jerk:g}) braking {self.stop_factor:g} times "
+                    f"as hard takes up to {needed:.3f} s; raise stop.time or stop.factor, or lower the speed"
+                )
+
+
+def brake_time(motion: Bounds, braking: Bounds) -> float:
+    """Longest time [s] to stand still: from the highest speed, while still speeding up at the highest acceleration."""
+    a, j, v = braking.acceleration, braking.jerk, motion.speed
+    slow = v / a + a / j if v >= a * a / j else 2.0 * math.sqrt(v / j)
+    return motion.acceleration / j + slow
 
 
 def malformed(action: Sequence[float]) -> str:
@@ -73,18 +108,6 @@ def _scaled(values: list[float], factor: float, cap: float) -> list[float]:
     if factor > 0.0 and all(math.isfinite(v) for v in values):
         return [min(cap, max(-cap, v * factor)) for v in values]
     return [0.0 for _ in values]  # so large that it overflowed: no direction is left to keep
-
-
-def limit_position(position: Sequence[float], limits: Limits) -> tuple[tuple[float, float, float], tuple[str, ...]]:
-    """The nearest position inside the workspace box, and `box_x` … for each axis that was outside."""
-    inside: list[float] = []
-    names: list[str] = []
-    for axis, value, low, high in zip("xyz", position, limits.box_low, limits.box_high, strict=True):
-        kept = min(high, max(low, value))
-        if kept != value:
-            names.append(f"box_{axis}")
-        inside.append(kept)
-    return (inside[0], inside[1], inside[2]), tuple(names)
 
 
 def gripper_command(wanted: float, present: float, limits: Limits) -> float:

@@ -1,0 +1,415 @@
+"""The bridge without ROS: chunks, measurements and the operator's wishes in; targets and openings out.
+
+Composes the gate (`safety`) and the motion (`robots`), which do not know each other. Holds everything that changes, so
+that a test can put any sequence of events through it. Every method takes the present moment; nothing here looks at a
+clock. Targets come out while the gate is EXECUTING and while a motion that was permitted is braking, at no other time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from openvla_ros.geometry import IDENTITY, Pose, Quaternion, angle, distance
+from openvla_ros.nodes.target_stream import MARGIN, TargetStream
+from openvla_ros.robots.chunks import Ensemble
+from openvla_ros.robots.motion import Arrival, ArrivalConfig
+from openvla_ros.robots.stream import StreamError
+from openvla_ros.robots.target_pose import BASE, compose, leash
+from openvla_ros.safety import gate as safety
+from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
+from openvla_ros.safety.limits import gripper_command
+from openvla_ros.safety.permission import Permission, PermissionConfig
+from openvla_ros.safety.watchdogs import NS, Now, Seen
+from openvla_ros.safety.zones import clamp, reachable
+
+STATE_JUMP = 0.05  # [m] smaller steps between two measured poses are never taken for a jump
+CATCH_UP = 2  # steps of the target that a late tick makes up for; what is later still is only later
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """Everything that is fixed while the bridge is configured."""
+
+    gate: GateConfig
+    permission: PermissionConfig = field(default_factory=PermissionConfig)
+    arrival: ArrivalConfig = field(default_factory=ArrivalConfig)
+    period: float = 0.02  # [s] between two targets
+    leash: tuple[float, float] = (0.05, 0.3)  # [m, rad] commanded from measured
+    max_state_speed: float = 4.0  # [m/s] a measured pose that moved faster was put there
+    frames: Mapping[str, tuple[str, Quaternion]] = field(default_factory=lambda: {"base": (BASE, IDENTITY)})
+    actions_per_chunk: int = 0  # 0 = all: open loop; n: receding horizon
+    ensemble_decay: float | None = None  # temporal ensembling with this decay; None = none
+    gripper_first: bool = False  # blocking: the hand is done before the arm moves
+    tolerance: tuple[float, float] = (0.01, 0.05)  # [m, rad] how far outside its zones the arm may stand to begin
+    simulated_time: bool = False  # the node's clock is a simulator's: motion runs on it
+
+    def __post_init__(self) -> None:
+        """A stop that takes too long, and ensembling of chunks that are cut short, are refused."""
+        self.gate.limits.check_stop(self.period)
+        if self.ensemble_decay is not None and self.actions_per_chunk:
+            raise ValueError("chunk.ensemble uses all actions of a chunk; set actions_per_chunk to 0")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One thing to send: a target pose for the time `stamp_ns` [node clock], or a gripper opening 0 … 1."""
+
+    pose: Pose | None
+    opening: float | None
+    stamp_ns: int
+
+
+class BridgeCore:
+    """The state of one bridge."""
+
+    def __init__(self, config: CoreConfig, gate: Gate | None = None) -> None:
+        """gate: an earlier one, whose emergency stop goes on."""
+        self.config, self.active = config, False
+        self.gate = safety.begin(gate or Gate(), config.gate)
+        self.permission = Permission()
+        self.robot_fault = ""  # why the robot itself does not move; '' = it does
+        self.outputs: list[Output] = []
+        self.notes: list[str] = []  # what a person should read in the log
+        self.measured: Pose | None = None
+        self.opening: float | None = None  # measured
+        self._stream = TargetStream(config.gate.limits, config.period, config.gate.mode == "blocking")
+        self._state: Seen | None = None
+        self._not_before_ns = 0  # measurements stamped earlier are from before the robot was restarted
+        self._gripper: float | None = None  # commanded
+        self._switched_ns: int | None = None  # when it was, motion clock
+        self._commanded: Pose | None = None  # where the last action was to end
+        self._sent: Pose | None = None  # the newest target sent
+        self._queue: deque[tuple[float, ...]] = deque()
+        self._frame: tuple[str, Quaternion] = (BASE, IDENTITY)
+        self._chunk_period = 0.2
+        self._arrival: Arrival | None = None
+        self._ensemble = Ensemble(config.ensemble_decay or 0.0)
+        self._slot = 0  # blocking: actions begun since the last stop
+
+    def take(self) -> tuple[list[Output], list[str]]:
+        """What is to be sent, in this order, and what is to be logged since the last call."""
+        taken = self.outputs, self.notes
+        self.outputs, self.notes = [], []
+        return taken
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the target is being brought to rest."""
+        return self._stream.braking
+
+    @property
+    def blocking(self) -> bool:
+        """Whether an action is executed to its end before the next is asked for."""
+        return self.config.gate.mode == "blocking"
+
+    def ages(self, now: Now) -> dict[str, float]:
+        """How old what the watchdogs look at is by now [s], as far as there is any."""
+        found = {"state": self._state}
+        if self.gate.newest is not None and self.gate.newest_at is not None:
+            came = self.gate.newest_at
+            found |= {"action": Seen(came.node, came), "observation": Seen(self.gate.newest.observation_ns, came)}
+        return {name: seen.age(now) for name, seen in found.items() if seen is not None}
+
+    # ---- lifecycle and operator ------------------------------------------------------------------
+
+    def activate(self, now: Now) -> None:
+        """Motion may begin once every other permission is there, too."""
+        self.active, self._gripper = True, None
+        self._set(safety.begin(self.gate, self.config.gate), now)
+        self.look(now)
+
+    def deactivate(self, now: Now) -> None:
+        """Brake and hold."""
+        self.active = False
+        self.look(now)
+
+    def enable(self, on: bool, now: Now) -> None:
+        """The operator's switch."""
+        self.permission = replace(self.permission, switched_on=on)
+        self.look(now)
+
+    def hold_button(self, held: bool, now: Now) -> None:
+        """The deadman's button, as reported."""
+        self.permission = self.permission.hold(held, now)
+        self.look(now)
+
+    def e_stop(self, pressed: bool, now: Now) -> None:
+        """The emergency stop's button, as reported."""
+        self.permission = replace(self.permission, e_stop_at=now)
+        self._set(safety.press_e_stop(self.gate, pressed), now)
+
+    def reset_e_stop(self, operator: str, now: Now) -> tuple[bool, str]:
+        """Open the latch; whether it is open, and what was done."""
+        gate, said = safety.reset_e_stop(self.gate, operator, now.node)
+        if gate is not self.gate:
+            self.notes.append(said)
+        self._set(gate, now)
+        return bool(operator.split()) and not gate.e_stop, said
+
+    def fault(self, reason: str, now: Now) -> None:
+        """The robot says why it does not move, or '' that it does. What it was to do is forgotten."""
+        if reason == self.robot_fault:
+            return
+        self.robot_fault = reason
+        if reason:
+            self._restart(reason, now)
+        self.look(now)
+
+    def cut(self, names: tuple[str, ...], now: Now) -> None:
+        """Limits of the robot's own (its joints) cut the newest target."""
+        if new := tuple(name for name in names if name not in self.gate.clipped):
+            self._set(replace(self.gate, clipped=(*self.gate.clipped, *new)), now)
+
+    def switch_source(self, source: str, now: Now) -> tuple[bool, str]:
+        """Put another source in command; whether it commands, and what was done."""
+        gate, done, said = safety.switch_source(self.gate, self.config.gate, source)
+        self._set(gate, now)
+        return done, said
+
+    # ---- robot -----------------------------------------------------------------------------------
+
+    def pose_seen(self, pose: Pose, stamp_ns: int, now: Now) -> None:
+        """A measured pose. Older ones than the newest are ignored."""
+        before, seen = self.measured, self._state
+        # (A newest stamp that lies in the future is of a clock that was set back, or wrong: what comes now counts.)
+        if stamp_ns < self._not_before_ns or (seen is not None and stamp_ns <= seen.stamp <= now.node):
+            return
+        self.measured, self._state = pose, Seen(stamp_ns, now)
+        if before is not None and seen is not None and (jump := distance(before, pose)) > STATE_JUMP:
+            elapsed = (stamp_ns - seen.stamp) * 1e-9
+            if jump > self.config.max_state_speed * elapsed:
+                what = f"robot state jumped {jump:.3f} m in {elapsed:.3f} s: the robot was moved or restarted"
+                self._restart(what, now)
+        if self._arrival is not None:
+            self._arrival = self._arrival.seen(self.config.arrival, pose, stamp_ns)
+            self._go_on(now)
+
+    def gripper_seen(self, opening: float, stamp_ns: int, now: Now) -> None:
+        """A measured gripper opening."""
+        self.opening = opening
+        if self._arrival is not None:
+            self._arrival = self._arrival.gripper_seen(self.config.arrival, opening, stamp_ns)
+            self._go_on(now)
+
+    def restarted(self, stamp_ns: int, now: Now) -> None:
+        """The robot's controller was restarted or its scene reset: its set-point is the measured pose now."""
+        self._not_before_ns = stamp_ns
+        self.measured = self._state = None
+        self._restart("robot restarted", now)
+
+    def _restart(self, reason: str, now: Now) -> None:
+        self._gripper = None
+        self._rest()  # nothing is left to brake: the old target means nothing to the robot any more
+        self._set(safety.hold(self.gate, reason), now)
+
+    # ---- actions ---------------------------------------------------------------------------------
+
+    def chunk(self, chunk: Chunk, now: Now) -> None:
+        """A chunk of actions, from whoever sends them."""
+        self.look(now)
+        gate, actions = safety.admit(self.gate, self.config.gate, self._inputs(now), chunk)
+        if not actions:
+            why = gate.reason.removeprefix("refused: ")
+            self.notes.append(f"refused {chunk.source}'s chunk {chunk.sequence} ({gate.refused[0]}): {why}")
+            self._set(gate, now)
+            return
+        self._frame, self._chunk_period = self.config.frames[chunk.frame], chunk.period
+        if self._stream.target is None:  # start anew from where the robot is, so that the first target is no jump
+            assert self.measured is not None
+            self._commanded = self._stream.anchor(self.measured, self._motion_ns(now))
+            self._sent = self.measured
+        if self.config.ensemble_decay is None:
+            self._queue = deque(actions[: self.config.actions_per_chunk or None])
+        else:
+            start = self._slot * round(chunk.period * NS) if self.blocking else chunk.observation_ns
+            self._ensemble.add(start, chunk.period, actions)
+            if not self.blocking and self.gate.state is State.EXECUTING and self._stream.busy:
+                self._set(gate, now)
+                return  # the action under way goes on; the next one hears of this chunk
+        action = self._next(now)
+        if action is None:
+            self._set(safety.hold(gate, "the chunk predicts nothing for the present: it took too long"), now)
+            return
+        self._begin(gate, action, now, fresh=True)
+
+    def _next(self, now: Now) -> tuple[float, ...] | None:
+        if self._queue:
+            return self._queue.popleft()
+        if self.config.ensemble_decay is None:
+            return None
+        slot_ns = self._slot * round(self._chunk_period * NS) if self.blocking else now.node
+        return self._ensemble.at(slot_ns)
+
+    def _begin(self, gate: Gate, action: tuple[float, ...], now: Now, fresh: bool = False) -> None:
+        """Put one action on its way. fresh: the first of a new chunk."""
+        assert self.measured is not None and self._stream.target is not None
+        limits, at = self.config.gate.limits, self._stream.target
+        wanted, names = self._opening_for(action[6], now)
+        turned = self._gripper is None or wanted != self._gripper
+        split = turned and self.config.gripper_first and self.blocking and any(action[:6])
+        if split:
+            # In two: the hand alone, then, with the hand as it is then, the motion.
+            self._queue.appendleft(action)
+            action = (0.0,) * 6 + (action[6],)
+        # The deltas add up on what was commanded. A new chunk in streaming: on where the target is by now, since the
+        # image that asked for it was taken before the action before it was finished.
+        base = at.pose if self._commanded is None or (fresh and not self.blocking) else self._commanded
+        asked = compose(leash(base, self.measured, *self.config.leash), action, *self._frame)
+        goal, cut = reachable(at.pose, asked, limits.zones, self._stream.margin)
+        if cut and limits.on_limit == "refuse":
+            where = [round(v, 3) for v in asked.position]
+            self._refuse(gate, cut[0], f"the target {where} is outside the limits ({', '.join(cut)})", now)
+            return
+        try:
+            duration = self._stream.go(goal, self._chunk_period)
+        except StreamError as error:
+            self._refuse(gate, "trajectory", str(error), now)
+            return
+        self._commanded, self._gripper = goal, wanted
+        self._slot += not split
+        self._arrival = Arrival(goal, now.node, duration, wanted if turned else None)
+        self._set(replace(gate, clipped=tuple(dict.fromkeys((*gate.clipped, *names, *cut)))), now)
+        if turned:
+            self._switched_ns = self._motion_ns(now)
+            self.outputs.append(Output(None, wanted, now.node))
+        self._send_due(now, 1)
+
+    def _opening_for(self, asked: float, now: Now) -> tuple[float, tuple[str, ...]]:
+        """The opening to command, and `gripper_rate` when it was changed too short a time ago to change again."""
+        limits = self.config.gate.limits
+        present = self._gripper if self._gripper is not None else self.opening
+        wanted = gripper_command(asked, 1.0 if present is None else present, limits)
+        if self._gripper is None or wanted == self._gripper or self._switched_ns is None:
+            return wanted, ()
+        since = (self._motion_ns(now) - self._switched_ns) / NS
+        return (self._gripper, ("gripper_rate",)) if 0.0 <= since < limits.gripper_interval else (wanted, ())
+
+    def _refuse(self, gate: Gate, name: str, why: str, now: Now) -> None:
+        """An action turned out not to be executable: brake if it came in motion, and ask for another one."""
+        self._queue.clear()
+        self._arrival = None
+        self.notes.append(f"refused an action ({name}): {why}")
+        gate = safety.refuse(gate, self._inputs(now), name, why)
+        if not self._stream.busy:
+            self._set(replace(safety.ready(gate, now.node, gate.reason), refused=(name,)), now)
+        else:
+            self._set(safety.hold(gate, gate.reason), now)
+
+    def _go_on(self, now: Now) -> None:
+        """Go on to the next action, or say READY, as soon as this one is executed."""
+        if self._arrival is None or self.gate.state is not State.EXECUTING or self._stream.busy:
+            return
+        note = ""
+        if self.blocking:
+            over, note = self._arrival.done(self.config.arrival, now.node)
+            if not over:
+                return
+        more = self._queue or not self.blocking
+        if more and (action := self._next(now)) is not None:
+            self._begin(self.gate, action, now)
+            return
+        assert self._state is not None
+        if self.blocking:
+            self._arrival = None
+            self._set(safety.executed(self.gate, self._state.stamp, note), now)
+            return
+        self._set(safety.streamed(self.gate), now)
+        if self._stream.moving and self._commanded is not None:
+            try:  # nobody says how it goes on: to rest, where it was to go
+                self._stream.go(self._commanded, 0.0)
+            except StreamError as error:
+                self._set(safety.hold(self.gate, str(error)), now)
+
+    # ---- at the controller's rate ----------------------------------------------------------------
+
+    def tick(self, now: Now) -> None:
+        """Look at everything, and send the target's next step; called once a period."""
+        self.look(now)
+        self._send_due(now, CATCH_UP)
+        self._go_on(now)
+
+    def look(self, now: Now) -> None:
+        """Let the gate look at clocks and permissions."""
+        self._set(safety.update(self.gate, self.config.gate, self._inputs(now)), now)
+
+    def _send_due(self, now: Now, most: int) -> None:
+        """Send the targets that are due, at most so many."""
+        at_ns = self._motion_ns(now)
+        self._stream.catch_up(at_ns, most)
+        # (Asked anew for each step: the end of a path may start the next one, which takes a step of its own.)
+        while most > 0 and self._stream.due(at_ns):
+            most -= 1
+            if not self._stream.safe_ahead():
+                clipped = tuple(dict.fromkeys((*self.gate.clipped, "way")))
+                self._set(replace(safety.hold(self.gate, "the way ahead leaves the limits"), clipped=clipped), now)
+                if self._stream.target is None:
+                    return
+            target, behind_ns = self._stream.step(at_ns)
+            if target.pose != self._sent:  # a hand that moves alone needs no targets
+                self._sent = target.pose
+                self.outputs.append(Output(target.pose, None, max(0, now.node - behind_ns)))
+            if not self._stream.busy:
+                if self._stream.braking:
+                    self._rest()
+                    self.look(now)
+                elif not self.blocking:
+                    self._go_on(now)
+
+    def _brake(self) -> None:
+        """Bring the target to rest, and forget what was to come."""
+        self._queue.clear()
+        self._ensemble.clear()
+        self._arrival = None
+        if self._stream.braking:
+            return
+        if why := self._stream.brake():
+            self.notes.append(f"the target stops at once: {why}")
+        if not self._stream.braking:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Forget the motion: the next one starts from the measured pose."""
+        self._queue.clear()
+        self._ensemble.clear()
+        self._stream.rest()
+        self._arrival = self._commanded = None
+        self._slot = 0
+
+    def _motion_ns(self, now: Now) -> int:
+        return now.node if self.config.simulated_time else now.steady
+
+    # ---- the gate's state ------------------------------------------------------------------------
+
+    def _inputs(self, now: Now) -> Inputs:
+        return Inputs(
+            now=now,
+            active=self.active,
+            forbidden=self.permission.missing(self.config.permission, now) or self.robot_fault,
+            state=self._state,
+            outside=self._outside() if self._stream.target is None else "",
+            stopping=self._stream.braking,
+        )
+
+    def _outside(self) -> str:
+        """Why motion may not begin where the robot is; '' when it may."""
+        if self.measured is None:
+            return ""
+        zones, (far, turned) = self.config.gate.limits.zones, self.config.tolerance
+        pose, names = clamp(self.measured, zones)
+        near = distance(pose, self.measured) <= far and angle(pose, self.measured) <= turned
+        inside = [f"keep_out_{box.name}" for box in zones.keep_out if box.contains(pose.position, 2 * MARGIN)]
+        if near and not inside:
+            return ""
+        where = [round(v, 3) for v in self.measured.position]
+        return f"the robot stands at {where}, outside its limits ({', '.join((*names, *inside))}): move it by hand"
+
+    def _set(self, gate: Gate, now: Now) -> None:
+        """Take over a new gate state, and do what its change asks for."""
+        before, self.gate = self.gate, gate
+        if gate.state in (State.HOLD, State.ESTOP, State.INACTIVE) and before.state is not gate.state:
+            if before.state is State.EXECUTING:
+                self.notes.append(f"stopped: {gate.reason}")
+            if before.state in (State.EXECUTING, State.READY):
+                self._brake()

@@ -1,0 +1,181 @@
+"""A bridge's core with a robot and an operator around it, and an oracle that judges every target that comes out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from openvla_ros.geometry import Bounds, Pose
+from openvla_ros.nodes.bridge_core import BridgeCore, CoreConfig
+from openvla_ros.safety.gate import Chunk, GateConfig, State
+from openvla_ros.safety.limits import Limits
+from openvla_ros.safety.watchdogs import NS, Now, Watchdogs
+from openvla_ros.safety.zones import Cone, KeepOut, Zones, clamp
+
+DOWN = (1.0, 0.0, 0.0, 0.0)
+START = Pose.of((0.45, 0.0, 0.25), DOWN)
+POST = KeepOut("post", (0.5, 0.05, -0.1), (0.56, 0.2, 0.4))
+LIMITS = Limits(
+    Zones((0.3, -0.2, 0.1), (0.6, 0.2, 0.4), (POST,), Cone(angle=0.5, yaw_low=-1.2, yaw_high=1.2)),
+    max_translation=0.08, max_rotation=0.4, move=Bounds(0.5, 5.0, 100.0), turn=Bounds(2.0, 20.0, 400.0),
+)  # fmt: skip
+DOGS = Watchdogs(observation=0.6, action=0.4, state=0.2, clock_jump=0.5, future=0.05)
+CONFIG = CoreConfig(
+    gate=GateConfig(LIMITS, DOGS, sources=("policy", "expert", "teleop")), max_state_speed=20.0, leash=(0.08, 0.5)
+)
+
+
+def streaming(config: CoreConfig, **changes: object) -> CoreConfig:
+    """The same in streaming control."""
+    return replace(config, gate=replace(config.gate, mode="streaming"), **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Judge:
+    """Looks at the targets as they come, with its own arithmetic."""
+
+    config: CoreConfig
+    poses: list[Pose] = field(default_factory=list)  # one motion's targets, a period apart
+    hard: list[bool] = field(default_factory=list)  # whether each was sent while braking
+
+    def begin(self, pose: Pose) -> None:
+        """A motion from rest."""
+        self.poses, self.hard = [pose] * 4, [False] * 4
+
+    def see(self, pose: Pose, braking: bool) -> None:
+        """One more target."""
+        zones = self.config.gate.limits.zones
+        p, before = np.array(pose.position), np.array(self.poses[-1].position)
+        assert np.all(np.isfinite(p)) and np.all(np.isfinite(pose.quaternion))
+        assert np.all(p >= np.array(zones.low) - 1e-8) and np.all(p <= np.array(zones.high) + 1e-8), f"out of box: {p}"
+        for box in zones.keep_out:
+            for share in np.linspace(0.0, 1.0, 11):
+                q = before + share * (p - before)
+                assert not np.all((q > box.low) & (q < box.high)), f"through {box.name}: {before} … {p}"
+        lean, yaw = lean_and_yaw(pose)
+        cone = zones.cone
+        assert lean <= cone.angle + 1e-5, f"leans {lean}"
+        assert cone.yaw_low - 1e-5 <= yaw <= cone.yaw_high + 1e-5, f"turned {yaw}"
+        self.poses = [*self.poses[-3:], pose]
+        self.hard = [*self.hard[-3:], braking]
+        self._judge_derivatives()
+
+    def _judge_derivatives(self) -> None:
+        limits, dt = self.config.gate.limits, self.config.period
+        p = np.array([pose.position for pose in self.poses])
+        turns = [Rotation.from_quat(pose.quaternion) for pose in self.poses]
+        w = np.array([(b * a.inv()).as_rotvec() for a, b in zip(turns, turns[1:], strict=False)]) / dt
+        k = limits.stop_factor if any(self.hard) else 1.0
+        for name, v, bounds, slack in (("move", np.diff(p, axis=0) / dt, limits.move, 1.0),
+                                       ("turn", w, limits.turn, 1.03)):  # fmt: skip
+            size = [float(np.linalg.norm(d)) for d in (v[-1], (v[-1] - v[-2]) / dt)]
+            jerk = float(np.linalg.norm((v[-1] - 2 * v[-2] + v[-3]) / dt**2))
+            assert size[0] <= bounds.speed * slack + 1e-5, f"{name}: speed {size[0]}"
+            assert size[1] <= k * bounds.acceleration * slack + 1e-2, f"{name}: acceleration {size[1]}"
+            assert jerk <= k * bounds.jerk * slack + 1.0, f"{name}: jerk {jerk}"
+
+
+def lean_and_yaw(pose: Pose) -> tuple[float, float]:
+    """How far the tool leans from straight down, and its turn about that axis: by vectors, not by swing and twist."""
+    turned = Rotation.from_quat(pose.quaternion) * Rotation.from_quat(DOWN).inv()
+    axis = np.array([0.0, 0.0, -1.0])
+    leaning = turned.apply(axis)
+    side = np.cross(axis, leaning)
+    lean = math.atan2(float(np.linalg.norm(side)), float(axis @ leaning))
+    if lean > 3.14:
+        return lean, 0.0
+    swing = Rotation.from_rotvec(side / np.linalg.norm(side) * lean) if lean > 1e-9 else Rotation.identity()
+    return lean, float((swing.inv() * turned).as_rotvec() @ axis)
+
+
+class Bench:
+    """The core, a robot that follows with a lag, and the clocks."""
+
+    def __init__(self, config: CoreConfig = CONFIG, start: Pose = START) -> None:
+        self.config, self.core, self.judge = config, BridgeCore(config), Judge(config)
+        self.steady, self.offset = 1000 * NS, 1_000_000 * NS
+        self.pose, self.command, self.talks = start, start, True
+        self.openings: list[tuple[int, float]] = []
+        self.targets: list[Pose] = []
+        self.sequence = 0
+        self.stopped_for = 0  # ticks since motion was last permitted
+
+    @property
+    def now(self) -> Now:
+        return Now(self.steady + self.offset, self.steady)
+
+    @property
+    def state(self) -> State:
+        return self.core.gate.state
+
+    def ready(self) -> Bench:
+        """Everything permitted, robot heard."""
+        self.core.enable(True, self.now)
+        self.core.activate(self.now)
+        self.run(2)
+        assert self.state is State.READY, self.core.gate.reason
+        return self
+
+    def call(self, method: str, *arguments: object) -> object:
+        """Call the core, and judge what comes out."""
+        core = self.core
+        resting = core._stream.target is None
+        answer = getattr(core, method)(*arguments, self.now)
+        outputs, _ = core.take()
+        if resting and (core._stream.target is not None or any(o.pose is not None for o in outputs)):
+            # Just outside its limits a motion may begin at the nearest allowed pose: from there it is judged.
+            limits = self.config.gate.limits
+            self.judge.begin(clamp(core.measured or self.pose, limits.zones, core._stream.margin)[0])
+        for output in outputs:
+            if output.pose is not None:
+                stopping = core.stopping or self.state is not State.EXECUTING
+                self.judge.see(output.pose, stopping)
+                self.targets.append(output.pose)
+                self.command = output.pose
+            else:
+                assert output.opening in (0.0, 1.0)
+                self.openings.append((self.steady, output.opening))
+        if not resting and core._stream.target is None and method not in ("restarted", "pose_seen"):
+            for _ in range(3):  # a motion that is over has come to rest by its limits (but for a robot that was moved)
+                self.judge.see(self.judge.poses[-1], self.judge.hard[-1])
+        return answer
+
+    def tick(self, dt: float | None = None) -> None:
+        """One period later: the robot speaks, the bridge acts."""
+        self.steady += round((self.config.period if dt is None else dt) * NS)
+        if self.talks:
+            a, b = np.array(self.pose.position), np.array(self.command.position)
+            p = a + 0.4 * (b - a)
+            self.pose = Pose.of(p, self.command.quaternion)
+            self.call("pose_seen", self.pose, self.now.node)
+            opening = self.openings[-1][1] if self.openings else 1.0
+            self.call("gripper_seen", opening, self.now.node)
+        count = len(self.targets)
+        self.call("tick")
+        at = self.core._stream.target
+        if len(self.targets) == count and self.judge.poses and at is not None and not at.moving:
+            self.judge.see(self.judge.poses[-1], False)  # standing is a motion, too
+
+    def run(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.tick()
+
+    def send(self, *rows: tuple[float, ...], **changes: object) -> bool:
+        """A chunk of the newest image; whether it was taken."""
+        self.sequence += 1
+        now = self.now.node
+        fields: dict[str, object] = dict(
+            actions=rows, frame="base", stamp_ns=now, observation_ns=now, sequence=self.sequence, source="policy",
+            period=0.2,
+        )  # fmt: skip
+        count = self.core.gate.refused_count
+        self.call("chunk", Chunk(**(fields | changes)))  # type: ignore[arg-type]
+        return self.core.gate.refused_count == count
+
+
+def row(x=0.0, y=0.0, z=0.0, roll=0.0, pitch=0.0, yaw=0.0, gripper=1.0) -> tuple[float, ...]:
+    """One action."""
+    return (x, y, z, roll, pitch, yaw, gripper)
