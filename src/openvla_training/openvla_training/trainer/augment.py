@@ -18,7 +18,7 @@ from torch import Tensor
 class AugmentConfig:
     """Ranges as in the reference; None or 0 switches an operation off."""
 
-    crop_area: float | None = 0.9  # least share of the image's area that is kept
+    crop_area: tuple[float, float] | None = (0.9, 0.9)  # share of the area that is kept, drawn between these
     brightness: float = 0.2  # largest offset
     contrast: tuple[float, float] | None = (0.8, 1.2)
     saturation: tuple[float, float] | None = (0.8, 1.2)
@@ -34,17 +34,29 @@ class Augment:
     def __call__(self, images: Tensor) -> Tensor:
         """Augment every image of the batch on its own."""
         cfg, count = self.config, len(images)
-        x = images.permute(0, 3, 1, 2).float() / 255.0
+        area = offset = brightness = contrast = None
         if cfg.crop_area is not None:
-            x = random_resized_crop(x, self._uniform(count, cfg.crop_area, 1.0), self._uniform((count, 2), 0.0, 1.0))
+            area, offset = self._uniform(count, *cfg.crop_area), self._uniform((count, 2), 0.0, 1.0)
         if cfg.brightness:
-            x = (x + _column(self._uniform(count, -cfg.brightness, cfg.brightness))).clamp(0, 1)
+            brightness = self._uniform(count, -cfg.brightness, cfg.brightness)
         if cfg.contrast is not None:
-            x = adjust_contrast(x, self._uniform(count, *cfg.contrast)).clamp(0, 1)
+            contrast = self._uniform(count, *cfg.contrast)
         saturation = torch.ones(count) if cfg.saturation is None else self._uniform(count, *cfg.saturation)
-        if cfg.saturation is not None or cfg.hue:
-            x = adjust_hue_saturation(x, self._uniform(count, -cfg.hue, cfg.hue), saturation)
-        return (x * 255.0).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        hue = self._uniform(count, -cfg.hue, cfg.hue)
+        result = torch.empty_like(images)
+        for index in range(count):  # one image stays in the processor's cache, a batch does not
+            one = slice(index, index + 1)
+            x = images[one].permute(0, 3, 1, 2).contiguous().float() / 255.0
+            if area is not None and offset is not None:
+                x = random_resized_crop(x, area[one], offset[one])
+            if brightness is not None:
+                x = (x + _column(brightness[one])).clamp(0, 1)
+            if contrast is not None:
+                x = adjust_contrast(x, contrast[one]).clamp(0, 1)
+            if cfg.saturation is not None or cfg.hue:
+                x = adjust_hue_saturation(x, hue[one], saturation[one])
+            result[one] = (x * 255.0).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return result
 
     def _uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
         size = (shape,) if isinstance(shape, int) else shape
@@ -56,14 +68,17 @@ def _column(values: Tensor | float) -> Tensor:
 
 
 def random_resized_crop(x: Tensor, area: Tensor, offset: Tensor) -> Tensor:
-    """Cut a square share `area` (B,) of each image at `offset` (B, 2) in [0, 1] (y, x) and resize it back."""
+    """Cut a share `area` (B,) of each image at `offset` (B, 2) in [0, 1] (y, x) and resize it back.
+
+    Bilinear, the corners' pixels falling on the crop's corners (tf.image.crop_and_resize, which dlimp calls).
+    """
     side = area.sqrt()
     theta = torch.zeros(len(x), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = side
     theta[:, 0, 2] = (2 * offset[:, 1] - 1) * (1 - side)
     theta[:, 1, 2] = (2 * offset[:, 0] - 1) * (1 - side)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor | float) -> Tensor:
@@ -80,7 +95,7 @@ def adjust_hue_saturation(x: Tensor, hue: Tensor | float, saturation: Tensor | f
     safe = chroma.clamp_min(1e-12)
     sector = torch.where(
         high == red,
-        ((green - blue) / safe) % 6.0,
+        (green - blue) / safe,
         torch.where(high == green, (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
     )
     sector = (sector + 6.0 * _column(hue)[:, 0]) % 6.0
@@ -89,6 +104,7 @@ def adjust_hue_saturation(x: Tensor, hue: Tensor | float, saturation: Tensor | f
     # Each channel is the value minus the part of the chroma that its distance from the hue takes away.
     channels = []
     for centre in (5.0, 3.0, 1.0):
-        k = (centre + sector) % 6.0
+        k = sector + centre
+        k = torch.where(k >= 6.0, k - 6.0, k)
         channels.append(high - chroma * torch.minimum(k, 4.0 - k).clamp(0.0, 1.0))
     return torch.stack(channels, dim=1)

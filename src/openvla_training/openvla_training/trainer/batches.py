@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,20 +19,43 @@ from openvla_training.trainer.frames import Frames
 
 @dataclass(frozen=True)
 class Batch:
-    """Token ids and labels (B, T), padded on the right; attention mask (B, T); images uint8 (B, H, W, 3)."""
+    """Token ids and labels (B, T), padded on the right; attention mask (B, T); images uint8 (B, H, W, 3).
+
+    Where they come from a stream: `actions` float32 (B, horizon, 7), normalised; `origins`, for each sample its
+    dataset, episode and step.
+    """
 
     input_ids: Tensor
     labels: Tensor
     attention_mask: Tensor
     images: Tensor
+    actions: Tensor | None = None
+    origins: tuple[tuple[str, int, int], ...] = ()
+
+
+def collate_tokens(
+    prompts: Sequence[NDArray[np.int64]], actions: NDArray[np.int64], eos: int, pad: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, labels and attention mask (B, T) of prompts and action tokens (B, A), padded on the right.
+
+    A sequence is prompt, action tokens, end-of-sequence; only the last two are labelled (reference:
+    prismatic/vla/datasets/datasets.py, RLDSBatchTransform; util/data_utils.py, the collator).
+    """
+    answer = actions.shape[1] + 1
+    length = max(len(prompt) for prompt in prompts) + answer
+    ids = np.full((len(prompts), length), pad, np.int64)
+    labels = np.full((len(prompts), length), IGNORE_INDEX, np.int64)
+    mask = np.zeros((len(prompts), length), bool)
+    for row, (prompt, action) in enumerate(zip(prompts, actions, strict=True)):
+        end = len(prompt) + answer
+        ids[row, :end] = np.concatenate([prompt, action, [eos]])
+        labels[row, end - answer : end] = ids[row, end - answer : end]
+        mask[row, :end] = True
+    return torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(mask)
 
 
 class Batches:
-    """Draws batches from `frames`: every sample once an epoch, in an order made from (seed, epoch).
-
-    A sequence is prompt, seven action tokens, end-of-sequence; only the last eight are labelled (reference:
-    prismatic/vla/datasets/datasets.py, RLDSBatchTransform).
-    """
+    """Draws batches from `frames`: every sample once an epoch, in an order made from (seed, epoch)."""
 
     def __init__(
         self,
@@ -70,15 +94,6 @@ class Batches:
         """The samples `indices`, not augmented."""
         prompts = [self._prompts[number] for number in self._frames.instruction[indices]]
         tokens = self._tokens[indices]
-        answer = tokens.shape[1] + 1
-        length = max(len(prompt) for prompt in prompts) + answer
-        ids = np.full((len(indices), length), self._pad, np.int64)
-        labels = np.full((len(indices), length), IGNORE_INDEX, np.int64)
-        mask = np.zeros((len(indices), length), bool)
-        for row, (prompt, action) in enumerate(zip(prompts, tokens, strict=True)):
-            end = len(prompt) + answer
-            ids[row, :end] = np.concatenate([prompt, action, [self._eos]])
-            labels[row, end - answer : end] = ids[row, end - answer : end]
-            mask[row, :end] = True
+        ids, labels, mask = collate_tokens(prompts, tokens, self._eos, self._pad)
         images = torch.from_numpy(np.ascontiguousarray(self._frames.images[indices]))
-        return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(mask), images)
+        return Batch(ids, labels, mask, images)

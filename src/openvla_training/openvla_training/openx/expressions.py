@@ -1,0 +1,169 @@
+"""The little language in which a registry row says where its action and state come from.
+
+    action/world_vector               a key below a step; keys with a slash in their name are written as they are
+    action[3:7]   action[-1]          columns of it
+    gripper(action[6])                a recorded gripper number as the contract's [0 closed .. 1 open], by the
+                                      row's `gripper` convention
+    invert(e)   clip(e)               1 - e; e limited to [0, 1]
+    angles(e)                         quaternion x y z w -> roll, pitch, yaw (fixed axes)
+    axis_angle(e)                     rotation vector -> roll, pitch, yaw
+    wrist_motion(motion, pose)        a motion (6) in the base's axes -> in those of the end effector at a pose (6)
+    zeros(n)   ones(n)                n constant columns
+
+An expression gives one or more columns over the steps of a trajectory; a row lists the expressions that, side by
+side, make the vector.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from openvla_policy.contract.gripper import DatasetGripper, to_opening
+from openvla_training.openx.rotations import angles_from_matrix, angles_from_quaternion, in_wrist_frame
+
+_PATH = re.compile(r"(?P<key>[A-Za-z_][\w/.-]*)(?:\[(?P<start>-?\d+)?(?P<colon>:)?(?P<stop>-?\d+)?\])?$")
+_CALL = re.compile(r"(?P<name>[a-z_]+)\((?P<arguments>.*)\)$")
+
+
+def _angles_from_axis_angle(vector: np.ndarray) -> np.ndarray:
+    angle = np.linalg.norm(vector, axis=-1, keepdims=True)
+    x, y, z = np.moveaxis(vector / np.maximum(angle, 1e-12), -1, 0)
+    zero = np.zeros_like(x)
+    skew = np.stack([np.stack(r, -1) for r in ((zero, -z, y), (z, zero, -x), (-y, x, zero))], -2)
+    angle = angle[..., None]
+    return angles_from_matrix(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * (skew @ skew))
+
+
+def _wrist_motion(motion: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    moved, turned = in_wrist_frame(motion, pose)
+    return np.concatenate([moved, angles_from_matrix(turned)], axis=-1)
+
+
+_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "invert": lambda e: 1 - e,
+    "clip": lambda e: np.clip(e, 0, 1),
+    "angles": angles_from_quaternion,
+    "axis_angle": _angles_from_axis_angle,
+    "wrist_motion": _wrist_motion,
+}
+_WIDTHS = {"zeros": 0.0, "ones": 1.0}
+FUNCTIONS = ("gripper", *_FUNCTIONS, *_WIDTHS)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns `start` up to before `stop` of a key; both None: all of them."""
+
+    key: str
+    start: int | None = None
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class Constant:
+    """`count` columns of one value."""
+
+    value: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of other expressions."""
+
+    name: str
+    arguments: tuple[Expression, ...]
+
+
+Expression = Columns | Constant | Call
+
+
+def parse(text: str) -> Expression:
+    """Read one expression.
+
+    Raises:
+        ValueError: it is none; the message shows the forms there are.
+    """
+    text = text.strip()
+    if call := _CALL.match(text):
+        name, inside = call["name"], call["arguments"]
+        if name in _WIDTHS:
+            if not inside.strip().isdigit():
+                raise ValueError(f"expression {text!r}: {name} takes a number of columns, as in {name}(3)")
+            return Constant(_WIDTHS[name], int(inside))
+        if name not in FUNCTIONS:
+            raise ValueError(f"expression {text!r}: {name!r} is unknown; choose one of {', '.join(FUNCTIONS)}")
+        wanted = 2 if name == "wrist_motion" else 1
+        parts = list(_split(inside))
+        if len(parts) != wanted:
+            raise ValueError(f"expression {text!r}: {name} takes {wanted} argument(s), found {len(parts)}")
+        return Call(name, tuple(parse(part) for part in parts))
+    path = _PATH.match(text)
+    if path is None:
+        raise ValueError(
+            f"expression {text!r} cannot be read; write a key as action, columns of it as action[0:6] or action[-1], "
+            f"or a function of these: {', '.join(FUNCTIONS)}"
+        )
+    if path["colon"]:
+        return Columns(path["key"], *(int(path[k]) if path[k] else None for k in ("start", "stop")))
+    if path["start"] is None:
+        return Columns(path["key"])
+    column = int(path["start"])
+    return Columns(path["key"], column, None if column == -1 else column + 1)
+
+
+def _split(text: str) -> Iterator[str]:
+    depth, begin = 0, 0
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            yield text[begin:index]
+            begin = index + 1
+    yield text[begin:]
+
+
+def keys_of(expression: Expression) -> set[str]:
+    """The keys an expression reads."""
+    if isinstance(expression, Columns):
+        return {expression.key}
+    if isinstance(expression, Call):
+        return set().union(*(keys_of(argument) for argument in expression.arguments))
+    return set()
+
+
+def evaluate(
+    expression: Expression, steps: Mapping[str, np.ndarray], count: int, gripper: DatasetGripper
+) -> np.ndarray:
+    """The columns (count, n) of an expression over a trajectory; float32, or float64 where the data are.
+
+    `steps`: arrays (count, …) by key. Raises ValueError where a key or a column is not there.
+    """
+    if isinstance(expression, Constant):
+        return np.full((count, expression.count), expression.value, np.float32)
+    if isinstance(expression, Columns):
+        return _columns(expression, steps, count)
+    arguments = [evaluate(argument, steps, count, gripper) for argument in expression.arguments]
+    if expression.name == "gripper":
+        if gripper.convention is None:
+            return arguments[0]
+        return to_opening(arguments[0][:, 0], gripper.convention, gripper.binarise)[:, None]
+    return _FUNCTIONS[expression.name](*arguments)
+
+
+def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    if columns.key not in steps:
+        raise ValueError(f"key {columns.key!r} is not in the steps; there are {', '.join(sorted(steps))}")
+    values = np.asarray(steps[columns.key])
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    values = values.reshape(count, -1)
+    part = values[:, columns.start : columns.stop]
+    width = values.shape[1]
+    edges = [edge for edge in (columns.start, columns.stop) if edge is not None]
+    if not part.shape[1] or any(abs(edge) > width for edge in edges):
+        raise ValueError(f"key {columns.key!r} has {width} columns; [{columns.start}:{columns.stop}] is not among them")
+    return part

@@ -1,0 +1,186 @@
+"""The registry's rows: Open X-Embodiment, and what the reference fine-tunes on.
+
+Keys, shapes and versions are those of TFDS (catalog pages; the builders of bridge_orig, droid and LIBERO); rates those
+of Open X-Embodiment's dataset overview; what becomes of a dataset follows the reference
+(prismatic/vla/datasets/rlds/oxe). Frames and kinds of motion only where the datasets' own documentation names them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openvla_training.openx.further_rows import EXTERNAL as _EXTERNAL, FURTHER, make
+from openvla_training.openx.registry import Dataset
+
+_RT1 = ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_closedness_action)")
+_FLAT = ("action[0:6]", "gripper(action[-1])")
+_QUATERNION = ("action[0:3]", "angles(action[3:7])", "gripper(action[-1])")
+_SEEN = ("observation/natural_language_instruction",)  # where the early datasets keep the sentence
+
+
+def _bridge(name: str, tfds: str = "", version: str | None = "1.0.0") -> Dataset:
+    return make(
+        name, _FLAT, version, tfds=tfds, camera="image_0", state=_POSE, layout="pos_euler", frame="base", rate=5.0,
+        filters=("first_step", "reached_state"), robot="WidowX 250", transitions=2_135_463,
+    )  # fmt: skip
+
+
+def _libero(suite: str) -> Dataset:
+    return make(
+        f"libero_{suite}_no_noops", _FLAT, "1.0.0", wrist="wrist_image", layout="pos_euler", rate=20.0, frame="base",
+        state=("observation/state[0:6]", "observation/state[-2:]"), robot="Franka Panda (simulated)",
+    )  # fmt: skip
+
+
+_POSE = ("observation/state[0:6]", "zeros(1)", "observation/state[-1]")
+_DROID: dict[str, Any] = {
+    "action": ("action_dict/cartesian_velocity", "gripper(action_dict/gripper_position)"),
+    "version": "1.0.0",
+    "wrist": "wrist_image_left",
+    "state": ("observation/cartesian_position", "observation/gripper_position"),
+    "layout": "pos_euler",
+    "frame": "base",
+    "motion": "velocity",
+    "rate": 15.0,
+    "robot": "Franka Panda",
+}
+
+_ROWS = [
+    # ---- the paper's mixture (Table 3), in its order ------------------------------------------------------------
+    make(
+        "fractal20220817_data", _RT1, language=_SEEN, robot="Everyday Robots", rate=3.0, frame="base",
+        state=("observation/base_pose_tool_reached", "observation/gripper_closed"), layout="pos_quat",
+        transitions=3_786_400,
+    ),
+    make(
+        "kuka", _RT1, language=_SEEN, robot="KUKA iiwa", rate=10.0, layout="pos_quat", filters="success",
+        state=("observation/clip_function_input/base_pose_tool_reached", "observation/gripper_closed"),
+        transitions=2_455_879,
+    ),
+    _bridge("bridge_orig"),
+    make(
+        "taco_play", ("action/rel_actions_world[0:6]", "gripper(action/rel_actions_world[-1])"), language=_SEEN,
+        camera="rgb_static", wrist="rgb_gripper", robot="Franka Panda", rate=15.0, frame="base", layout="pos_euler",
+        state=("observation/robot_obs[0:6]", "zeros(1)", "observation/robot_obs[7:8]"), transitions=237_798,
+    ),
+    make(
+        "jaco_play", ("action/world_vector", "zeros(3)", "gripper(action/gripper_closedness_action)"), language=_SEEN,
+        wrist="image_wrist", robot="Kinova Jaco 2", rate=10.0, layout="pos_euler", transitions=77_965,
+        state=("observation/end_effector_cartesian_pos[0:6]", "zeros(1)", "observation/end_effector_cartesian_pos[-1]"),
+    ),
+    make(
+        "berkeley_cable_routing", ("action/world_vector", "action/rotation_delta", "zeros(1)"), language=_SEEN,
+        wrist="wrist45_image", robot="Franka Panda", rate=10.0, motion="velocity", layout="joint",
+        state=("observation/robot_state", "zeros(1)"), transitions=42_328,
+    ),
+    make("roboturk", _RT1, language=_SEEN, camera="front_rgb", robot="Sawyer", rate=10.0, transitions=187_507),
+    make(
+        "viola", _RT1, language=_SEEN, camera="agentview_rgb", wrist="eye_in_hand_rgb", robot="Franka Panda", rate=20.0,
+        state=("observation/joint_states", "observation/gripper_states"), layout="joint", transitions=76_324,
+    ),
+    make(
+        "berkeley_autolab_ur5", _RT1, language=_SEEN, wrist="hand_image", robot="UR5", rate=5.0, layout="pos_quat",
+        state=("observation/robot_state[6:14]",), transitions=97_939,
+    ),
+    make(
+        "toto", ("action/world_vector", "action/rotation_delta", "gripper(action/open_gripper)"), language=_SEEN,
+        robot="Franka Panda", rate=30.0, motion=None, state=("observation/state", "zeros(1)"), layout="joint",
+        transitions=325_699,
+    ),
+    make(
+        "language_table", ("action", "zeros(4)", "ones(1)"), language="observation/instruction", characters=True,
+        camera="rgb", robot="xArm 6", rate=10.0, state=("observation/effector_translation", "zeros(6)"),
+        layout="pos_euler", transitions=7_045_476,
+    ),
+    make(
+        "stanford_hydra_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=10.0, bgr=True,
+        state=("observation/state[0:3]", "observation/state[7:10]", "zeros(1)", "observation/state[-3:-2]"),
+        layout="pos_euler", transitions=358_234,
+    ),
+    make(
+        "austin_buds_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        state=("observation/state[0:8]",), layout="joint", transitions=34_112,
+    ),
+    make(
+        "nyu_franka_play_dataset" + _EXTERNAL, ("action[-8:-2]", "gripper(action[-2:-1])"), robot="Franka Panda",
+        rate=3.0, state=("observation/state[-6:]", "zeros(2)"), layout="pos_euler", transitions=44_875,
+    ),
+    make(
+        "furniture_bench_dataset" + _EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=10.0,
+        motion="velocity", state=("observation/state[0:7]", "observation/state[-1]"), layout="pos_quat",
+        transitions=3_948_057,
+    ),
+    make(
+        "ucsd_kitchen_dataset" + _EXTERNAL, ("action[0:6]", "gripper(action[6])"), robot="xArm 7", rate=2.0,
+        motion="position", state=("observation/state[0:7]", "zeros(1)"), layout="joint", transitions=3_970,
+    ),
+    make(
+        "austin_sailor_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        state=("observation/state",), layout="pos_quat", transitions=353_094,
+    ),
+    make(
+        "austin_sirius_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        state=("observation/state",), layout="joint", transitions=279_939,
+    ),
+    make(
+        "dlr_edan_shared_control" + _EXTERNAL, _FLAT, robot="DLR EDAN", rate=5.0, motion=None,
+        state=("observation/state", "zeros(1)"), layout="pos_euler", transitions=8_928,
+    ),
+    make(
+        "iamlab_cmu_pickup_insert" + _EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        motion="position", state=("observation/state[0:8]",), layout="joint", transitions=146_241,
+    ),
+    make(
+        "utaustin_mutex", _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0, bgr=True,
+        state=("observation/state[0:8]",), layout="joint", transitions=361_883,
+    ),
+    make(
+        "berkeley_fanuc_manipulation", ("action", "gripper(observation/state[6])"), wrist="wrist_image", bgr=True,
+        robot="FANUC LR Mate 200iD", rate=10.0, layout="joint", transitions=62_613,
+        state=("observation/state[0:6]", "zeros(1)", "observation/state[6]"),
+    ),
+    make(
+        "cmu_stretch", ("action[0:6]", "gripper(action[6])"), robot="Hello Robot Stretch", rate=10.0,
+        motion="position", state=("observation/state[0:3]", "zeros(4)", "observation/state[-1]"), layout="pos_euler",
+        transitions=25_016,
+    ),
+    make(
+        "bc_z",
+        (
+            "action/future/xyz_residual[0:3]", "action/future/axis_angle_residual[0:3]",
+            "gripper(action/future/target_close[0])",
+        ),
+        language=_SEEN, robot="Everyday Robots", rate=10.0, frame="base", layout="pos_euler", transitions=6_015_535,
+        state=(
+            "observation/present/xyz", "observation/present/axis_angle", "zeros(1)", "observation/present/sensed_close",
+        ),
+    ),
+    make(
+        "fmb_dataset", _FLAT, tfds="fmb", camera="image_side_1", wrist="image_wrist_1", robot="Franka Panda", rate=10.0,
+        motion=None, state=("observation/eef_pose", "observation/state_gripper_pose"), layout="pos_quat",
+        transitions=1_137_459,
+    ),
+    make(
+        "dobbe", _FLAT, camera="wrist_image", wrist="wrist_image", third_person=False, robot="Hello Robot Stretch",
+        rate=3.75, motion=None, state=("observation/state",), layout="pos_euler", transitions=1_139_911,
+    ),
+    make(
+        "droid", **_DROID, camera=("exterior_image_1_left", "exterior_image_2_left"), filters="zero_actions",
+        language=("language_instruction", "language_instruction_2", "language_instruction_3"), transitions=27_044_326,
+    ),
+    # ---- further ones of Octo's mixture, of the Bridge family, and what the reference fine-tunes on ----------------
+    make(
+        "nyu_door_opening_surprising_effectiveness", _RT1, language=_SEEN, third_person=False, motion="velocity",
+        robot="Hello Robot Stretch", rate=3.0,
+    ),
+    make(
+        "bridge_oxe", ("action/world_vector", "action/rotation_delta", "gripper(action/open_gripper)"), tfds="bridge",
+        language=_SEEN, state=_POSE, layout="pos_euler", frame="base", rate=5.0, robot="WidowX 250",
+        filters=("first_step", "reached_state"),
+    ),
+    _bridge("bridge_dataset"),
+    make("droid_wipe", **_DROID, camera="exterior_image_2_left"),
+    *(_libero(suite) for suite in ("spatial", "object", "goal", "10", "90")),
+]  # fmt: skip
+
+ROWS: dict[str, Dataset] = {row.name: row for row in (*_ROWS, *FURTHER)}

@@ -1,0 +1,264 @@
+"""The streaming loader: the same samples whatever runs it, exact resume, shares, bounds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from openvla_policy.checkpoint.folder import Checkpoint, load_folder
+from openvla_policy.contract.statistics import compute
+from openvla_training.openx.mixture import Mixture
+from openvla_training.openx.registry import Dataset, find
+from openvla_training.openx.source import EpisodeSource
+from openvla_training.openx.statistics import dataset_statistics
+from openvla_training.openx.stream import EpisodeReader, Stream
+from openvla_training.openx.synthetic import write_synthetic
+from openvla_training.rlds.features import EncodedEpisode
+from openvla_training.rlds.images import encode_image
+from openvla_training.rlds.writer import open_writer
+from openvla_training.trainer.augment import AugmentConfig
+from openvla_training.trainer.batches import Batch
+from openvla_training.trainer.loader import Loader, LoaderConfig, merge_states
+
+MIXTURE = Mixture("m", {"bridge_orig": 1.0, "droid": 0.5, "viola": 2.0}, until={"droid": 0.5})
+CONFIG = LoaderConfig(batch_size=8, lanes=2, steps=30, buffer_bytes=1 << 20)
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("openx")
+    for name in MIXTURE.datasets:
+        kind = "array_record" if name == "viola" else "tfrecord"
+        write_synthetic(root, name, episodes=20, steps=(5, 9), file_format=kind)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(fixtures) -> Checkpoint:
+    loaded = load_folder(fixtures / "parity" / "fused_tiny" / "checkpoint")
+    loaded.preparation = replace(loaded.preparation, size=(32, 32))
+    return loaded
+
+
+def run(data: Path, checkpoint: Checkpoint, steps: int = STEPS, **options) -> list[Batch]:
+    options = {"config": CONFIG, "augment": AugmentConfig(), **options}
+    with Loader(MIXTURE, data, checkpoint, **options) as loader:
+        return list(itertools.islice(loader, steps))
+
+
+@pytest.fixture(scope="module")
+def whole(data, checkpoint) -> list[Batch]:
+    return run(data, checkpoint)
+
+
+def assert_same(batches: list[Batch], wanted: list[Batch]) -> None:
+    assert len(batches) == len(wanted)
+    for ours, theirs in zip(batches, wanted, strict=True):
+        assert ours.origins == theirs.origins
+        for name in ("input_ids", "labels", "attention_mask", "images", "actions"):
+            assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("workers", [0, 1, 5])
+def test_the_number_of_threads_changes_nothing(data, checkpoint, whole, workers):
+    assert_same(run(data, checkpoint, workers=workers), whole)
+
+
+def test_another_seed_gives_other_samples(data, checkpoint, whole):
+    other = run(data, checkpoint, 5, config=replace(CONFIG, seed=1))
+    assert [batch.origins for batch in other] != [batch.origins for batch in whole[:5]]
+
+
+@pytest.mark.parametrize("stopped", [1, 14, 23])
+def test_a_stopped_run_goes_on_at_the_exact_sample(data, checkpoint, whole, stopped):
+    with Loader(MIXTURE, data, checkpoint, CONFIG, augment=AugmentConfig()) as loader:
+        assert_same(list(itertools.islice(loader, stopped)), whole[:stopped])
+        state = json.loads(json.dumps(loader.state()))
+    assert len(json.dumps(state)) < 2000
+    assert_same(run(data, checkpoint, STEPS - stopped, state=state), whole[stopped:])
+
+
+def test_two_ranks_share_the_batch_and_one_goes_on_for_both(data, checkpoint, whole):
+    loaders = [Loader(MIXTURE, data, checkpoint, CONFIG, augment=AugmentConfig(), rank=r, world=2) for r in range(2)]
+    seen: list[set] = [set(), set()]
+    for step in range(10):
+        parts = [next(loader) for loader in loaders]
+        assert parts[0].origins + parts[1].origins == whole[step].origins
+        assert torch.equal(torch.cat([part.images for part in parts]), whole[step].images)
+        for rank, part in enumerate(parts):
+            seen[rank].update(part.origins)
+    assert not seen[0] & seen[1]
+    state = merge_states([loader.state() for loader in loaders])
+    for loader in loaders:
+        loader.close()
+    assert_same(run(data, checkpoint, STEPS - 10, state=state), whole[10:])
+    with pytest.raises(ValueError, match="the state lacks lane 1; merge the states of all ranks"):
+        Loader(MIXTURE, data, checkpoint, CONFIG, state=loaders[0].state())
+
+
+def test_a_run_goes_on_with_its_own_settings_only(data, checkpoint):
+    with Loader(MIXTURE, data, checkpoint, CONFIG, workers=0) as loader:
+        state = loader.state()
+    with pytest.raises(ValueError, match="had seed 0, this one has 3; use the same, or start anew"):
+        Loader(MIXTURE, data, checkpoint, replace(CONFIG, seed=3), state=state)
+
+
+def test_what_does_not_fit_is_explained(data, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="8 cannot be dealt out over 3 lanes evenly"):
+        LoaderConfig(batch_size=8, lanes=3)
+    with pytest.raises(ValueError, match="lanes: 2 cannot be run by 4 processes; choose a multiple of 4"):
+        Loader(MIXTURE, data, checkpoint, CONFIG, world=4)
+    with pytest.raises(FileNotFoundError, match="'kuka' is not in .*; datasets there: bridge_orig, droid, viola"):
+        Loader(Mixture("m", {"kuka": 1}), data, checkpoint, CONFIG)
+
+
+def test_shares_of_the_samples_drawn_are_the_mixture_s(data, checkpoint):
+    config = LoaderConfig(batch_size=100, steps=20, buffer_bytes=1 << 20)
+    with Loader(MIXTURE, data, checkpoint, config, workers=0) as loader:
+        for steps in (range(10), range(10, 20)):
+            drawn = Counter(name for _ in steps for name, _, _ in next(loader).origins)
+            for name, share in loader.shares(steps[0]).items():
+                deviation = 4 * np.sqrt(1000 * share * (1 - share))
+                assert abs(drawn[name] - 1000 * share) <= deviation, (name, steps)
+    assert drawn["droid"] == 0
+
+
+def test_an_epoch_has_every_step_once_in_an_order_of_its_own(data):
+    row = find("viola")
+    folder = data / "viola" / "0.1.0"
+    reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
+    every = {(s.episode, s.step) for index in range(len(reader)) for s in reader.read(index, np.random.default_rng(0))}
+    for budget in (1, 5000, 1 << 30):
+        lanes = [Stream(reader, seed=0, lane=lane, lanes=2, budget=budget) for lane in range(2)]
+        epochs: list[list] = [[], []]
+        for stream in lanes:
+            while stream.state["epoch"] == 0 or (stream.state["start"], stream.state["used"]) != (0, 0):
+                sample = stream.draw()
+                epochs[stream.state["epoch"]].append((sample.episode, sample.step))
+                if stream.state["epoch"] == 1:
+                    break
+        assert set(epochs[0]) == every and len(epochs[0]) == len(every)
+    few = [Stream(reader, seed=0, lane=lane, lanes=8, budget=1 << 30) for lane in range(8)]  # 20 episodes, 8 lanes
+    first = [{(s.episode, s.step) for s in (stream.draw() for _ in range(5))} for stream in few]
+    assert all(not a & b for a, b in itertools.combinations(first, 2))
+
+
+def test_a_block_holds_no_more_than_its_budget_and_one_episode(data):
+    row = find("viola")
+    folder = data / "viola" / "0.1.0"
+    reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
+    longest = max(sum(len(s.image) for s in reader.read(i, np.random.default_rng(0))) for i in range(len(reader)))
+    stream = Stream(reader, seed=0, lane=0, lanes=1, budget=20_000)
+    for _ in range(200):
+        stream.draw()
+        held = sum(len(sample.image) for sample in stream._block.samples)
+        assert held <= 20_000 + longest
+
+
+def lab_dataset(root: Path, instructions: list[str], colour=(200, 30, 10), steps: int = 6, size: int = 16) -> None:
+    image = np.zeros((size, size, 3), np.uint8)
+    image[:] = colour
+    with open_writer(root, "lab", settings={"image_encoding": "png"}, val_fraction=0.0) as writer:
+        for number, text in enumerate(instructions):
+            rng = np.random.default_rng(number)
+            actions = rng.normal(size=(steps, 7)).astype(np.float32)
+            actions[:, 6] = np.arange(steps) % 2
+            actions[0, :6] = 0
+            writer.add(
+                EncodedEpisode(str(number), [encode_image(image, "png")] * steps,
+                               np.zeros((steps, 8), np.float32), actions, [text] * steps),
+                (size, size, 3),
+            )  # fmt: skip
+
+
+def test_pictures_keep_their_colours_and_labels_say_the_normalised_action(tmp_path, checkpoint):
+    lab_dataset(tmp_path, ["Lift The Cube"] * 3)
+    row = Dataset("lab", action=("action",))
+    for bgr, wanted in ((False, [200, 30, 10]), (True, [10, 30, 200])):
+        mixture = Mixture("m", {"lab": 1.0}, rows={"lab": replace(row, bgr=bgr)})
+        with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=4, horizon=3), workers=0) as loader:
+            batch = next(loader)
+            statistics = loader.statistics["lab"]
+        assert batch.images.shape == (4, 32, 32, 3) and (batch.images[0, 5, 5] == torch.tensor(wanted)).all()
+    trained = checkpoint.action_tokenizer.encode(batch.actions[:, 0].numpy())
+    labels = batch.labels[batch.labels != -100].reshape(4, 8)
+    np.testing.assert_array_equal(labels[:, :7].numpy(), trained)
+    assert (labels[:, 7] == checkpoint.tokenizer.eos_id).all()
+    assert batch.actions.shape == (4, 3, 7)
+    for (_, episode, step), chunk in zip(batch.origins, batch.actions.numpy(), strict=True):
+        rng = np.random.default_rng(episode)
+        actions = rng.normal(size=(6, 7)).astype(np.float32)
+        actions[:, 6] = np.arange(6) % 2
+        actions[0, :6] = 0
+        np.testing.assert_array_equal(chunk[0], statistics.normalise(actions[step : step + 1])[0])
+        if step == 5:  # behind the end: no motion, the gripper as it was
+            np.testing.assert_array_equal(chunk[1:, :6], 0)
+            np.testing.assert_array_equal(chunk[1:, 6], chunk[0, 6])
+    wanted_statistics = compute([np.zeros((2, 7)), np.ones((2, 7))]).to_json().keys()
+    assert statistics.to_json().keys() >= wanted_statistics
+
+
+def test_statistics_of_a_checkpoint_win_over_measured_ones(tmp_path, checkpoint):
+    lab_dataset(tmp_path, ["push"] * 3)
+    mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",))})
+    wide = compute([np.full((5, 7), -8.0), np.full((5, 7), 8.0)], mask=(True,) * 6 + (False,))
+    config = LoaderConfig(batch_size=4)
+    with Loader(mixture, tmp_path, checkpoint, config, workers=0, statistics={"lab": wide}) as loader:
+        assert loader.statistics["lab"] is wide
+        assert next(loader).actions[..., :6].abs().max() < 0.6  # of eight
+
+
+def test_colours_of_data_that_the_reference_s_preparation_mended_are_left(tmp_path, checkpoint):
+    lab_dataset(tmp_path, ["push"] * 3, size=256)
+    mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",), bgr=True)})
+    with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=2), workers=0) as loader:
+        assert (next(loader).images[0, 5, 5] == torch.tensor([200, 30, 10])).all()
+
+
+def test_episodes_without_a_sentence_and_steps_that_stand_still_are_left_out(tmp_path, checkpoint):
+    lab_dataset(tmp_path, ["", "push", "", "pull"])
+    row = Dataset("lab", action=("action",), filters=("zero_actions",))
+    mixture = Mixture("m", {"lab": 1.0}, rows={"lab": row})
+    with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=8), workers=0) as loader:
+        origins = [origin for _ in range(6) for origin in next(loader).origins]
+    assert {episode for _, episode, _ in origins} == {1, 3}
+    assert {step for _, _, step in origins} == {1, 2, 3, 4, 5}
+    lab_dataset(tmp_path / "mute", [""] * 5)
+    with pytest.raises(ValueError, match="'lab': none of its 5 episodes gives a sample: they have no sentence"):
+        run_mute(tmp_path / "mute", checkpoint, mixture, workers=2)
+    with pytest.raises(ValueError, match="none of its 5 episodes gives a sample"):
+        run_mute(tmp_path / "mute", checkpoint, mixture, workers=0)
+
+
+def run_mute(root: Path, checkpoint: Checkpoint, mixture: Mixture, workers: int) -> Batch:
+    with Loader(mixture, root, checkpoint, LoaderConfig(batch_size=8), workers=workers) as loader:
+        return next(loader)
+
+
+def test_only_successes_are_used_where_the_row_asks_for_them(tmp_path):
+    folder = write_synthetic(tmp_path, "kuka", episodes=12)
+    row = find("kuka")
+    reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
+    source = EpisodeSource(folder, "train", flags=["success"])
+    succeeded = [bool(source[index][1]["success"]) for index in range(len(source))]
+    assert {True, False} == set(succeeded)
+    assert [bool(reader.read(index, np.random.default_rng(0))) for index in range(len(reader))] == succeeded
+
+
+def test_a_picture_that_cannot_be_decoded_names_its_step(tmp_path, checkpoint, monkeypatch):
+    lab_dataset(tmp_path, ["push"] * 3)
+    mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",))})
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=2)) as loader:
+        for _ in range(2):  # told of again each time it is asked
+            with pytest.raises(ValueError, match=r"lab, episode \d, step \d: .* neither a JPEG nor a PNG"):
+                next(loader)
