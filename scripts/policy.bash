@@ -3,6 +3,7 @@
 # recorded and converted as a lab's would be, training, corrections of what the first policy gets wrong (DAgger,
 # recorded the same way), training on both. Run by `make policy`; hours on 2 cores. Every step can be interrupted and
 # goes on where it stopped. The result is left in outputs/sim/stage2/checkpoint.
+# BAGS="DIR…" trains on these recordings instead (yours, or of openvla-collect) and is done: BAGS=data/mine make policy
 # Environment (a try-out in a minute: OUT=outputs/try DEMONSTRATIONS=8 CORRECTIONS=2 STEPS1=4 STEPS2=4 make policy):
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -15,6 +16,14 @@ convert() {
     openvla-convert "$out/$1"/bags-* --output "$out/rlds" --dataset-name "$1" --rate 5 \
         --actions expert/action_chunk --image-size camera --image-encoding jpeg --keep-failed --no-drop-noops --no-drop-first-zero
 }
+
+if [ -n "${BAGS:-}" ]; then
+    read -ra bags <<< "$BAGS"
+    openvla-convert "${bags[@]}" --output "$out/rlds" --dataset-name bags --image-size camera
+    openvla-train --config config/training/sim.yaml output="$out/bags" data="[$out/rlds/bags]" steps="$steps1"
+    echo "made $out/bags/checkpoint; judge it: make demo ARGS='--checkpoint $out/bags/checkpoint --episodes 50'"
+    exit
+fi
 
 openvla-collect --episodes "$demonstrations" --seed 0 --output "$out/demonstrations" \
     --label-all --wander 8 --noise 0.015 --noise-probability 0.5 --instances 2

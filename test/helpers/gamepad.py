@@ -1,4 +1,4 @@
-"""A person at a gamepad, played: sees the arm and the cubes, moves sticks, presses buttons. Speaks sensor_msgs/Joy only.
+"""A person at a gamepad, played: sees the arm and the cubes, moves sticks, presses buttons; speaks by Joy alone.
 
 What a person would see with his eyes comes from robot/ee_pose and from the scene's seed; what he does reaches the stack
 through `joy` alone, as from joy_node with a pad of the Xbox layout (config/teleop/gamepad.yaml).

@@ -67,6 +67,11 @@ def test_what_looks_wrong_is_said(tmp_path: Path, episodes: list[dict[str, objec
     assert re.search(said, warnings), warnings
 
 
+def test_standing_still_is_no_limit_of_what_moves_one_way_only(tmp_path: Path) -> None:
+    down = np.minimum(changed(2, 0.0, slice(0, 5)), 0.0)
+    assert (down[:5, 2] == 0.0).all() and not inspect(dataset(tmp_path, [{"actions": down}])).saturated.any()
+
+
 def test_what_the_conversion_knew_is_in_the_figures(tmp_path: Path) -> None:
     quality = {
         "left_out": {"no motion": 24, "not executed": 1}, "skew_s": {"ee_pose": {"mean": 0.004, "max": 0.02}},

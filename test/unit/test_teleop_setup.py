@@ -81,7 +81,7 @@ def test_unknown_devices_are_refused_with_the_choices() -> None:
 
 def test_the_command_runs_the_teleoperation_here_and_manages_the_rest() -> None:
     options = argparse.Namespace(
-        device="keyboard", output=Path("x"), instruction="lift", target=5, seed=3, blocking=True
+        device="keyboard", output=Path("x"), instruction="lift", target=5, seed=3, blocking=True, show=False
     )
     others, here = teleop.specs_of(options)
     assert here.name == "teleop_node" and here.parameters["autostart"] and here.parameters["instruction"] == "lift"

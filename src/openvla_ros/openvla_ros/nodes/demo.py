@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="expert: the scripted expert acts instead, as a baseline that needs no checkpoint",
     )
     add("--checkpoint", type=Path, metavar="DIR", help="Hugging Face folder; default: the policy's YAML")
+    add("--unnorm-key", metavar="NAME", help="whose statistics, where the checkpoint has those of several data sets")
     add("--server", metavar="URL", help="ask the openvla-serve at ws://HOST:PORT or http://HOST:PORT; no --checkpoint")
     add(
         "--camera",
@@ -170,6 +171,8 @@ class Demo:
             policy["control_mode"] = options.control_mode
         if options.checkpoint:
             policy["checkpoint"] = str(resolve(options.checkpoint).resolve())
+        if options.unnorm_key:
+            policy["unnorm_key"] = options.unnorm_key
         if options.server:
             policy |= {"policy.backend": "remote", "server.url": options.server}
         if policy and not self.expert:

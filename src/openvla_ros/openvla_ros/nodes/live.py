@@ -107,9 +107,7 @@ class Window:
 
     def __init__(self, title: str) -> None:
         if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-            raise RuntimeError(
-                "--show needs a display, and DISPLAY is not set; leave it out, the video is written anyway"
-            )
+            raise RuntimeError("--show needs a display, and DISPLAY is not set; leave it out")
         try:
             import tkinter
         except ImportError as error:

@@ -35,7 +35,7 @@ PARAMETERS = (
     P("write", True, "false: only mark the episodes on the topic `episode`, for a bag that `ros2 bag record` writes"),
     P("parameters", True, "Record the parameters of every node"),
     P("compression", "zstd", "Compression of the bag's chunks", choices=COMPRESSIONS),
-    P("depth", 50, "Messages a topic may queue before this node takes them", low=1, high=1000),
+    P("depth", 200, "Messages a topic may queue before this node takes them", low=1, high=1000),
     P("min_free_gib", 2.0, "An episode ends when the disk has less left", "GiB", 0.0, 1e6, live=True),
     P("target_episodes", 0, "Successes wanted in this session, for the counter; 0 = none", low=0, high=1e6, live=True),
 )

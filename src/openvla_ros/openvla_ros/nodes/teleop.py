@@ -15,6 +15,7 @@ from pathlib import Path
 from openvla_ros.nodes.base import run
 from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, argv
 from openvla_ros.nodes.bringup_teleop import NODE, teleoperation
+from openvla_ros.nodes.live import Window
 from openvla_ros.nodes.processes import DomainLease, ProcessDied, Supervisor, ros_environment
 
 
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--instruction", default="", metavar="TEXT", help="what is demonstrated, as the policy is to hear it")
     add("--target", type=int, default=0, metavar="N", help="successes wanted, for the counter")
     add("--seed", type=int, default=0, metavar="S", help="scene (0)")
+    add("--show", action="store_true", help="a window with what the camera sees")
     add("--blocking", action="store_true", help="action by action, as a policy in blocking control; else streaming")
     add("--domain", type=int, metavar="N", help="ROS domain; default: one that is free")
     return made
@@ -45,9 +47,10 @@ def specs_of(options: argparse.Namespace) -> tuple[list[ProcessSpec], ProcessSpe
     here = next(spec for spec in specs if spec.name == NODE)
     others = [spec for spec in specs if spec is not here]
     managed = [spec.name for spec in others if spec.name != MANAGER]
-    return [
+    others = [
         ProcessSpec(s.executable, s.name, (), {"managed_nodes": managed}) if s.name == MANAGER else s for s in others
-    ], here
+    ]
+    return others + ([ProcessSpec("camera_window", "camera_window")] if options.show else []), here
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     status = 1
     try:
         others, here = specs_of(options)
+        if options.show:
+            Window("openvla-teleop").close()  # a display that is not there is told of before anything starts
         lease = DomainLease() if options.domain is None else None
         domain = options.domain if lease is None else lease.domain
         environment = ros_environment(domain)

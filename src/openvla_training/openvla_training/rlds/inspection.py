@@ -166,8 +166,9 @@ def _saturated(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Share of the steps that are exactly at the lowest or highest value of each of the six dimensions of motion."""
     motion = rows[:, :6]
     low, high = motion.min(axis=0), motion.max(axis=0)
-    at_limit = (motion == low) | (motion == high)
-    # One step always is at each end; and a dimension that never moves is no limit that is met.
+    # Standing still is an end, too, of what moves one way only, but no limit that is met.
+    at_limit = ((motion == low) | (motion == high)) & (motion != 0.0)
+    # One step always is at each end.
     share = np.maximum(at_limit.sum(axis=0) - 2, 0) / len(motion)
     return np.where(low == high, 0.0, share)
 
@@ -237,7 +238,7 @@ def _warnings(found: Inspection) -> list[str]:
     if sum(found.lost.values()):
         said.append(
             f"The recorder lost {sum(found.lost.values())} messages "
-            f"({', '.join(f'{number} of {topic}' for topic, number in found.lost.items())}): record on a faster disk."
+            f"({', '.join(f'{number} of {topic}' for topic, number in found.lost.items())}): the recorder was held up: give it a core, a faster disk or a larger `depth`."
         )
     if found.gaps:
         said.append(f"The video has {found.gaps} gaps of more than half a second: did the camera drop frames?")

@@ -1,0 +1,73 @@
+"""`openvla-teleop --show`: the camera's picture really is on the screen, and a missing screen is told of at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.qos import STREAM
+
+pytestmark = pytest.mark.ros
+RED, GREEN = (211, 37, 61), (19, 173, 83)
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Iterator[tuple[str, Callable[[tuple[int, int, int]], int]]]:
+    """Give a display of its own, and a function that counts the pixels of a colour on it."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("needs Xvfb: apt install xvfb")
+    ours, theirs = os.pipe()
+    command = [
+        "Xvfb",
+        "-displayfd",
+        str(theirs),
+        "-screen",
+        "0",
+        "800x800x24",
+        "-fbdir",
+        str(tmp_path),
+        "-nolisten",
+        "tcp",
+    ]
+    server = subprocess.Popen(command, pass_fds=[theirs], stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    with os.fdopen(ours) as told:
+        display = f":{int(told.readline())}"
+
+    def count(colour: tuple[int, int, int]) -> int:
+        bytes_ = np.fromfile(tmp_path / "Xvfb_screen0", np.uint8)[-800 * 800 * 4 :].reshape(-1, 4)
+        return int((bytes_[:, 2::-1] == colour).all(axis=1).sum())
+
+    yield display, count
+    server.terminate()
+    server.wait(10.0)
+
+
+def test_the_picture_is_on_the_screen(screen: Any, start_node: Any, ros_node: Any, spin_until: Any) -> None:
+    display, count = screen
+    publisher = ros_node.create_publisher(messages.Image, "camera/image_raw", STREAM)
+    window = start_node("camera_window", DISPLAY=display)
+    for colour in (RED, GREEN):
+        picture = messages.image_message(np.full((60, 80, 3), colour, np.uint8), "camera", 1)
+
+        def shown(colour: tuple[int, int, int] = colour, picture: messages.Image = picture) -> bool:
+            publisher.publish(picture)
+            return count(colour) > 400_000  # 672 high, and as wide as the screen
+
+        spin_until(shown, 30.0, f"a window of {colour}")
+    assert window.stop() == 0, window.output
+
+
+def test_without_a_display_nothing_is_started(start_process: Any, tmp_path: Path, wait_for: Any) -> None:
+    process = start_process("openvla-teleop", "--show", "--output", str(tmp_path / "bags"), DISPLAY="")
+    wait_for(lambda: not process.running, 30.0, "the command to end")
+    assert process.popen.returncode == 1 and "--show needs a display" in process.output
+    assert not (tmp_path / "bags").exists()
