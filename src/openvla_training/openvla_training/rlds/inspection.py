@@ -238,7 +238,8 @@ def _warnings(found: Inspection) -> list[str]:
     if sum(found.lost.values()):
         said.append(
             f"The recorder lost {sum(found.lost.values())} messages "
-            f"({', '.join(f'{number} of {topic}' for topic, number in found.lost.items())}): the recorder was held up: give it a core, a faster disk or a larger `depth`."
+            f"({', '.join(f'{number} of {topic}' for topic, number in found.lost.items())}): "
+            "it was held up; give it a core, a faster disk or a larger `depth`."
         )
     if found.gaps:
         said.append(f"The video has {found.gaps} gaps of more than half a second: did the camera drop frames?")
