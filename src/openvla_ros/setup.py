@@ -49,6 +49,8 @@ setup(
             "recorder_node = openvla_ros.nodes.recorder_node:main",
             "teleop_node = openvla_ros.nodes.teleop_node:main",
             "lifecycle_manager = openvla_ros.nodes.lifecycle_manager:main",
+            "doctor = openvla_ros.nodes.doctor:main",
+            "openvla-doctor = openvla_ros.nodes.doctor:main",
             "openvla-demo = openvla_ros.nodes.demo:main",
             "openvla-collect = openvla_ros.nodes.collect:main",
             "openvla-record = openvla_ros.nodes.record:main",

@@ -23,7 +23,7 @@ from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.robot_link import RobotLink
 from openvla_ros.nodes.robot_parameters import make_adapter
 from openvla_ros.robots.adapter import Measured
-from openvla_ros.safety.gate import Gate, State
+from openvla_ros.safety.gate import Chunk, Gate, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
 from openvla_ros.safety.watchdogs import Now
 
@@ -56,6 +56,7 @@ class BridgeNode(ManagedNode):
         self.subscribe(messages.Header, "robot/restarted", self._on_restarted, STATE)
         self.subscribe(messages.Bool, "e_stop", self._on_e_stop, STATE)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
+        self.subscribe(messages.String, "policy/stop", self._on_stop, STATE)
         mode, topic = config.permission.mode, self.value("enable.topic")
         if mode == DEADMAN:
             self.subscribe(messages.Bool, topic, self._on_deadman, SENSOR)
@@ -131,6 +132,11 @@ class BridgeNode(ManagedNode):
     def _on_chunk(self, message: ActionChunk) -> None:
         chunk = messages.read_chunk(message)
         self._do(lambda core, now: core.chunk(chunk, now))
+
+    def _on_stop(self, message: messages.String) -> None:
+        """A source asks for a stop in the middle of its action: to the gate, a chunk without actions."""
+        source = str(message.data)
+        self._do(lambda core, now: core.chunk(Chunk((), "", now.node, now.node, 0, source, 0.0), now))
 
     # ---- the operator's services -----------------------------------------------------------------
 

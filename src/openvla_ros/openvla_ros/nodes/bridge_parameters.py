@@ -22,7 +22,7 @@ from openvla_ros.safety.zones import Cone, KeepOut, Zones
 Get = Callable[[str], Any]
 
 PARAMETERS = (
-    P("robot", "sim", "The robot's adapter", choices=tuple(ADAPTERS)),
+    P("robot", "sim", "The robot's adapter", choices=ADAPTERS),
     P("base_frame", "panda_link0", "Frame of robot/ee_pose and of the targets"),
     P("end_effector_frame", "panda_hand_tcp", "Frame name of deltas given along the end effector's axes"),
     P("control_mode", "blocking", "blocking: an action is fully executed before the next image; streaming: fixed rate",

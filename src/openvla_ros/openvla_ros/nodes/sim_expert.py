@@ -12,8 +12,10 @@ from openvla_msgs.msg import ActionChunk
 
 from openvla_ros.nodes import messages
 from openvla_ros.sim.expert import Expert
-from openvla_ros.sim.scene import BASE_FRAME, Scene
+from openvla_ros.sim.scene import Scene
 from openvla_ros.sim.task import instruction_of_seed
+
+STREAMING_SHARE = 0.4  # of what is missing, asked for in one action
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Demonstrator:
         self._scene, self._expert, self._get = scene, Expert(scene), get
         self._sequence = {True: 0, False: 0}
         self._answered_ns = 0
+        self._opening = 1.0  # in the picture before
         self.begin("", 0)
 
     def begin(self, target: str, seed: int) -> None:
@@ -48,13 +51,32 @@ class Demonstrator:
         said = [self._said(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
         limit = self._get("expert.max_steps")
         invited = self._answered_ns < ready_ns <= now_ns
+        streaming = self._get("expert.control") == "streaming"
+        if streaming:
+            invited = now_ns - self._answered_ns >= self._get("expert.period") * 1e9
         if role == "act" and invited and not done and (limit == 0 or self._steps < limit):
-            self._answered_ns = ready_ns
+            self._answered_ns = now_ns if streaming else ready_ns
             self._steps += 1
             wandering = self._steps <= self._wander
             acted = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))
+            if streaming:
+                acted = self._in_motion(acted)
             said.append(self._said(acted, True, now_ns, observation, self._target))
         return said
+
+    def _in_motion(self, action: np.ndarray) -> np.ndarray:
+        """An action for an arm that is still executing the one before: less of it, and no way before the hand is done.
+
+        The picture shows the arm a controller's lag behind its target; the whole of what it seems to lack, sent again
+        and again, would overshoot.
+        """
+        opening, before = self._scene.gripper_opening(), self._opening
+        self._opening = opening
+        action = action.copy()
+        action[:6] *= STREAMING_SHARE
+        if action[6] < 0.5 and (opening > 0.75 or abs(opening - before) > 0.02):
+            action[:6] = 0.0
+        return action
 
     def _noisy(self, clean: np.ndarray) -> np.ndarray:
         action = clean.copy()
@@ -65,9 +87,9 @@ class Demonstrator:
 
     def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time, target: str) -> Said:
         message = messages.chunk_message(
-            [action], frame=BASE_FRAME, at_ns=now_ns, observation=observation, sequence=self._sequence[acts],
-            source=ActionChunk.SOURCE_EXPERT, instruction=instruction_of_seed(self._seed, target),
-            period=self._get("expert.period"),
+            [action], frame=self._scene.base_frame, at_ns=now_ns, observation=observation,
+            sequence=self._sequence[acts], source=ActionChunk.SOURCE_EXPERT,
+            instruction=instruction_of_seed(self._seed, target), period=self._get("expert.period"),
         )  # fmt: skip
         self._sequence[acts] += 1
         return Said(message, acts)

@@ -19,11 +19,11 @@ from rosgraph_msgs.msg import Clock
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, RCLError, main_of, one_line
-from openvla_ros.nodes.qos import CLOCK, COMMAND, LATCHED, STATE, STREAM
+from openvla_ros.nodes.qos import CLOCK, LATCHED, STATE, STREAM
 from openvla_ros.nodes.sim_expert import Demonstrator
+from openvla_ros.nodes.sim_face import make_face
 from openvla_ros.nodes.sim_parameters import PARAMETERS
-from openvla_ros.robots.target_pose import Pose, angle, distance
-from openvla_ros.sim.scene import BASE_FRAME, CameraConfig, Scene, SceneConfig
+from openvla_ros.sim.scene import CameraConfig
 from openvla_ros.sim.scoring import Scorer
 from openvla_ros.sim.task import instruction_for
 
@@ -61,16 +61,12 @@ class SimNode(ManagedNode):
             )
         self._stop.clear()
         self._requests: queue.SimpleQueue[Reset] = queue.SimpleQueue()
-        self._commands: tuple[Pose | None, float | None] = (None, None)
-        self._target: Pose | None = None
+        self._face = make_face(self)
         self._ready_ns = self._seen_ready_ns = self._reset_ns = 0
         self._frozen: np.ndarray | None = None
         self._score: tuple[bool, ...] = ()
         self._disturbed: tuple[str, ...] = ()
         self._clock_pub = self.publisher(Clock, "/clock", CLOCK) if self.value("publish_clock") else None
-        self._pose_pub = self.publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
-        self._joint_pub = self.publisher(messages.JointState, "joint_states", STREAM)
-        self._gripper_pub = self.publisher(messages.JointState, "gripper/state", STREAM)
         self._image_pub = self.publisher(messages.Image, "camera/image_raw", STREAM)
         self._jpeg_pub = self.publisher(messages.CompressedImage, "camera/image_raw/compressed", STREAM)
         self._info_pub = self.publisher(messages.CameraInfo, "camera/camera_info", STREAM)
@@ -79,8 +75,7 @@ class SimNode(ManagedNode):
         self._label_pub = self.publisher(ActionChunk, "expert/action_chunk", STATE)
         acts = self.value("expert.role") == "act"
         self._act_pub = self.publisher(ActionChunk, "policy/action_chunk", STATE) if acts else None
-        self.subscribe(messages.PoseStamped, "robot/target_pose", self._on_target, COMMAND)
-        self.subscribe(messages.Float64, "gripper/command", self._on_gripper, STATE)
+        self._face.connect()
         self.subscribe(SafetyState, "safety/state", self._on_safety, STATE)
         self.serve(ResetScene, "sim/reset", self._on_reset)
         answer: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -94,7 +89,7 @@ class SimNode(ManagedNode):
             raise RuntimeError(f"the simulator did not come up (MUJOCO_GL is 'osmesa' or 'egl'?): {one_line(error)}")
 
     def deactivate(self) -> None:  # noqa: D102
-        self._commands = (None, None)
+        self._face.forget()
 
     def release(self) -> None:  # noqa: D102
         self._stop.set()
@@ -103,20 +98,6 @@ class SimNode(ManagedNode):
             self._world = None
 
     # ---- ROS side: leaves requests for the world -------------------------------------------------
-
-    def _on_target(self, message: messages.PoseStamped) -> None:
-        try:
-            self._commands = (messages.read_pose(message)[0], self._commands[1])
-        except ValueError as error:
-            self.get_logger().error(f"robot/target_pose: {error}", throttle_duration_sec=1.0)
-
-    def _on_gripper(self, message: messages.Float64) -> None:
-        try:
-            opening = messages.number(message.data, "gripper/command")
-        except ValueError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=1.0)
-            return
-        self._commands = (self._commands[0], opening)
 
     def _on_safety(self, message: SafetyState) -> None:
         ready_ns = messages.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
@@ -181,7 +162,7 @@ class SimNode(ManagedNode):
             width=get("camera.width"), height=get("camera.height"), position=tuple(get("camera.position")),
             look_at=tuple(get("camera.look_at")), field_of_view=get("camera.field_of_view"),
         )  # fmt: skip
-        self._scene = Scene(SceneConfig(camera=camera))
+        self._scene = self._face.make_scene(camera)
         self._scorer = Scorer(self._scene)
         self._demonstrator = Demonstrator(self._scene, self.value)
         self._view = (get("camera.position"), get("camera.look_at"))
@@ -201,17 +182,17 @@ class SimNode(ManagedNode):
             self._scene.reset(reset.seed)
             self._scorer.reset()
             self._demonstrator.begin(reset.target, reset.seed)
-            self._target, self._commands = Pose.of(*self._scene.ee_pose()), (None, None)
+            self._face.begin()
             self._score, self._ready_ns, self._reset_ns = (), 0, self._time_ns
             self._next_state = self._next_camera = self._time_ns
-            self._restarted_pub.publish(messages.header(self._time_ns + self._slice_ns, BASE_FRAME))
+            self._restarted_pub.publish(messages.header(self._time_ns + self._slice_ns, self._scene.base_frame))
         except Exception as error:
             reset.error = one_line(error)
         reset.done.set()
 
     def _advance(self) -> None:
         """One slice: commands in, physics, state and pictures out."""
-        self._obey()
+        self._face.obey(self._time_ns)
         self._scene.step(self._slice_ns / NS)
         self._time_ns = self._time_ns + self._slice_ns if self._clock_pub else max(time.time_ns(), self._time_ns + 1)
         now = self._time_ns
@@ -226,31 +207,9 @@ class SimNode(ManagedNode):
             self._next_camera = now + self._camera_period
             self._publish_camera(now)
 
-    def _obey(self) -> None:
-        (pose, opening), self._commands = self._commands, (None, None)
-        if opening is not None:
-            self._scene.set_gripper(opening)
-        if pose is None or self._target is None:
-            return
-        # A new stream of targets may also begin at the measured pose, wherever the last one ended.
-        here = Pose.of(*self._scene.ee_pose())
-        far, turn = min((distance(pose, old), angle(pose, old)) for old in (self._target, here))
-        if far > self.value("max_target_jump") or turn > self.value("max_target_turn"):
-            # As the real arm's reflex: a set-point that jumps is a fault of whoever sent it, and is not followed.
-            self.get_logger().warning(
-                f"refused a target {far:.3f} m and {turn:.2f} rad away from the one before", throttle_duration_sec=1.0
-            )
-            return
-        self._target = pose
-        self._scene.set_target(np.array(pose.position), np.array(pose.quaternion))
-
     def _publish_state(self, now: int) -> None:
         scene = self._scene
-        self._gripper_pub.publish(messages.gripper_message(scene.gripper_opening(), now))
-        self._pose_pub.publish(messages.pose_message(Pose.of(*scene.ee_pose()), BASE_FRAME, now))
-        if self._joint_pub.get_subscription_count():
-            positions, velocities = scene.joint_positions(), scene.joint_velocities()
-            self._joint_pub.publish(messages.joint_message(scene.joint_names, positions, velocities, now))
+        self._face.publish(now)
         self._scorer.update()
         lifted, disturbed = self._scorer.lifted, self._scorer.disturbed
         if (tuple(lifted.values()), disturbed) != (self._score, self._disturbed):

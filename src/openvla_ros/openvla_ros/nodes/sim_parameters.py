@@ -9,6 +9,8 @@ from openvla_ros.sim.task import OBJECTS
 _CAMERA = CameraConfig()
 
 PARAMETERS = (
+    P("face", "sim", "What its robot looks like: sim (the stack's own topics), franka (franka_ros2), widowx (xs_sdk)",
+      choices=("sim", "franka", "widowx")),
     P("real_time_factor", 1.0, "Simulated seconds per wall second, when the machine keeps up", "1", 0.01, 100.0),
     P("publish_clock", True, "Publish /clock and stamp with simulated time; false stamps with the wall's time"),
     P("clock_rate", 100.0, "Rate of /clock and of taking commands, in simulated time", "Hz", 10.0, 500.0),
@@ -29,6 +31,8 @@ PARAMETERS = (
     P("camera.jpeg_quality", 95, "Quality of the compressed pictures", "%", 10, 100),
     P("expert.role", "off", "off; label: says what it would do for every picture; act: commands the robot",
       choices=("off", "label", "act")),
+    P("expert.control", "blocking", "blocking: an action for each READY of the bridge; streaming: one a period",
+      choices=("blocking", "streaming")),
     P("expert.label_all", False, "Label every picture for every cube, each with its own sentence, not only the target"),
     P("expert.target", "", "Object of the scene before the first reset; '' = none", choices=("", *OBJECTS)),
     P("expert.max_steps", 60, "Actions after which the acting expert gives up; 0 = never", low=0, high=100000),

@@ -1,5 +1,5 @@
 """From action to motion: target-pose mathematics and one adapter a robot."""
 
-from openvla_ros.robots.sim import SimAdapter
-
-ADAPTERS = {"sim": SimAdapter}
+# What the bridge's parameter `robot` may be; nodes.robot_parameters makes it. (Names, not classes: whoever only
+# needs a pose from here is not to load the kinematics of every arm.)
+ADAPTERS = ("sim", "franka", "widowx", "generic")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from openvla_ros.robots.adapter import Command, Opening, PoseTarget
+from openvla_ros.robots.adapter import Opening, PoseTarget, RobotAdapter, Sent
 from openvla_ros.robots.target_pose import Pose
 
 
-class SimAdapter:
+class SimAdapter(RobotAdapter):
     """Targets on robot/target_pose (geometry_msgs/PoseStamped), openings on gripper/command (std_msgs/Float64)."""
 
-    topics: Sequence[tuple[str, type]] = (("robot/target_pose", PoseTarget), ("gripper/command", Opening))
+    topics = (("robot/target_pose", PoseTarget), ("gripper/command", Opening))
 
     def __init__(self, base_frame: str) -> None:
         self._base_frame = base_frame
 
-    def target(self, pose: Pose, stamp_ns: int) -> Sequence[tuple[str, Command]]:
+    def target(self, pose: Pose, stamp_ns: int) -> Sent:
         """The pose, as it is."""
         return (("robot/target_pose", PoseTarget(pose, self._base_frame, stamp_ns)),)
 
-    def gripper(self, opening: float) -> Sequence[tuple[str, Command]]:
+    def gripper(self, opening: float) -> Sent:
         """The opening, as it is."""
         return (("gripper/command", Opening(opening)),)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.sim.scene import DOWN, Scene
+from openvla_ros.sim.scene import Scene
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Expert:
     """Actions are relative end-effector motions in the base frame, as in openvla_policy.contract.action."""
 
     def __init__(self, scene: Scene, config: ExpertConfig | None = None) -> None:
-        self._scene, self._config = scene, config or ExpertConfig()
+        self._scene, self._config = scene, config or ExpertConfig(**scene.expert_settings)
 
     def action(self, target: str) -> Array:
         """The next action (7,) towards lifting cube `target`: Δxyz [m], Δrpy [rad], gripper 0 closed … 1 open.
@@ -85,10 +85,9 @@ class Expert:
         turn = rng.uniform(-1.0, 1.0) * self._scene.config.start_yaw - yaw
         return self._pack(goal - position, turn, 1.0)
 
-    @staticmethod
-    def _yaw(orientation: Rotation) -> float:
+    def _yaw(self, orientation: Rotation) -> float:
         """Angle [rad] of the fingers' axis about the vertical, 0 as at the start of an unperturbed episode."""
-        x_axis = (orientation * DOWN.inv()).as_matrix()[:, 0]
+        x_axis = (orientation * self._scene.down.inv()).as_matrix()[:, 0]
         return float(np.arctan2(x_axis[1], x_axis[0]))
 
     def _turn(self, orientation: Rotation, cube_yaw: float) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -64,6 +65,10 @@ class SceneConfig:
 class Scene:
     """The simulated robot and its table. Not thread safe; render from the thread that made it (OpenGL)."""
 
+    base_frame = BASE_FRAME
+    down = DOWN  # orientation of the end effector that points at the table, fingers' axis along y
+    expert_settings: ClassVar[dict[str, Any]] = {}  # of `expert.ExpertConfig`, where this robot needs others
+
     def __init__(self, config: SceneConfig | None = None) -> None:
         self.config = config or SceneConfig()
         self._model = _build(self.config)
@@ -99,11 +104,7 @@ class Scene:
         now = data.time
         mujoco.mj_resetData(self._model, data)
         data.time = now
-        for name, xy in zip(self.objects, self._draw_cubes(rng), strict=True):
-            yaw = rng.uniform(-cfg.cube_yaw, cfg.cube_yaw)
-            joint = data.joint(f"cube_{name}")
-            joint.qpos[:3] = (*xy, cfg.cube_size / 2)
-            joint.qpos[3:] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+        self._place_cubes(rng)
         position = np.asarray(cfg.start_position) + rng.uniform(-1, 1, 3) * np.asarray(cfg.start_spread)
         orientation = Rotation.from_euler("z", rng.uniform(-cfg.start_yaw, cfg.start_yaw)) * DOWN
         data.qpos[self._arm] = READY
@@ -181,9 +182,12 @@ class Scene:
     def _cast_shadow(self) -> None:
         """Lay the hand's shadow, as of a lamp straight above, on the table."""
         shadow, hand = self._data.geom("hand_shadow"), self._data.site(self._site)
-        forward = np.arctan2(hand.xmat[3], hand.xmat[0])
         shadow.xpos[:] = (*hand.xpos[:2], 0.0)
-        shadow.xmat[:] = Rotation.from_euler("z", forward).as_matrix().reshape(-1)
+        shadow.xmat[:] = Rotation.from_euler("z", self._heading(hand.xmat)).as_matrix().reshape(-1)
+
+    def _heading(self, axes: Array) -> float:
+        """Angle [rad] about the vertical of a hand with the axes (9,): across it is the fingers' axis."""
+        return float(np.arctan2(axes[3], axes[0]))
 
     def move_camera(self, position: Array, look_at: Array) -> None:
         """Move the third-person camera: position and look-at point in the base frame [m]."""
@@ -211,6 +215,14 @@ class Scene:
         joint = self._data.joint(f"cube_{name}")
         rotation = Rotation.from_quat(np.roll(joint.qpos[3:], -1)).as_matrix()
         return joint.qpos[:3].copy(), float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+
+    def _place_cubes(self, rng: np.random.Generator) -> None:
+        cfg = self.config
+        for name, xy in zip(self.objects, self._draw_cubes(rng), strict=True):
+            yaw = rng.uniform(-cfg.cube_yaw, cfg.cube_yaw)
+            joint = self._data.joint(f"cube_{name}")
+            joint.qpos[:3] = (*xy, cfg.cube_size / 2)
+            joint.qpos[3:] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
 
     def _draw_cubes(self, rng: np.random.Generator) -> list[Array]:
         (x0, x1), (y0, y1) = self.config.cube_area
@@ -240,6 +252,12 @@ def _build(config: SceneConfig) -> mujoco.MjModel:
     flange = spec.body("right_hand")
     flange.add_frame().attach_body(hand.body("right_gripper"), "gripper_", "")
     flange.add_site(name="end_effector", pos=[0, 0, HAND_LENGTH])
+    furnish(spec, config)
+    return spec.compile()
+
+
+def furnish(spec: mujoco.MjSpec, config: SceneConfig) -> None:
+    """Put the physics' settings, the table, the cubes, the lights and the camera around an arm."""
     spec.option.timestep = config.physics_step
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -278,7 +296,6 @@ def _build(config: SceneConfig) -> mujoco.MjModel:
         name="third_person", pos=list(camera.position), fovy=camera.field_of_view,
         quat=_look_at(np.asarray(camera.position), np.asarray(camera.look_at)).tolist(),
     )
-    return spec.compile()
 
 
 def _look_at(position: Array, target: Array) -> Array:

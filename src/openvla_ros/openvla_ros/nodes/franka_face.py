@@ -1,0 +1,165 @@
+"""The simulated Panda behind what franka_ros2 (Jazzy) offers: same names, types, quality of service, and reflexes.
+
+A target that jumps trips a reflex, as the real arm does when a commanded pose is not continuous from one millisecond to
+the next: the arm stands where it is, robot_mode says so, and nothing is followed until an error recovery. Names as in
+robots/franka.py and robots/hands.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.base import ManagedNode
+from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.qos import STREAM
+from openvla_ros.nodes.sim_face import SimFace
+from openvla_ros.robots.target_pose import Pose
+from openvla_ros.sim.scene import FINGER_TRAVEL
+
+CONVENIENCE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+TARGETS = ("target_pose", "equilibrium_pose", "cartesian_motion_controller/target_frame")
+IDLE, MOVE, REFLEX = 1, 2, 4  # FrankaRobotState.robot_mode
+STILL = 0.004  # [1] of opening: slower than this in a quarter of a second is standing
+GRACE_NS = 1_000_000_000  # after a reset of the scene: a bridge that has not heard of it yet is not at fault
+PERIOD = 0.02  # [s] between two looks at the hand's goals
+
+
+class FrankaFace(SimFace):
+    """A Panda under franka_ros2."""
+
+    def __init__(self, node: ManagedNode) -> None:
+        super().__init__(node)
+        self.reflexes = 0
+        self._in_reflex = self._recover = False
+        self._goal: Any = None  # of the hand, under way: (handle, action's type, opening, time since, opening then)
+        self._measured = 1.0
+        self._now_ns = self._begun_ns = 0
+        self._begun = False  # a target was followed since the scene was reset
+
+    # ---- the executor's thread -------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """As franka_robot_state_broadcaster, franka_gripper, the action server and three pose controllers."""
+        node, broadcaster = self._node, "franka_robot_state_broadcaster"
+        self._state_type = load("franka_msgs/msg/FrankaRobotState")
+        self._pose_pub = node.publisher(messages.PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
+        self._joint_pub = node.publisher(messages.JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
+        self._state_pub = node.publisher(self._state_type, f"{broadcaster}/robot_state", STREAM)
+        self._gripper_pub = node.publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
+        for topic in TARGETS:
+            node.subscribe(messages.PoseStamped, topic, self._on_target, STREAM)
+        self._serve("franka_gripper/move", "franka_msgs/action/Move", lambda goal: goal.width / 2)
+        self._serve("franka_gripper/grasp", "franka_msgs/action/Grasp", lambda goal: goal.width / 2)
+        gripper = "franka_gripper/gripper_action"
+        self._serve(gripper, "control_msgs/action/GripperCommand", lambda goal: goal.command.position)
+        self._recovery: Any = load("franka_msgs/action/ErrorRecovery")
+        server = ActionServer(node, self._recovery, "action_server/error_recovery", self._on_recovery)
+        node._own(lambda made: made.destroy(), server)
+        node.timer(PERIOD, self._look_at_hand)
+
+    def _serve(self, name: str, kind_name: str, finger: Any) -> None:
+        kind = load(kind_name)
+
+        def accepted(handle: Any) -> None:
+            self._finish(False)  # the hand does one thing at a time
+            opening = messages.number(finger(handle.request), name) / FINGER_TRAVEL
+            self._goal = [handle, kind, opening, self._node.now_ns(), self._measured]
+            self._opening = min(1.0, max(0.0, opening))
+
+        server = ActionServer(
+            self._node, kind, name, lambda handle: None, handle_accepted_callback=accepted,
+            goal_callback=lambda goal: GoalResponse.ACCEPT, cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )  # fmt: skip
+        self._node._own(lambda made: made.destroy(), server)
+
+    def _look_at_hand(self) -> None:
+        """The goal under way ends when the fingers stand still: there, or around something."""
+        if self._goal is None:
+            return
+        now = self._node.now_ns()
+        _, _, _, since, then = self._goal
+        if abs(self._measured - then) > STILL:
+            self._goal[3:] = [now, self._measured]
+        elif now - since > 250_000_000 or now < since:
+            self._finish(True)
+
+    def _finish(self, success: bool) -> None:
+        if self._goal is None:
+            return
+        (handle, kind, _, _, _), self._goal = self._goal, None
+        result = kind.Result()
+        if hasattr(result, "success"):
+            result.success = success
+        else:
+            result.reached_goal = success
+            result.position = messages.number(self._measured * FINGER_TRAVEL, "position")
+
+        def end(handle: Any) -> Any:
+            if handle.is_cancel_requested:
+                handle.canceled()
+            elif success:
+                handle.succeed()
+            else:
+                handle.abort()
+            return result
+
+        handle.execute(end)
+
+    def _on_recovery(self, handle: Any) -> Any:
+        self._recover = True
+        handle.succeed()
+        return self._recovery.Result()
+
+    # ---- the world's thread ----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The scene was reset; a reflex stays, as it would."""
+        super().begin()
+        self._begun_ns, self._begun = self._now_ns, False
+        self._measured = self.scene.gripper_opening()
+
+    def obey(self, now_ns: int) -> None:
+        """As the plain face, unless a reflex holds the arm. The hand is a machine of its own."""
+        self._now_ns = now_ns
+        if self._recover:
+            self._recover, self._in_reflex, self._pose = False, False, None
+            self._target = Pose.of(*self.scene.ee_pose())
+            self.scene.set_target(*self.scene.ee_pose())
+        if self._in_reflex:
+            self._pose = None
+        super().obey(now_ns)
+
+    def _follow(self, pose: Pose) -> None:
+        before = self._target
+        super()._follow(pose)
+        self._begun = self._begun or self._target is not before
+
+    def _refuse(self, why: str) -> None:
+        if not self._begun and self._now_ns - self._begun_ns < GRACE_NS:
+            return
+        self._in_reflex = True
+        self.reflexes += 1
+        self.scene.set_target(*self.scene.ee_pose())
+        text = why.replace("refused", "cartesian_reflex:")
+        self._node.get_logger().error(f"reflex {self.reflexes}: {text}")
+
+    def publish(self, now_ns: int) -> None:
+        """Pose and joints, best effort; the whole state; the fingers."""
+        scene = self.scene
+        self._measured = scene.gripper_opening()
+        pose = messages.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns)
+        self._pose_pub.publish(pose)
+        positions, velocities = scene.joint_positions(), scene.joint_velocities()
+        joints = messages.joint_message(scene.joint_names, positions, velocities, now_ns)
+        self._joint_pub.publish(joints)
+        state = self._state_type(header=messages.header(now_ns), o_t_ee=pose, measured_joint_state=joints)
+        state.robot_mode = REFLEX if self._in_reflex else MOVE
+        state.current_errors.cartesian_reflex = self._in_reflex
+        self._state_pub.publish(state)
+        finger = self._measured * FINGER_TRAVEL
+        names = ("fr3_finger_joint1", "fr3_finger_joint2")
+        self._gripper_pub.publish(messages.joint_message(names, [finger, finger], [], now_ns))

@@ -1,0 +1,31 @@
+"""Messages of packages that only one robot needs, imported when it is chosen; the error names what to install."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+_HOW = {
+    "franka_msgs": "apt install ros-{distro}-franka-msgs, or build github.com/frankarobotics/franka_ros2",
+    "interbotix_xs_msgs": "build github.com/Interbotix/interbotix_ros_core, which has no apt package",
+    "control_msgs": "apt install ros-{distro}-control-msgs",
+    "moveit_msgs": "apt install ros-{distro}-moveit-msgs",
+}
+
+
+def load(name: str) -> type:
+    """The class of `package/msg/Name`, `package/srv/Name` or `package/action/Name`.
+
+    Raises:
+        ImportError: the package is not installed or not sourced, with what to do.
+    """
+    package, folder, kind = name.split("/")
+    try:
+        found = getattr(importlib.import_module(f"{package}.{folder}"), kind, None)
+    except ImportError as error:
+        how = _HOW.get(package, f"rosdep install {package}").format(distro=os.environ.get("ROS_DISTRO", "jazzy"))
+        raise ImportError(f"this robot needs {name}, but {package} does not import ({error}): {how}; then source it") \
+            from error
+    if not isinstance(found, type):
+        raise ImportError(f"{package}.{folder} has no {kind}: is its version the one for ROS 2 Jazzy?")
+    return found

@@ -1,0 +1,229 @@
+"""An adapter's topics, services and actions: what it describes as data, done with rclpy.
+
+Everything the robot says is turned into a pose, an opening, or a fault; everything the adapter wants sent goes through
+`messages`, which checks it. Nothing here waits while the arm moves: goals of the hand are sent and looked after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.serialization import deserialize_message
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.base import ManagedNode
+from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
+from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
+
+MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
+HAND = (Opening, JointSingle)
+MODE_SILENCE = 1.0  # [s] of it count as a fault
+
+
+class RobotLink:
+    """Everything between one adapter and ROS. Made at configure; the node destroys what it owns at cleanup."""
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        adapter: RobotAdapter,
+        on_measured: Callable[[Measured, int], None],
+        on_fault: Callable[[str], None],
+        call_timeout: float,
+    ) -> None:
+        """on_measured: called with what was measured and its stamp [ns]; on_fault: with why the robot stands, or ''."""
+        self._node, self._adapter, self._timeout = node, adapter, call_timeout
+        self._on_measured, self._on_fault = on_measured, on_fault
+        self._recovery = adapter.recovery[0] if adapter.recovery is not None else ""
+        self._running: dict[str, _Running] = {}
+        self._modes: dict[str, tuple[type, bytes | None, float]] = {}
+        self._call(adapter.setup())
+        self._publishers = {
+            # A set-point that is overtaken does not matter; a hand's command must arrive.
+            topic: node.publisher(messages.message_type(kind), topic, STATE if kind in HAND else COMMAND)
+            for topic, kind in adapter.topics
+        }
+        self._clients = {name: self._client(kind, name) for name, kind in adapter.actions}
+        for source in adapter.sources:
+            self._listen(source)
+        if self._modes:
+            node.timer(MODE_PERIOD, self._look_at_modes, steady=True)
+
+    def start(self) -> None:
+        """The calls at activate. Raises in one line when an answer is not as it should be or the hand is not there."""
+        for name, client in self._clients.items():
+            if name != self._recovery and not client.wait_for_server(timeout_sec=self._timeout):
+                raise TimeoutError(f"action {name} is not there: is the hand's driver running, and is hand.name right?")
+        self._call(self._adapter.start())
+
+    def stop(self) -> None:
+        """The calls at deactivate; what fails is only logged."""
+        if not self._node.context.ok():
+            return  # ended by a signal: nothing can be called any more
+        try:
+            self._call(self._adapter.stop())
+        except (RuntimeError, TimeoutError, ImportError) as error:
+            if not self._node.closing:
+                self._node.get_logger().warning(str(error))
+
+    # ---- out -------------------------------------------------------------------------------------
+
+    def send(self, sent: Sent) -> None:
+        """Publish commands, and send goals without waiting."""
+        for topic, command in sent:
+            if isinstance(command, Goal):
+                self._send_goal(topic, command)
+            else:
+                self._publishers[topic].publish(messages.command_message(command))
+
+    def recover(self) -> tuple[bool, str]:
+        """Ask the robot to recover from its fault; whether it was asked, and what to look at."""
+        if self._adapter.recovery is None:
+            return False, "this robot has no recovery that a bridge could ask for"
+        name, goal = self._adapter.recovery
+        if not self._clients[name].server_is_ready():
+            return False, f"action {name} is not there: is the robot's driver running?"
+        self._send_goal(name, goal)
+        return True, f"{name} asked for; when safety/state no longer names a fault, enable again"
+
+    def check(self) -> None:
+        """Cancel goals that took too long; called regularly."""
+        for name, running in list(self._running.items()):
+            if time.monotonic() > running.deadline:
+                self._node.get_logger().warning(f"{name} took longer than {running.timeout:g} s: cancelled")
+                self._drop(name)
+
+    def _client(self, kind: str, name: str) -> Any:
+        made = ActionClient(self._node, load(kind), name)
+        return self._node._own(lambda client: client.destroy(), made)
+
+    def _send_goal(self, name: str, goal: Goal) -> None:
+        if name != self._recovery:  # a hand does one thing at a time
+            for other in [n for n in self._running if n != self._recovery]:
+                self._drop(other)
+        client = self._clients[name]
+        if not client.server_is_ready():
+            self._node.get_logger().error(f"action {name} is not there: the goal {dict(goal.fields)} was not sent")
+            return
+        running = self._running[name] = _Running(goal.timeout, time.monotonic() + goal.timeout)
+        future = client.send_goal_async(messages.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
+        future.add_done_callback(lambda f: self._answered(name, running, f.result()))
+
+    def _answered(self, name: str, running: _Running, handle: Any) -> None:
+        if not handle.accepted:
+            self._running.pop(name, None)
+            self._node.get_logger().error(f"{name} refused its goal")
+            return
+        if self._running.get(name) is not running:  # overtaken or timed out before it was accepted
+            handle.cancel_goal_async()
+            return
+        running.handle = handle
+        handle.get_result_async().add_done_callback(lambda f: self._ended(name, running, f.result()))
+
+    def _ended(self, name: str, running: _Running, answer: Any) -> None:
+        if self._running.get(name) is running:
+            del self._running[name]
+            result = answer.result
+            if not getattr(result, "success", True):
+                why = getattr(result, "error", "") or "no reason given"
+                self._node.get_logger().warning(f"{name} did not succeed: {why}")
+
+    def _drop(self, name: str) -> None:
+        running = self._running.pop(name)
+        if running.handle is not None:
+            running.handle.cancel_goal_async()
+
+    # ---- in --------------------------------------------------------------------------------------
+
+    def _listen(self, source: Source) -> None:
+        topic, kind = source.topic, load(source.kind)
+        if source.what == "pose":
+            self._node.subscribe(kind, topic, lambda message: self._judge(topic, self._pose, message), SENSOR)
+        elif source.what == "joints":
+            self._node.subscribe(kind, topic, lambda message: self._judge(topic, self._joints, topic, message), SENSOR)
+        else:
+            # 1 kHz of a message with a hundred fields: taken as bytes, read twenty times a second.
+            self._modes[topic] = (kind, None, time.monotonic())
+            self._on_fault(f"{topic} was not heard yet")
+            self._node.subscribe(kind, topic, lambda data: self._mode(topic, data), SENSOR, raw=True)
+
+    def _judge(self, topic: str, read: Callable[..., None], *arguments: Any) -> None:
+        try:
+            read(*arguments)
+        except ValueError as error:  # and the state grows stale, which holds
+            self._node.get_logger().error(f"{topic}: {error}", throttle_duration_sec=1.0)
+
+    def _pose(self, message: messages.PoseStamped) -> None:
+        pose, stamp_ns = messages.read_pose(message)
+        self._adapter.pose_seen(pose)
+        self._on_measured(Measured(pose), stamp_ns)
+
+    def _joints(self, topic: str, message: messages.JointState) -> None:
+        names, positions, stamp_ns = messages.read_joints(message)
+        measured = self._adapter.joints_seen(topic, names, positions, stamp_ns)
+        if measured.pose is not None:
+            self._adapter.pose_seen(measured.pose)
+        self._on_measured(measured, stamp_ns)
+
+    def _mode(self, topic: str, data: bytes) -> None:
+        self._modes[topic] = (self._modes[topic][0], data, time.monotonic())
+
+    def _look_at_modes(self) -> None:
+        for topic, (kind, data, at) in self._modes.items():
+            if time.monotonic() - at > MODE_SILENCE:
+                self._on_fault(f"{topic} was not heard for {MODE_SILENCE:g} s")
+            elif data is not None:
+                self._on_fault(self._adapter.fault(int(deserialize_message(data, kind).robot_mode)))
+
+    # ---- services --------------------------------------------------------------------------------
+
+    def _call(self, calls: Sequence[Call]) -> None:
+        """Call services in turn, on a node of their own: this one's executor is busy with the transition."""
+        if not calls:
+            return
+        context = self._node.context
+        node = rclpy.create_node(
+            f"{self._node.get_name()}_calls", namespace=self._node.get_namespace(), context=context,
+            use_global_arguments=False,
+        )  # fmt: skip
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        try:
+            for call in calls:
+                client = node.create_client(load(call.kind), call.service)
+                if not client.wait_for_service(timeout_sec=self._timeout):
+                    raise TimeoutError(f"service {call.service} is not there: {call.remedy}")
+                request = messages.filled(load(call.kind).Request, call.fields)  # type: ignore[attr-defined]
+                future = client.call_async(request)
+                executor.spin_until_future_complete(future, timeout_sec=self._timeout)
+                if not future.done():
+                    what = f"service {call.service} did not answer within {self._timeout:g} s"
+                    raise TimeoutError(f"{what}: {call.remedy}")
+                _expect(call, future.result())
+        finally:
+            executor.shutdown()
+            node.destroy_node()
+
+
+class _Running:
+    """A goal under way."""
+
+    def __init__(self, timeout: float, deadline: float) -> None:
+        self.timeout, self.deadline = timeout, deadline
+        self.handle: Any = None
+
+
+def _expect(call: Call, answer: Any) -> None:
+    """RuntimeError naming what a service answered, unless each expected field is as expected (each of a list is)."""
+    expected: Mapping[str, object] = call.expect
+    for name, wanted in expected.items():
+        value = getattr(answer, name)
+        values = [value] if isinstance(value, (bool, int, float, str)) else list(value)
+        if not values or any(v != wanted for v in values):
+            raise RuntimeError(f"{call.service} says {name} = {values}, not {wanted}: {call.remedy}")

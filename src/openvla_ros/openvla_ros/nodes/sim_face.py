@@ -1,0 +1,116 @@
+"""The simulator's face: by which topics, services and actions its robot is commanded, and says how it is.
+
+`sim` is the plain one, with the stack's own topics. `franka` and `widowx` look like those robots' drivers, so that
+their bridges are tested against what they will meet. Subscriptions leave requests; the world's thread takes them up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.base import ManagedNode
+from openvla_ros.nodes.qos import COMMAND, MEASURED, STATE
+from openvla_ros.robots.target_pose import Pose, angle, distance
+from openvla_ros.sim.scene import CameraConfig, Scene, SceneConfig
+
+
+class SimFace:
+    """Pose targets on robot/target_pose, openings on gripper/command; robot/ee_pose, gripper/state, joint_states."""
+
+    def __init__(self, node: ManagedNode) -> None:
+        self._node = node
+        self.scene: Any = None
+        self._pose: Pose | None = None  # requests
+        self._opening: float | None = None
+        self._target: Pose | None = None  # what is followed
+
+    # ---- the executor's thread -------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Make publishers, subscriptions, services and actions."""
+        self._pose_pub = self._node.publisher(messages.PoseStamped, "robot/ee_pose", MEASURED)
+        self._joint_pub = self._node.publisher(messages.JointState, "joint_states", MEASURED)
+        self._gripper_pub = self._node.publisher(messages.JointState, "gripper/state", MEASURED)
+        self._node.subscribe(messages.PoseStamped, "robot/target_pose", self._on_target, COMMAND)
+        self._node.subscribe(messages.Float64, "gripper/command", self._on_gripper, STATE)
+
+    def forget(self) -> None:
+        """Forget what was asked for and not done yet."""
+        self._pose = self._opening = None
+
+    def _on_target(self, message: messages.PoseStamped) -> None:
+        try:
+            self._pose = messages.read_pose(message)[0]
+        except ValueError as error:
+            self._node.get_logger().error(f"pose target: {error}", throttle_duration_sec=1.0)
+
+    def _on_gripper(self, message: messages.Float64) -> None:
+        try:
+            self._opening = messages.number(message.data, "gripper/command")
+        except ValueError as error:
+            self._node.get_logger().error(str(error), throttle_duration_sec=1.0)
+
+    # ---- the world's thread ----------------------------------------------------------------------
+
+    def make_scene(self, camera: CameraConfig) -> Scene:
+        """The robot and its table."""
+        self.scene = Scene(SceneConfig(camera=camera))
+        return self.scene
+
+    def begin(self) -> None:
+        """The scene was reset: the arm stands where it is."""
+        self.forget()
+        self._target = Pose.of(*self.scene.ee_pose())
+
+    def obey(self, now_ns: int) -> None:
+        """Take up what was asked for, before a slice of physics."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self.scene.set_gripper(opening)
+        pose, self._pose = self._pose, None
+        if pose is not None:
+            self._follow(pose)
+
+    def _follow(self, pose: Pose) -> None:
+        far, turn = self._jump(pose)
+        if far > self._node.value("max_target_jump") or turn > self._node.value("max_target_turn"):
+            # As the real arm's reflex: a set-point that jumps is a fault of whoever sent it, and is not followed.
+            self._refuse(f"refused a target {far:.3f} m and {turn:.2f} rad away from the one before")
+            return
+        self._target = pose
+        self.scene.set_target(np.array(pose.position), np.array(pose.quaternion))
+
+    def _jump(self, pose: Pose) -> tuple[float, float]:
+        """How far a target is from the one before, or from the measured pose, at which a new stream may begin."""
+        assert self._target is not None
+        here = Pose.of(*self.scene.ee_pose())
+        return min((distance(pose, old), angle(pose, old)) for old in (self._target, here))
+
+    def _refuse(self, why: str) -> None:
+        self._node.get_logger().warning(why, throttle_duration_sec=1.0)
+
+    def publish(self, now_ns: int) -> None:
+        """Say how the robot is."""
+        scene = self.scene
+        self._gripper_pub.publish(messages.gripper_message(scene.gripper_opening(), now_ns))
+        self._pose_pub.publish(messages.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns))
+        if self._joint_pub.get_subscription_count():
+            positions, velocities = scene.joint_positions(), scene.joint_velocities()
+            self._joint_pub.publish(messages.joint_message(scene.joint_names, positions, velocities, now_ns))
+
+
+def make_face(node: ManagedNode) -> SimFace:
+    """The face that the node's parameter `face` names; ImportError where its messages are not installed."""
+    name = node.value("face")
+    if name == "franka":
+        from openvla_ros.nodes.franka_face import FrankaFace
+
+        return FrankaFace(node)
+    if name == "widowx":
+        from openvla_ros.nodes.widowx_face import WidowXFace
+
+        return WidowXFace(node)
+    return SimFace(node)

@@ -1,0 +1,79 @@
+"""Grippers: an opening 0 closed … 1 open as the topic or the action goal that a hand understands, and back.
+
+franka_gripper (frankarobotics/franka_ros2, branch jazzy, franka_gripper/src/gripper_action_server.cpp) serves the
+actions ~/move and ~/grasp of franka_msgs (widths between the fingers [m], speed [m/s], force [N]) and ~/gripper_action
+of control_msgs (`position` of one finger, half the width), and publishes the two fingers on ~/joint_states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openvla_ros.robots.adapter import JOINTS, Fields, Goal, Measured, Opening, Sent, Source, positions_of
+
+KINDS = ("topic", "franka", "command", "none")
+
+
+@dataclass(frozen=True)
+class HandConfig:
+    """One hand. `closed` and `opened`: what its joint positions add up to there [m]."""
+
+    kind: str = "topic"
+    name: str = "gripper/command"  # topic, or action (command), or the node that serves move and grasp (franka)
+    state_topic: str = "gripper/state"
+    joints: tuple[str, ...] = ()  # () = the first position of the message
+    closed: float = 0.0
+    opened: float = 1.0
+    speed: float = 0.1  # [m/s]
+    force: float = 20.0  # [N]
+    timeout: float = 3.0  # [s]
+
+    def __post_init__(self) -> None:
+        """Unknown kinds and a hand without a range are refused when they are made."""
+        if self.kind not in KINDS:
+            raise ValueError(f"hand.kind '{self.kind}' is unknown; choices: {', '.join(KINDS)}")
+        if abs(self.opened - self.closed) < 1e-6:
+            raise ValueError(f"hand.closed and hand.opened are both {self.closed}: the opening cannot be told")
+
+
+class Hand:
+    """A hand's commands and state."""
+
+    def __init__(self, config: HandConfig) -> None:
+        self.config = config
+        name = config.name
+        self.topics = ((name, Opening),) if config.kind == "topic" else ()
+        self.actions = {
+            "franka": ((f"{name}/move", "franka_msgs/action/Move"), (f"{name}/grasp", "franka_msgs/action/Grasp")),
+            "command": ((name, "control_msgs/action/GripperCommand"),),
+        }.get(config.kind, ())
+        self.sources = () if config.kind == "none" else (Source(config.state_topic, "joints", JOINTS),)
+
+    def command(self, opening: float) -> Sent:
+        """What brings it to `opening`. Closing is a grasp that holds with `force` whatever is between the fingers."""
+        cfg = self.config
+        width = cfg.closed + opening * (cfg.opened - cfg.closed)
+        if cfg.kind == "topic":
+            return ((cfg.name, Opening(opening)),)
+        if cfg.kind == "command":
+            # (The action's position is that of one finger, and so are a hand's two joints, which add up to a width.)
+            fields: Fields = {"command": {"position": width / max(1, len(cfg.joints)), "max_effort": cfg.force}}
+            return ((cfg.name, Goal("control_msgs/action/GripperCommand", fields, cfg.timeout)),)
+        if cfg.kind == "franka" and opening >= 0.5:
+            fields = {"width": width, "speed": cfg.speed}
+            return ((f"{cfg.name}/move", Goal("franka_msgs/action/Move", fields, cfg.timeout)),)
+        if cfg.kind == "franka":
+            # Any width is a success: what lies between the fingers is not known.
+            epsilon = {"inner": cfg.opened, "outer": cfg.opened}
+            fields = {"width": width, "epsilon": epsilon, "speed": cfg.speed, "force": cfg.force}
+            return ((f"{cfg.name}/grasp", Goal("franka_msgs/action/Grasp", fields, cfg.timeout)),)
+        return ()
+
+    def seen(self, topic: str, names: Sequence[str], positions: Sequence[float]) -> Measured:
+        """The opening that its joints say. ValueError when they are missing."""
+        if not positions:
+            raise ValueError(f"{topic} has no position[0]")
+        values = positions_of(topic, self.config.joints, names, positions) if self.config.joints else [positions[0]]
+        opening = (sum(values) - self.config.closed) / (self.config.opened - self.config.closed)
+        return Measured(opening=min(1.0, max(0.0, opening)))

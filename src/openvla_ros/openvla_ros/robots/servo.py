@@ -1,0 +1,76 @@
+"""MoveIt Servo (Jazzy): told which kind of command comes and un-paused at activate, paused at deactivate.
+
+Services and topics of moveit/moveit2, branch jazzy, moveit_ros/moveit_servo/src/servo_node.cpp and
+config/servo_parameters.yaml: ~/switch_command_type (moveit_msgs/srv/ServoCommandType: JOINT_JOG 0, TWIST 1, POSE 2),
+~/pause_servo (std_srvs/srv/SetBool, true pauses), ~/delta_twist_cmds (TwistStamped), ~/pose_target_cmds (PoseStamped);
+commands older than `incoming_command_timeout` (0.1 s) halt it. pause_servo answers success = false when the state is
+already the wished one, so its answer is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from openvla_ros.geometry import conjugate, log, multiply
+from openvla_ros.robots.adapter import Call, TwistTarget
+from openvla_ros.robots.target_pose import Pose, Vector
+
+TYPES = {"twist": 1, "pose": 2}
+_REMEDY = "is MoveIt Servo running, and is `servo.node` its name?"
+
+
+def begin(node: str, command: str) -> Sequence[Call]:
+    """The calls that make the servo node `node` follow commands of this kind, twist or pose."""
+    return (
+        Call(f"{node}/switch_command_type", "moveit_msgs/srv/ServoCommandType", {"command_type": TYPES[command]},
+             {"success": True}, _REMEDY),
+        Call(f"{node}/pause_servo", "std_srvs/srv/SetBool", {"data": False}, {}, _REMEDY),
+    )  # fmt: skip
+
+
+def end(node: str) -> Sequence[Call]:
+    """The calls that pause it."""
+    return (Call(f"{node}/pause_servo", "std_srvs/srv/SetBool", {"data": True}, {}, _REMEDY),)
+
+
+class Twister:
+    """Velocities that follow a stream of target poses: what the target does, plus what the arm lags behind."""
+
+    def __init__(self, gain: float, speed: float, turn: float) -> None:
+        """`gain` [1/s] on the lag; speed [m/s], turn [rad/s]: caps on the vectors' lengths."""
+        self._gain, self._speed, self._turn = gain, speed, turn
+        self.last: tuple[Pose, int] | None = None  # the newest target, and its time
+        self.measured: Pose | None = None
+
+    def follow(self, pose: Pose, frame: str, stamp_ns: int) -> TwistTarget:
+        """The velocity to have from `stamp_ns` on, when the target is to be at `pose` then."""
+        linear, angular = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+        if self.last is not None and stamp_ns > self.last[1]:
+            linear, angular = _between(self.last[0], pose, 1e9 / (stamp_ns - self.last[1]))
+        self.last = (pose, stamp_ns)
+        if self.measured is not None:
+            lag = _between(self.measured, pose, self._gain)
+            linear, angular = _sum(linear, lag[0]), _sum(angular, lag[1])
+        return TwistTarget(_cap(linear, self._speed), _cap(angular, self._turn), frame, stamp_ns)
+
+    def rest(self, frame: str, stamp_ns: int) -> TwistTarget:
+        """Standing still; the next stream starts anew."""
+        self.last = None
+        return TwistTarget((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), frame, stamp_ns)
+
+
+def _between(a: Pose, b: Pose, factor: float) -> tuple[Vector, Vector]:
+    move, turn = zip(a.position, b.position, strict=True), log(multiply(b.quaternion, conjugate(a.quaternion)))
+    x, y, z = (factor * (v - u) for u, v in move)
+    return (x, y, z), (factor * turn[0], factor * turn[1], factor * turn[2])
+
+
+def _sum(a: Vector, b: Vector) -> Vector:
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+
+
+def _cap(v: Vector, most: float) -> Vector:
+    length = math.hypot(*v)
+    k = min(1.0, most / length) if length > 0.0 else 1.0
+    return (k * v[0], k * v[1], k * v[2])

@@ -1,0 +1,168 @@
+"""WidowX 250s under Interbotix' xs_sdk: joint positions by this bridge's inverse kinematics, and a PWM gripper.
+
+Names and types: Interbotix/interbotix_ros_core, branch humble, interbotix_xs_sdk/src/xs_sdk_obj.cpp: topics
+commands/joint_group (JointGroupCommand) and commands/joint_single (JointSingleCommand), joint_states (the motors, then
+left_finger and right_finger [m]), services set_operating_modes (OperatingModes), get_motor_registers (RegisterValues).
+PWM of the gripper, 150 … 350, and its end stops: interbotix_xs_modules/xs_robot/gripper.py (interbotix_ros_toolboxes).
+The default profile of xs_sdk (interbotix_xsarm_control/config/modes.yaml) takes 2 s for every move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
+from openvla_ros.kinematics import Kinematics
+from openvla_ros.robots.adapter import (
+    JOINTS,
+    Call,
+    JointGroup,
+    JointSingle,
+    Measured,
+    RobotAdapter,
+    Sent,
+    Source,
+    positions_of,
+)
+from openvla_ros.robots.target_pose import Pose
+
+NS = 1_000_000_000
+FINGER = "left_finger"
+# (wanted, present, step [s]) -> joint positions within their limits, and the limits' names
+Limit = Callable[[Sequence[float], Sequence[float], float], tuple[tuple[float, ...], tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class WidowXConfig:
+    """One WidowX. PWM of 885 is all the motor can."""
+
+    prefix: str = ""  # namespace of xs_sdk's node, such as `wx250s/`
+    group: str = "arm"
+    gripper: str = "gripper"
+    profile_time: float = 0.2  # [s] a move to a new goal takes: about the period of an action
+    profile_acceleration: float = 0.05  # [s] of it to speed up
+    pwm: float = 250.0  # while the hand opens or closes
+    hold_pwm: float = 100.0  # while it holds something
+    stall_speed: float = 0.002  # [m/s] of a finger; slower is stalled
+    stall_time: float = 0.15  # [s]
+    start_time: float = 0.3  # [s] a finger has to begin to move
+    end: float = 0.0005  # [m] so near to its end of travel a finger counts as there
+    reach: float = 0.01  # [m] a target farther from what the arm reaches is named as a limit
+
+
+class WidowXAdapter(RobotAdapter):
+    """The arm by inverse kinematics, the hand by effort that ends at a stall."""
+
+    def __init__(self, config: WidowXConfig, limit: Limit, period: float) -> None:
+        """`period` [s] between two targets; limit: ranges and speeds of the joints."""
+        self._config, self._limit, self._period = config, limit, period
+        self._kinematics = Kinematics(WIDOWX_250S)
+        self._group, self._single = f"{config.prefix}commands/joint_group", f"{config.prefix}commands/joint_single"
+        self._states = f"{config.prefix}joint_states"
+        self.topics = ((self._group, JointGroup), (self._single, JointSingle))
+        self.sources = (Source(self._states, "joints", JOINTS),)
+        self._joints: tuple[float, ...] | None = None  # measured
+        self._sent: tuple[float, ...] | None = None
+        self._goal: tuple[float, ...] | None = None  # what the joints' speed kept from being sent yet
+        self._effort = 0.0  # PWM of the hand; over 0 opens
+        self._pushing = False  # with full effort: looking for the stall
+        self._began_ns: int | None = None
+        self._finger: tuple[float, int] | None = None  # where it was when it was last seen to move, and when
+        self._at = 0.0  # [m] where it is
+
+    def setup(self) -> Sequence[Call]:
+        """The profile of the arm, the mode of the hand, and whether both took."""
+        cfg = self._config
+        time, acceleration = round(cfg.profile_time * 1000), round(cfg.profile_acceleration * 1000)
+        modes, registers = f"{cfg.prefix}set_operating_modes", f"{cfg.prefix}get_motor_registers"
+        remedy = "is xs_sdk running (ros2 launch interbotix_xsarm_control xsarm_control.launch.py robot_model:=wx250s)?"
+
+        def mode(cmd_type: str, name: str, mode: str) -> Call:
+            fields = {"cmd_type": cmd_type, "name": name, "mode": mode, "profile_type": "time",
+                      "profile_velocity": time, "profile_acceleration": acceleration}  # fmt: skip
+            return Call(modes, "interbotix_xs_msgs/srv/OperatingModes", fields, {}, remedy)
+
+        def register(name: str, value: int) -> Call:
+            fields = {"cmd_type": "group", "name": cfg.group, "reg": name, "value": 0}
+            taken = f"the motors did not take {name} = {value} ms: are all of them powered and without a red light?"
+            return Call(registers, "interbotix_xs_msgs/srv/RegisterValues", fields, {"values": value}, taken)
+
+        return (
+            mode("group", cfg.group, "position"),
+            mode("single", cfg.gripper, "pwm"),
+            register("Profile_Velocity", time),
+            register("Profile_Acceleration", acceleration),
+        )
+
+    # ---- the arm ---------------------------------------------------------------------------------
+
+    def target(self, pose: Pose, stamp_ns: int) -> Sent:
+        """The joint positions for `pose`, as far as ranges and speeds allow. Nothing before the joints are known."""
+        start = self._sent or self._joints
+        if start is None:
+            return ()
+        found = self._kinematics.solve(pose, start)
+        self._goal = found.positions
+        self.clipped = ("reach",) if found.distance > self._config.reach else ()
+        return self._go(start)
+
+    def _go(self, start: tuple[float, ...]) -> Sent:
+        assert self._goal is not None
+        self._sent, cut = self._limit(self._goal, start, self._period)
+        self.clipped = (*self.clipped, *cut)
+        if not any(name.startswith("joint_speed") for name in cut):
+            self._goal = None
+        group = JointGroup(self._config.group, self._sent, len(WIDOWX_250S.joints))
+        return ((self._group, group),)
+
+    def rest(self, stamp_ns: int) -> Sent:
+        """What is left of a way is not gone any more; the next one starts at the measured joints."""
+        self._goal = self._sent = None
+        self.clipped = ()
+        return ()
+
+    def joints_seen(self, topic: str, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> Measured:
+        """The tool's pose and the hand's opening."""
+        values = positions_of(topic, (*WIDOWX_250S.names, FINGER), names, positions)
+        pose = self._kinematics.forward(values[:-1])
+        self._joints, self._at = tuple(values[:-1]), values[-1]
+        if self._finger is None or abs(self._at - self._finger[0]) > self._config.stall_speed * self._config.stall_time:
+            self._finger = (self._at, stamp_ns)
+        closed, opened = WIDOWX_FINGER
+        return Measured(pose, min(1.0, max(0.0, (self._at - closed) / (opened - closed))))
+
+    # ---- the hand --------------------------------------------------------------------------------
+
+    def gripper(self, opening: float) -> Sent:
+        """Full effort one way or the other; `tick` ends it."""
+        self._pushing, self._began_ns = True, None
+        return self._push(self._config.pwm if opening >= 0.5 else -self._config.pwm)
+
+    def _push(self, effort: float) -> Sent:
+        self._effort = effort
+        return ((self._single, JointSingle(self._config.gripper, effort)),)
+
+    def tick(self, stamp_ns: int, permitted: bool) -> Sent:
+        """The rest of a way that was cut by the joints' speed; and less effort for a hand that has arrived or stalls.
+
+        The hand is looked after whether or not the arm may move: a motor that pushes on overheats.
+        """
+        sent: list[tuple[str, object]] = []
+        if permitted and self._goal is not None and self._sent is not None:
+            sent += self._go(self._sent)
+        if self._pushing:
+            self._began_ns = self._began_ns if self._began_ns is not None else stamp_ns
+            sent += self._stalled(stamp_ns)
+        return sent  # type: ignore[return-value]
+
+    def _stalled(self, now_ns: int) -> Sent:
+        cfg, (closed, opened) = self._config, WIDOWX_FINGER
+        at_end = self._at >= opened - cfg.end if self._effort > 0.0 else self._at <= closed + cfg.end
+        assert self._began_ns is not None
+        still_since = max(self._began_ns, self._finger[1] if self._finger else self._began_ns)
+        slow = now_ns - self._began_ns > cfg.start_time * NS and now_ns - still_since > cfg.stall_time * NS
+        if not (at_end or slow):
+            return ()
+        self._pushing = False
+        return self._push(0.0 if at_end or self._effort > 0.0 else -cfg.hold_pwm)

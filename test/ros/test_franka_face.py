@@ -1,0 +1,81 @@
+"""The Franka bridge against the simulated Panda that looks like franka_ros2: real processes, true interfaces."""
+
+from __future__ import annotations
+
+import pytest
+import robot_interfaces
+from openvla_msgs.msg import SafetyState, SceneScore
+from openvla_msgs.srv import ResetScene
+from std_srvs.srv import Trigger
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.bringup import argv, bringup
+from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def start(start_process, ros_domain):
+    """Give `start(robot, mode)`: the faced simulator and its bridge, the scripted expert in command."""
+    environment = robot_interfaces.environment()
+
+    def start(robot, mode, bridge=None, **sim):
+        overrides = {
+            "sim_node": {
+                "expert.role": "act", "expert.control": mode, "real_time_factor": 3.0, "autostart": True, **sim
+            },
+            "bridge_node": {"control_mode": mode, "autostart": True, "call_timeout": 60.0, **(bridge or {})},
+        }
+        return {
+            s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:], **environment)
+            for s in bringup(robot, overrides, policy=False, manager=False)
+        }
+
+    return start
+
+
+def lift(call, spin_until, scores, seed, target):
+    answer = call(ResetScene, "sim/reset", seed=seed, target=target)
+    assert answer.success, answer.message
+    spin_until(lambda: scores and scores[-1].seed == seed and not scores[-1].done, 20.0, "the new scene's score")
+    spin_until(lambda: scores[-1].done, 120.0, f"the {target} cube to be lifted")
+    assert [n for n, up in zip(scores[-1].objects, scores[-1].lifted, strict=True) if up] == [target]
+
+
+OTHER = {
+    "command.topic": "equilibrium_pose", "hand.kind": "command", "hand.name": "franka_gripper/gripper_action"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "bridge"), [("blocking", {}), ("streaming", {}), ("blocking", OTHER)])
+def test_the_bridge_does_the_task_with_no_reflex(start, listen, call, spin_until, mode, bridge):
+    processes = start("franka_sim", mode, bridge)
+    scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
+    ready = (SafetyState.READY, SafetyState.EXECUTING)
+    spin_until(lambda: safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
+    for seed, target in ((1, "green"), (2, "blue")):
+        lift(call, spin_until, scores, seed, target)
+    assert "reflex" not in processes["sim_node"].output, processes["sim_node"].output
+    assert not [m.reason for m in safe if "mode" in m.reason]
+    assert "was not sent" not in processes["bridge_node"].output
+
+
+def test_a_jump_trips_a_reflex_that_only_an_operator_ends(start, ros_node, listen, call, spin_until):
+    processes = start("franka_sim", "blocking", **{"expert.role": "off"})
+    safe = listen(SafetyState, "safety/state", LATCHED)
+    poses = listen(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY and poses, 120.0, "the bridge to be READY")
+    grace = 1_500_000_000  # the face is lenient for a while after a reset
+    spin_until(lambda: messages.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
+    jump = poses[-1]
+    jump.pose.position.x += 0.1
+    publisher = ros_node.create_publisher(messages.PoseStamped, "target_pose", STATE)
+    spin_until(lambda: publisher.get_subscription_count() > 0, 10.0, "the controller")
+    publisher.publish(jump)
+    spin_until(lambda: "reflex" in safe[-1].reason, 20.0, "the gate to hear of the reflex")
+    assert safe[-1].state == SafetyState.HOLD and "recover_robot" in safe[-1].reason
+    answer = call(Trigger, "bridge_node/recover_robot")
+    assert answer.success, answer.message
+    spin_until(lambda: safe[-1].reason == "not enabled", 20.0, "the fault to be gone")
+    assert processes["sim_node"].output.count("reflex 1") == 1

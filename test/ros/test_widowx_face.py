@@ -1,0 +1,42 @@
+"""The WidowX bridge against the simulated arm that looks like xs_sdk: real processes, true interfaces."""
+
+from __future__ import annotations
+
+import pytest
+import robot_interfaces
+from openvla_msgs.msg import SafetyState, SceneScore
+from openvla_msgs.srv import ResetScene
+
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.bringup import argv, bringup
+from openvla_ros.nodes.qos import LATCHED, SENSOR
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
+
+
+@pytest.mark.parametrize("mode", ["blocking", "streaming"])
+def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_until, mode):
+    environment = robot_interfaces.environment()
+    overrides = {
+        "sim_node": {"expert.role": "act", "expert.control": mode, "real_time_factor": 3.0, "autostart": True},
+        "bridge_node": {"control_mode": mode, "autostart": True},
+    }
+    processes = {
+        s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:], **environment)
+        for s in bringup("widowx_sim", overrides, policy=False, manager=False)
+    }
+    scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
+    joints = listen(messages.JointState, "joint_states", SENSOR)
+    ready = (SafetyState.READY, SafetyState.EXECUTING)
+    spin_until(lambda: safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
+    for seed, target in ((1, "green"), (2, "blue")):
+        answer = call(ResetScene, "sim/reset", seed=seed, target=target)
+        assert answer.success, answer.message
+        spin_until(
+            lambda s=seed: scores and scores[-1].seed == s and not scores[-1].done, 20.0, "the new scene's score"
+        )
+        spin_until(lambda: scores[-1].done, 120.0, f"the {target} cube to be lifted")
+        assert [n for n, up in zip(scores[-1].objects, scores[-1].lifted, strict=True) if up] == [target]
+    assert list(joints[-1].name[-2:]) == ["left_finger", "right_finger"]
+    assert "refused" not in processes["sim_node"].output
+    assert "reach" not in {name for m in safe for name in m.clipped}
