@@ -8,7 +8,7 @@ SHELL := /bin/bash
 ENV := source ./env.bash;
 ARGS ?=
 
-.PHONY: help setup demo policy test test-all lint bench clean
+.PHONY: help setup demo policy test test-all lint bench bench-train clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -32,9 +32,13 @@ lint: setup  ## style, types and the arrows between the packages
 	@$(ENV) ruff check .
 	@$(ENV) mypy
 	@$(ENV) lint-imports
+	@$(ENV) hadolint --config docker/hadolint.yaml docker/*.Dockerfile
 
 bench: setup  ## the benchmarks, which print their figures
 	@$(ENV) exec python -m pytest test/benchmarks -o python_files='bench_*.py' -s -q $(ARGS)
+
+bench-train: setup  ## training steps of random models beside a plain transformers + peft loop; JSON in outputs/bench
+	@$(ENV) cd test/benchmarks; exec python -m train_bench --output "$(CURDIR)/outputs/bench" $(ARGS)
 
 clean:  ## remove what was built (.venv and outputs stay)
 	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,7 +1,7 @@
-# The GPU server and training: ROS 2 from the Jazzy wheels, torch with CUDA from requirements/cuda.txt. See README.md here.
+# The GPU server and training: torch with CUDA from requirements/cuda.txt, ROS 2 from the Jazzy wheels. docs/how-to/docker.md.
 FROM ubuntu:24.04 AS environment
 
-SHELL ["/bin/bash", "-c"]
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update && apt-get install -y --no-install-recommends \
         ca-certificates cmake g++ libegl1 libgl1 libosmesa6 make python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -12,8 +12,9 @@ RUN OPENVLA_TORCH=cuda bash scripts/setup.bash && rm -rf /root/.cache
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 ENTRYPOINT ["/openvla/docker/entrypoint.bash"]
 
-FROM environment AS gpu
-CMD ["python", "-m", "openvla_ros.nodes.policy_node"]
+FROM environment AS server
+EXPOSE 8000
+CMD ["openvla-serve", "/checkpoint", "--host", "0.0.0.0", "--token-file", "/run/secrets/token"]
 
 FROM environment AS training
 # Data sets, checkpoints and the models' cache live on the host.

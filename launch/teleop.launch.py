@@ -5,11 +5,10 @@ Simulator, bridge, recorder and teleop_node. The keyboard needs a terminal of it
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
-from launch.events import Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
+from openvla_ros.nodes.bringup_launch import action
 from openvla_ros.nodes.bringup_teleop import teleoperation
 
 ARGUMENTS = [
@@ -33,16 +32,7 @@ def processes(context):
         recorder={"output": given["output"], "target_episodes": int(given["target"])},
         overrides=overrides,
     )
-    for spec in specs:
-        yield Node(
-            package="openvla_ros",
-            executable=spec.executable,
-            name=spec.name,
-            namespace=spec.namespace,
-            parameters=[*(str(file) for file in spec.params_files), dict(spec.parameters)],
-            output="screen",
-            on_exit=[EmitEvent(event=Shutdown(reason=f"{spec.name} ended"))],
-        )
+    return [action(spec) for spec in specs]
 
 
 def generate_launch_description():
@@ -52,6 +42,6 @@ def generate_launch_description():
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, default, text in ARGUMENTS
             ),
-            OpaqueFunction(function=lambda context: list(processes(context))),
+            OpaqueFunction(function=processes),
         ]
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from openvla_msgs.msg import SafetyState
+from std_srvs.srv import Trigger
 
 from openvla_ros.nodes.qos import LATCHED
 
@@ -40,6 +42,47 @@ def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_u
     spin_until(lambda: not running["lifecycle_manager"].running, 30.0, "the manager to give up")
     assert "bringup failed: 'sim_node' is lost" in running["lifecycle_manager"].output
     assert call(GetState, "bridge_node/get_state").current_state.label == "unconfigured"
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_it_is_configured_takes_the_others_down(start_node, call, ros_node, spin_until):
+    bridge = start_node("bridge_node", "--ros-args")
+    waiting = ["-p", "image.timeout:=60.0"]  # for a camera that there is not
+    policy = start_node("policy_node", "--ros-args", *waiting)
+    manager = start_node("lifecycle_manager", "--ros-args", "-p", "managed_nodes:=[bridge_node, policy_node]")
+    there = ros_node.create_client(GetState, "policy_node/get_state")
+    spin_until(there.service_is_ready, 60.0, "the policy")
+    spin_until(lambda: call(GetState, "bridge_node/get_state").current_state.label == "inactive", 60.0, "the bridge")
+    newest = {"at": time.monotonic(), "answer": there.call_async(GetState.Request())}
+
+    def busy() -> bool:
+        """Whether it has not answered for a second: configuring is one callback."""
+        if newest["answer"].done():
+            newest.update(at=time.monotonic(), answer=there.call_async(GetState.Request()))
+        return time.monotonic() - newest["at"] > 1.0
+
+    spin_until(busy, 30.0, "the policy to be configured")
+    policy.popen.send_signal(signal.SIGKILL)
+    spin_until(lambda: not manager.running, 60.0, "the manager to give up")
+    assert manager.popen.returncode == 1
+    assert "bringup failed: 'policy_node' did not configure: its process ended or hangs" in manager.output
+    assert call(GetState, "bridge_node/get_state").current_state.label == "unconfigured" and bridge.running
+
+
+@pytest.mark.slow
+def test_two_stacks_in_namespaces_do_not_mind_each_other(start_stack, call, listen, spin_until):
+    stacks = {side: start_stack(policy=False, namespace=side) for side in ("left", "right")}
+    safe = {side: listen(SafetyState, f"/{side}/safety/state", LATCHED) for side in stacks}
+    for side, states in safe.items():
+        spin_until(lambda s=states: s and s[-1].state == SafetyState.READY, 180.0, f"READY of {side}")
+    call(Trigger, "/left/bridge_node/e_stop")
+    spin_until(lambda: safe["left"][-1].state == SafetyState.ESTOP, 10.0, "the emergency stop")
+    assert safe["right"][-1].state == SafetyState.READY
+    stacks["right"]["sim_node"].popen.send_signal(signal.SIGKILL)
+    spin_until(lambda: not stacks["right"]["lifecycle_manager"].running, 60.0, "the manager of right to give up")
+    assert call(GetState, "/right/bridge_node/get_state").current_state.label == "unconfigured"
+    assert call(GetState, "/left/bridge_node/get_state").current_state.label == "active"
+    assert stacks["left"]["lifecycle_manager"].running
 
 
 def test_a_node_that_never_comes_is_named(start_node, wait_for):

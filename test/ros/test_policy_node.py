@@ -10,8 +10,9 @@ import pytest
 from action_msgs.msg import GoalStatus
 from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
-from openvla_msgs.srv import SetInstruction
+from openvla_msgs.srv import ResetEStop, SetInstruction
 from rclpy.action import ActionClient
+from std_srvs.srv import Trigger
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
@@ -149,9 +150,42 @@ def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until):
     spin_until(lambda: safe[-1].state == SafetyState.INACTIVE, 5.0, "the bridge to be taken down")
 
 
-def test_a_killed_policy_in_streaming_control_holds_at_once(stack, call, spin_until):
+def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, call, spin_until, ros_node):
     running = stack("streaming", **{"image.transport": "compressed", "rate": 5.0})
     safe, chunks = running["safety"], running["chunks"]
+    client = Client(ros_node, spin_until)
+
+    # Cancelled: the bridge brakes on the word, long before the watchdog would notice that no action comes.
+    handle = client.send(instruction="lift the blue cube")
+    spin_until(lambda: len(chunks) > 3 and safe[-1].state == SafetyState.EXECUTING, 30.0, "motion")
+    spin_until(handle.cancel_goal_async().done, 20.0, "the cancel's answer")
+    assert client.result(handle).result.outcome == Outcome.CANCELLED
+    held = spin_until(lambda: next((s for s in safe if s.reason == "policy asked to stop"), None), 5.0, "the stop")
+    assert held.state == SafetyState.HOLD and held.refused == ["stop"]
+    stood = spin_until(lambda: next((s for s in safe[safe.index(held) :] if not s.stopping), None), 5.0, "standing")
+    took = messages.stamp_ns(stood.header.stamp) - messages.stamp_ns(held.header.stamp)
+    assert took * 1e-9 < 0.15 + 0.15, "stop.time, and a heartbeat of safety/state"
+
+    # Another sentence on the topic ends the run, and is followed from the next step on.
+    said = ros_node.create_publisher(messages.String, "instruction", LATCHED)
+    handle = client.send(instruction="lift the blue cube")
+    spin_until(lambda: chunks[-1].instruction == "lift the blue cube", 20.0, "steps")
+    before = len(chunks)
+    said.publish(messages.String(data="lift the red cube"))
+    ended = client.result(handle).result
+    assert ended.outcome == Outcome.CANCELLED and ended.reason.startswith("another instruction was given")
+    spin_until(lambda: chunks[-1].instruction == "lift the red cube", 20.0, "the next step")
+    assert {c.instruction for c in chunks[before:]} <= {"lift the blue cube", "lift the red cube"}
+    assert chunks.index(next(c for c in chunks[before:] if c.instruction == "lift the red cube")) - before <= 2
+
+    # An emergency stop ends a run with its reason.
+    handle = client.send(instruction="lift the green cube")
+    spin_until(lambda: chunks[-1].instruction == "lift the green cube", 20.0, "steps")
+    call(Trigger, "bridge_node/e_stop")
+    ended = client.result(handle).result
+    assert ended.outcome == Outcome.FAULT and ended.reason.startswith("emergency stop")
+    assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="the test").success
+
     call(SetInstruction, "set_instruction", instruction="lift the red cube")
     spin_until(lambda: len(chunks) > 5 and safe[-1].state == SafetyState.EXECUTING, 30.0, "motion")
     running["policy_node"].popen.send_signal(signal.SIGKILL)

@@ -48,7 +48,7 @@ def test_order_and_parts():
 
 
 def test_unknown_names_are_refused_with_the_choices():
-    with pytest.raises(ValueError, match="robot 'r2d2' is unknown; known robots: sim"):
+    with pytest.raises(ValueError, match="robot 'r2d2' is unknown; known robots: franka, franka_sim, sim, widowx"):
         table.bringup("r2d2")
     with pytest.raises(ValueError, match=r"unknown nodes \['simnode'\]; nodes of 'sim': \['sim_node'"):
         table.bringup("sim", {"simnode": {"seed": 1}})
@@ -63,6 +63,27 @@ def test_command_line():
     # `off` without quotes would be a bool for YAML, 1e-7 a text
     assert "expert.role:='off'" in command and "seed:=3" in command and "use_sim_time:=false" in command
     assert "camera.position:=[1.0, 2.5, 0.000000100000]" in command
+
+
+@pytest.mark.parametrize("camera", table.CAMERAS)
+def test_a_cameras_file_is_for_its_driver_and_the_policy(camera):
+    (file,) = table.camera_files(camera)
+    sections = yaml.safe_load(file.read_text())
+    assert set(sections) == {f"/**/{table.CAMERAS[camera].name}", "/**/policy_node"}
+    rows = {row.name: row for row in POLICY}
+    for name, value in sections["/**/policy_node"]["ros__parameters"].items():
+        check(rows[name], value)
+    specs = {spec.name: spec for spec in table.bringup("sim", camera=camera)}
+    assert specs["policy_node"].params_files[-1] == file
+    (driver,) = table.companions(camera)
+    with pytest.raises(ValueError, match="is started by `ros2 launch`"):
+        table.argv(driver)
+
+
+def test_in_a_namespace_a_simulator_has_its_own_clock():
+    for spec in table.bringup("sim", namespace="left", extra=[table.ProcessSpec("recorder_node", "recorder_node")]):
+        command = " ".join(table.argv(spec))
+        assert "__ns:=/left" in command and ("/clock:=clock" in command) == (spec.name != "lifecycle_manager")
 
 
 def test_relative_paths_are_found_in_the_repository(tmp_path, monkeypatch):

@@ -88,6 +88,18 @@ def test_what_is_wrong_with_a_chunk_is_named(changes, name):
     assert gate.state is State.READY and gate.reason.startswith("refused: ")
 
 
+def test_a_chunk_without_actions_stops_what_its_source_is_doing():
+    now = 10 * NS
+    for config in (CONFIG, STREAMING):
+        moving, _ = safety.admit(ready(config), config, fine(now), chunk(now, 3))
+        stopped, actions = safety.admit(moving, config, fine(now + 1), chunk(now + 1, 4, actions=()))
+        assert (stopped.state, stopped.reason, actions) == (State.HOLD, "policy asked to stop", ())
+        assert safety.update(stopped, config, fine(now + 2, stopping=True)).state is State.HOLD
+        assert safety.update(stopped, config, fine(now + 2)).state is State.READY
+        other, _ = safety.admit(moving, config, fine(now + 1), chunk(now + 1, 4, actions=(), source="expert"))
+        assert other.state is State.EXECUTING
+
+
 def test_a_repeated_or_older_chunk_is_refused():
     now = 10 * NS
     gate, _ = safety.admit(ready(STREAMING, now), STREAMING, fine(now), chunk(now, 3))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROBOTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -19,13 +19,30 @@ ROBOTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bridge_node": ("robots/sim.yaml", "safety/sim.yaml"),
         "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
     },
+    "franka": {"bridge_node": ("robots/franka.yaml", "safety/franka.yaml"), "policy_node": ("policies/remote.yaml",)},
+    "widowx": {"bridge_node": ("robots/widowx.yaml", "safety/widowx.yaml"), "policy_node": ("policies/remote.yaml",)},
+    # Those bridges on simulated robots that look like the drivers of the real ones.
+    "franka_sim": {
+        "sim_node": ("robots/sim.yaml", "cameras/sim.yaml", "robots/franka_sim.yaml"),
+        "bridge_node": ("robots/franka.yaml", "safety/franka.yaml", "robots/franka_sim.yaml"),
+        "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
+    },
+    "widowx_sim": {
+        "sim_node": ("robots/sim.yaml", "cameras/sim.yaml", "robots/widowx_sim.yaml"),
+        "bridge_node": ("robots/widowx.yaml", "safety/widowx.yaml", "robots/widowx_sim.yaml"),
+        "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
+    },
 }
 MANAGER = "lifecycle_manager"
+POLICY = "policy_node"
 
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """One process: a node of `openvla_ros.nodes` with its YAML files and parameters (these win over the YAML)."""
+    """One process: a node with its YAML files and parameters (these win over the YAML).
+
+    The node is one of `openvla_ros.nodes`, or, of another `package`, a driver that only a ROS installation has.
+    """
 
     executable: str
     name: str
@@ -34,6 +51,24 @@ class ProcessSpec:
     namespace: str = ""
     remappings: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
+    package: str = "openvla_ros"
+
+
+def _onto(topic: str, prefix: str) -> tuple[tuple[str, str], ...]:
+    """Remappings of an image publisher's topics: image_transport remaps each of them by itself."""
+    pairs = (("", ""), ("/compressed", "/compressed"))
+    images = tuple((f"{prefix}image_raw{a}", f"{topic}/image_raw{b}") for a, b in pairs)
+    return (*images, (f"{prefix}camera_info", f"{topic}/camera_info"))
+
+
+# Camera drivers, by the name of their file in config/cameras: their pictures come out on camera/image_raw.
+CAMERAS: Mapping[str, ProcessSpec] = {
+    "realsense": ProcessSpec(
+        "realsense2_camera_node", "camera", remappings=_onto("camera", "~/color/"), package="realsense2_camera"
+    ),
+    "usb_cam": ProcessSpec("usb_cam_node_exe", "camera", remappings=_onto("camera", ""), package="usb_cam"),
+}
+FOXGLOVE = ProcessSpec("foxglove_bridge", "foxglove_bridge", package="foxglove_bridge")
 
 
 def share_folder() -> Path:
@@ -64,6 +99,30 @@ def resolve(path: str | Path) -> Path:
     return shared if shared.exists() else given
 
 
+def camera_files(camera: str) -> tuple[Path, ...]:
+    """The YAML of a camera: a name in config/cameras, or a path; () for ''. FileNotFoundError lists the names."""
+    if not camera:
+        return ()
+    folder = share_folder() / "config" / "cameras"
+    for path in (folder / f"{camera}.yaml", Path(camera).expanduser()):
+        if path.is_file():
+            return (path,)
+    names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+    raise FileNotFoundError(f"camera '{camera}' is neither a file nor one of {names}")
+
+
+def companions(camera: str = "", driver: bool = True, foxglove_port: int = 0, namespace: str = "") -> list[ProcessSpec]:
+    """The processes beside the managed nodes: the camera's driver and the Foxglove bridge, where they are wanted."""
+    made = []
+    if driver and camera in CAMERAS:
+        made.append(replace(CAMERAS[camera], params_files=camera_files(camera), namespace=namespace))
+    if foxglove_port:
+        # Only listening: from a browser nothing can be published, called or set.
+        parameters = {"port": foxglove_port, "capabilities": ["connectionGraph", "assets"]}
+        made.append(replace(FOXGLOVE, parameters=parameters, namespace=namespace))
+    return made
+
+
 def bringup(
     robot: str = "sim",
     overrides: Mapping[str, Mapping[str, object]] | None = None,
@@ -72,27 +131,32 @@ def bringup(
     manager: bool = True,
     namespace: str = "",
     use_sim_time: bool | None = None,
+    camera: str = "",
     extra: Sequence[ProcessSpec] = (),
 ) -> list[ProcessSpec]:
     """The processes of a stack, in the order in which they are brought up; the lifecycle manager is last.
 
     overrides: node name -> parameter -> value. policy=False leaves the policy out (scripted expert,
-    teleoperation). extra: further managed nodes (a recorder), brought up before the policy.
+    teleoperation). camera: a file of config/cameras for the policy, after the robot's own. extra: further managed
+    nodes (a recorder), brought up before the policy. In a namespace a simulator has a clock of its own.
     """
     if robot not in ROBOTS:
         raise ValueError(f"robot '{robot}' is unknown; known robots: {', '.join(sorted(ROBOTS))}")
     config = share_folder() / "config"
-    sim_time = robot == "sim" if use_sim_time is None else use_sim_time
+    sim_time = "sim_node" in ROBOTS[robot] if use_sim_time is None else use_sim_time
     overrides = dict(overrides or {})
+    clock = (("/clock", "clock"),) if namespace.strip("/") and "sim_node" in ROBOTS[robot] else ()
     specs: list[ProcessSpec] = []
     for name, files in ROBOTS[robot].items():
-        if name == "policy_node":
-            specs.extend(extra)
+        more = camera_files(camera) if name == POLICY else ()
+        if name == POLICY:
+            specs.extend(replace(one, namespace=namespace, remappings=(*one.remappings, *clock)) for one in extra)
             if not policy:
                 overrides.pop(name, None)
                 continue
         parameters = {"use_sim_time": sim_time and name != "sim_node", **overrides.pop(name, {})}
-        specs.append(ProcessSpec(name, name, tuple(config / f for f in files), parameters, namespace))
+        yaml_files = (*(config / f for f in files), *more)
+        specs.append(ProcessSpec(name, name, yaml_files, parameters, namespace, clock))
     if manager:
         names = {"managed_nodes": [s.name for s in specs], **overrides.pop(MANAGER, {})}
         specs.append(ProcessSpec(MANAGER, MANAGER, (), names, namespace))
@@ -116,7 +180,12 @@ def yaml_value(value: object) -> str:
 
 
 def argv(spec: ProcessSpec, python: str | None = None) -> list[str]:
-    """The command line that starts `spec` with this interpreter (what `ros2 run` would do, without ros2cli)."""
+    """The command line that starts `spec` with this interpreter (what `ros2 run` would do, without ros2cli).
+
+    Raises ValueError for a node of another package: `ros2 launch` starts those.
+    """
+    if spec.package != "openvla_ros":
+        raise ValueError(f"{spec.package}'s {spec.executable} is started by `ros2 launch`, or in a terminal of its own")
     command = [python or sys.executable, "-m", f"openvla_ros.nodes.{spec.executable}", *spec.arguments]
     command += ["--ros-args", "-r", f"__node:={spec.name}"]
     if spec.namespace:

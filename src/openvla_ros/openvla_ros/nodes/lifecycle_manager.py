@@ -54,6 +54,8 @@ class LifecycleManager(Node):
             self.declare_parameter(row.name, self._values[row.name], _descriptor(row), ignore_override=True)
         self.nodes = [n for n in self._values["managed_nodes"] if n]
         self._errors: dict[str, str] = {}
+        self._loggers = self.get_namespace().strip("/").replace("/", ".") + "."
+        self._loggers = self._loggers.removeprefix(".")
         latched = QoSProfile(depth=200, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Log, "/rosout", self._on_log, latched)
         self._change = {n: self.create_client(ChangeState, f"{n}/change_state") for n in self.nodes}
@@ -62,8 +64,10 @@ class LifecycleManager(Node):
         self._executor.add_node(self)
 
     def _on_log(self, message: Log) -> None:
-        if message.level >= ERROR:
-            self._errors[message.name.rsplit(".", 1)[-1]] = message.msg
+        # A logger is named by the node's namespace, with dots: of two stacks, only the errors of this one count.
+        name = message.name.removeprefix(self._loggers)
+        if message.level >= ERROR and message.name == self._loggers + name:
+            self._errors[name] = message.msg
 
     def bring_up(self) -> None:
         """Configure all nodes in order, then activate all in order."""

@@ -79,6 +79,7 @@ class PolicyNode(ManagedNode):
         reliable = wait_for_publisher(self, kind, topic, self.value("image.timeout"), "image.topic")
         self._policy = self._backend.load()  # last of what can fail: it takes seconds
         self._chunks = self.publisher(ActionChunk, "policy/action_chunk", STATE)
+        self._stops = self.publisher(messages.String, "policy/stop", STATE)
         self._status = self.publisher(PolicyStatus, "policy/status", LATCHED)
         wanted = self.value("image.reliability")
         profile = STREAM if wanted == "reliable" or (wanted == "auto" and reliable) else SENSOR
@@ -108,6 +109,7 @@ class PolicyNode(ManagedNode):
         self._episode += 1  # whatever is being computed is not to be sent
         self._end_run(Outcome.FAULT, "the policy was deactivated")
         self._set_state("inactive", "")
+        self._stop()
 
     def release(self) -> None:  # noqa: D102
         self._end_run(Outcome.FAULT, "the policy was shut down")
@@ -154,6 +156,13 @@ class PolicyNode(ManagedNode):
             self._end_run(Outcome.CANCELLED, f"another instruction was given: '{instruction}'")
         self._instruction = instruction
         self._begin()
+        if not instruction:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Ask the bridge to stand now, not at the end of the action under way."""
+        if not self.closing:  # else the bridge's watchdogs do it
+            self._stops.publish(messages.String(data=ActionChunk.SOURCE_POLICY))
 
     def _begin(self) -> None:
         self._episode += 1
@@ -309,9 +318,13 @@ class PolicyNode(ManagedNode):
             self._close_run()
 
     def _close_run(self) -> None:
+        assert self._run is not None
+        completed = self._run.ended.result().outcome == Outcome.COMPLETED_STEPS
         self._run = None
         self._instruction = ""  # nothing moves after a run until somebody asks for it
         self._begin()
+        if not completed:
+            self._stop()
 
     def _watch(self) -> None:
         if self._run is not None:

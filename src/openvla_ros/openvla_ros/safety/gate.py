@@ -170,6 +170,9 @@ def ready(gate: Gate, since_ns: int, reason: str = "") -> Gate:
 def admit(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tuple[Gate, tuple[tuple[float, ...], ...]]:
     """Judge a chunk. Accepted: EXECUTING, and the actions within the limits. Refused: (), and why is in the gate."""
     gate = update(gate, config, inputs)
+    if not chunk.actions and chunk.source == gate.source and gate.state is State.EXECUTING:
+        # Whoever commands wants to stop now, not at the end of what is under way.
+        return replace(hold(gate, f"{chunk.source} asked to stop"), refused=("stop",)), ()
     refused = _refusal(gate, config, inputs, chunk)
     allowed: list[tuple[float, ...]] = []
     clipped: dict[str, None] = {}  # an ordered set

@@ -1,0 +1,117 @@
+"""Facts of this machine for `openvla-doctor`: DDS profile, clock, memory, checkpoint. No ROS."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from openvla_ros.nodes import doctor_checks as checks
+from openvla_ros.nodes.bringup import resolve
+from openvla_ros.nodes.doctor_checks import SKIP, Finding
+from openvla_ros.nodes.policy_backend import PASSED_ON
+
+Values = Callable[[str], Any]
+
+
+def segment_size(profile: str) -> int | None:
+    """Bytes of shared memory that a Fast DDS profile's file gives the default participant; None without a word."""
+    try:
+        root = ElementTree.parse(Path(profile).expanduser()).getroot()
+    except (OSError, ElementTree.ParseError):
+        return None
+    sizes: dict[str, int] = {}
+    used: set[str] = set()
+    for element in root.iter():
+        tag = element.tag.rsplit("}", 1)[-1]
+        children = {child.tag.rsplit("}", 1)[-1]: (child.text or "").strip() for child in element}
+        if tag == "transport_descriptor" and children.get("type") == "SHM":
+            sizes[children.get("transport_id", "")] = int(children.get("segment_size") or checks.DEFAULT_SEGMENT)
+        elif tag == "participant" and element.get("is_default_profile") == "true":
+            used |= {(e.text or "").strip() for e in element.iter() if e.tag.rsplit("}", 1)[-1] == "transport_id"}
+    return max((size for name, size in sizes.items() if name in used), default=None)
+
+
+def clock_synchronised() -> tuple[bool | None, str]:
+    """Whether a time daemon holds this clock, and who says so; (None, '') where none is to be asked."""
+    answer = _ask("timedatectl", "show", "-p", "NTPSynchronized", "--value")
+    if answer in ("yes", "no"):
+        return answer == "yes", "timedatectl"
+    if answer := _ask("chronyc", "-c", "tracking"):
+        return answer.rsplit(",", 1)[-1] == "Normal", "chronyc"
+    return None, ""
+
+
+def _ask(*command: str) -> str:
+    if not shutil.which(command[0]):
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3.0, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def free_memory(device: str) -> tuple[float, str]:
+    """Bytes free where the policy would be, and that device's name. device: as the parameter, or `auto`."""
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        name = "cuda" if device == "auto" else device
+        return float(torch.cuda.mem_get_info(name)[0]), name
+    meminfo = Path("/proc/meminfo").read_text()
+    available = next(line for line in meminfo.splitlines() if line.startswith("MemAvailable"))
+    return float(available.split()[1]) * 1024, "cpu"
+
+
+def policy_rows(value: Values, loaded: bool) -> list[Finding]:
+    """Checkpoint, unnorm_key and memory. value: the policy node's parameters; loaded: it runs already."""
+    if value("policy.backend") == "remote":
+        where = f"at the policy server {value('server.url')}"
+        return [Finding(name, SKIP, where) for name in ("checkpoint", "unnorm_key", "policy memory")]
+    from openvla_policy.runtime.footprint import read_header, weight_bytes
+
+    folder = resolve(value("checkpoint"))
+    if any((folder / "checkpoints").glob("*.pt")):
+        said = f"{folder} is a training run: looked at when it is loaded, not here"
+        return [Finding(name, SKIP, said) for name in ("checkpoint", "unnorm_key", "policy memory")]
+    try:
+        header = read_header(folder)
+    except (ValueError, OSError, KeyError) as error:
+        unread = [Finding(name, SKIP, "the checkpoint is not readable") for name in ("unnorm_key", "policy memory")]
+        return [checks.checkpoint(str(folder), " ".join(str(error).split())), *unread]
+    free, device = free_memory(value("device"))
+    precision = value("precision")
+    return [
+        checks.checkpoint(str(folder), "", header.stored_bytes),
+        checks.unnorm_key(value("unnorm_key"), sorted(header.statistics)),
+        checks.memory(weight_bytes(header.config, precision, device), free, device, precision, loaded),
+    ]
+
+
+def time_policy(value: Values, predictions: int = 5) -> float:
+    """Seconds a prediction takes here (the median), the policy loaded as the node does it. Raises as loading does."""
+    import numpy as np
+
+    from openvla_policy.contract.observation import Observation
+    from openvla_policy.runtime.local_policy import LocalPolicy
+
+    if value("policy.backend") == "remote":
+        raise ValueError("--policy measures a policy in this process; a server's latency is in policy/status")
+    device = value("device")
+    policy = LocalPolicy.from_folder(
+        str(resolve(value("checkpoint"))), unnorm_key=value("unnorm_key") or None,
+        device=None if device == "auto" else device, **{name: value(name) for name in PASSED_ON},
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    taken = []
+    for _ in range(predictions + 1):  # the first one warms up
+        image = random.integers(0, 256, (480, 640, 3), np.uint8)
+        start = time.perf_counter()
+        policy.predict(Observation(image=image), "lift the red cube")
+        taken.append(time.perf_counter() - start)
+    return sorted(taken[1:])[predictions // 2]
