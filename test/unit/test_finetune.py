@@ -101,9 +101,10 @@ def test_micro_batches_and_recomputed_activations_change_nothing(data: Path, bas
 
 
 def test_a_killed_adapter_run_goes_on(data: Path, base: Path, tmp_path: Path):
-    whole, _ = train(data, tmp_path / "whole", checkpoint=base, strategy="lora", steps=6)
-    train(data, tmp_path / "parts", checkpoint=base, strategy="lora", steps=3)
-    resumed, _ = train(data, tmp_path / "parts", checkpoint=base, strategy="lora", steps=6)
+    options = {"checkpoint": base, "strategy": "lora", "lora_dropout": 0.2}
+    whole, _ = train(data, tmp_path / "whole", **options, steps=6)
+    train(data, tmp_path / "parts", **options, steps=3)
+    resumed, _ = train(data, tmp_path / "parts", **options, steps=6)
     assert resumed.losses == whole.losses
     with pytest.raises(ValueError, match="strategy lora r=32; now: .*strategy full"):
         train(data, tmp_path / "parts", checkpoint=base, strategy="full")
@@ -124,6 +125,9 @@ def test_the_command_line_finds_the_data_and_writes_the_policy(data: Path, base:
     assert training["strategy"] == "lora" and training["learning_rate"] == 5e-4
     assert finetune_main([*arguments, "lora_rank=0"]) == 2
     assert "lora_rank: 0 is not allowed" in capsys.readouterr().err
+    arguments[arguments.index("toy")] = "tyo"
+    assert finetune_main(arguments) == 2
+    assert "holds 'toy' and no 'tyo'" in capsys.readouterr().err
 
 
 def test_part_of_nothing_cannot_be_trained(data: Path, tmp_path: Path):

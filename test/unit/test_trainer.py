@@ -45,8 +45,12 @@ def test_a_wrong_option_is_named_with_the_choices(overrides, message):
 
 
 def test_missing_options_are_named():
-    with pytest.raises(ValueError, match="output, data, dataset_name must be given"):
+    with pytest.raises(ValueError, match="output must be given"):
         load_config(None)
+    with pytest.raises(ValueError, match="give either data= and dataset_name=, or mixture="):
+        load_config(None, ["output=o"])
+    with pytest.raises(ValueError, match="mixture: needs data_dir= too"):
+        load_config(None, ["output=o", "mixture=bridge"])
 
 
 def test_the_shipped_training_file_is_valid(root):
@@ -134,8 +138,8 @@ def dataset(tmp_path_factory) -> Path:
 def run(dataset: Path, output: Path, **options) -> Trainer:
     values = {
         "output": str(output), "data": f"[{dataset}]", "dataset_name": "toy", "steps": 12, "batch_size": 8,
-        "learning_rate": 3e-3, "validate_every": 50, "save_every": 4, "precision": "fp32", "threads": 1,
-        "optimizer": "muon", "model": str(SHAPE),
+        "learning_rate": 3e-3, "final_learning_rate": 2e-5, "validate_every": 50, "save_every": 4, "threads": 1,
+        "precision": "fp32", "optimizer": "muon", "model": str(SHAPE),
     } | options  # fmt: skip
     trainer = Trainer(load_config(None, [f"{key}={value}" for key, value in values.items()]))
     trainer.run()
@@ -146,8 +150,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(dataset, tmp_path):
     whole = run(dataset, tmp_path / "whole")
     halves = Trainer(
         load_config(None, [f"output={tmp_path / 'halves'}", f"data=[{dataset}]", "dataset_name=toy", "steps=12",
-                           "batch_size=8", "learning_rate=3e-3", "save_every=4", "precision=fp32", "threads=1",
-                           "optimizer=muon", f"model={SHAPE}"])
+                           "batch_size=8", "learning_rate=3e-3", "final_learning_rate=2e-5", "save_every=4",
+                           "precision=fp32", "threads=1", "optimizer=muon", f"model={SHAPE}"])
     )  # fmt: skip
     for _ in range(7):  # past the state saved by hand at step 5
         if halves.step == 5:
@@ -176,7 +180,7 @@ def test_training_learns_and_leaves_a_folder_the_policy_runs(dataset, tmp_path):
     bright = Observation(image=np.full((28, 28, 3), 230, np.uint8), stamp=0.0)
     push, pull = (policy.predict(bright, f"{verb} the box").actions[0] for verb in ("push", "pull"))
     assert push[0] == pytest.approx(0.045, abs=0.012) and pull[0] == pytest.approx(-0.045, abs=0.012)
-    assert load_folder(tmp_path / "run" / "checkpoint").statistics["toy"].num_transitions == len(trainer.frames)
+    assert load_folder(tmp_path / "run" / "checkpoint").statistics["toy"].num_transitions == len(trainer.source.frames)
 
 
 def test_more_samples_a_batch_than_there_are_is_refused(dataset, tmp_path):

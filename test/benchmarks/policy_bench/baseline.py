@@ -19,7 +19,7 @@ from torch import Tensor
 
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model import linear as linear_module
-from openvla_policy.model.vision import VisionTransformer
+from openvla_policy.model.vision import VisionBackbone, VisionTransformer
 from openvla_policy.runtime.local_policy import LocalPolicy
 
 from .machine import synchronise
@@ -34,7 +34,7 @@ class Baseline:
     def __init__(self, policy: LocalPolicy, form: Form) -> None:
         self.policy, self.form = policy, form
         self.model = policy.checkpoint.model
-        self.language = _transformers_model(policy)
+        self.language = transformers_model(policy)
         self._passes: list[float] = []
         if form == "generate":
             self.language.register_forward_hook(lambda *_: self._passes.append(self._now()))
@@ -51,7 +51,7 @@ class Baseline:
         ids = checkpoint.tokenizer.encode_prompt(build_prompt(instruction, policy.prompt_style))
         text_BTD = language.embed_tokens(torch.tensor([ids], device=policy.device))
         prepared = self._now()
-        image_BND = self.model.projector(self._see(pixels_BCHW))
+        image_BND = self.model.projector(see(self.model.vision_backbone, pixels_BCHW))
         embeds_BLD = torch.cat([text_BTD[:, :1], image_BND, text_BTD[:, 1:]], dim=1)
         seen = self._now()
         if self.form == "generate":
@@ -71,22 +71,6 @@ class Baseline:
             "detokenise": end - decoded,
             "total": end - start,
         }
-
-    def _see(self, pixels_BCHW: Tensor) -> Tensor:
-        backbone = self.model.vision_backbone
-        encoders: list[VisionTransformer] = [backbone.featurizer]
-        if backbone.fused_featurizer is not None:
-            encoders.append(backbone.fused_featurizer)
-        features = []
-        for encoder, pixels in zip(encoders, pixels_BCHW.split(3, dim=1), strict=True):
-            kept: list[Tensor] = []
-            hook = encoder.blocks[-2].register_forward_hook(
-                lambda _module, _input, output, kept=kept: kept.append(output)
-            )
-            features.append(encoder(pixels))
-            hook.remove()
-            encoder.blocks[-1](kept[0])
-        return torch.cat(features, dim=2)
 
     def _generate(self, embeds_BLD: Tensor) -> tuple[Tensor, float]:
         self._passes.clear()
@@ -115,6 +99,21 @@ class Baseline:
         return time.perf_counter()
 
 
+def see(backbone: VisionBackbone, pixels_BCHW: Tensor) -> Tensor:
+    """The features of all encoders, the last block of each computed for nothing."""
+    encoders: list[VisionTransformer] = [backbone.featurizer]
+    if backbone.fused_featurizer is not None:
+        encoders.append(backbone.fused_featurizer)
+    features = []
+    for encoder, pixels in zip(encoders, pixels_BCHW.split(3, dim=1), strict=True):
+        kept: list[Tensor] = []
+        hook = encoder.blocks[-2].register_forward_hook(lambda _module, _input, output, kept=kept: kept.append(output))
+        features.append(encoder(pixels))
+        hook.remove()
+        encoder.blocks[-1](kept[0])
+    return torch.cat(features, dim=2)
+
+
 @contextmanager
 def plain_linears() -> Iterator[None]:
     """Within, our linear layers are torch's, as the reference's are."""
@@ -126,7 +125,7 @@ def plain_linears() -> Iterator[None]:
         linear_module._ONEDNN = before
 
 
-def _transformers_model(policy: LocalPolicy) -> Any:
+def transformers_model(policy: LocalPolicy) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .pickled import read_pickled
+from .quiet import quieten
 
 _PREFIX = "base_model.model."
 
@@ -120,6 +121,7 @@ def linear_modules(model: nn.Module) -> list[str]:
 
 def attach_lora(model: nn.Module, rank: int = 32, alpha: int | None = None, dropout: float = 0.0) -> Any:
     """Wrap `model` in a trainable adapter (peft) with the reference's fine-tuning defaults."""
+    quieten()
     import peft  # takes over ten CPU-seconds to import
 
     config = peft.LoraConfig(

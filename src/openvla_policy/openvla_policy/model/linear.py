@@ -24,6 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         and type(weight) in (Tensor, nn.Parameter)  # quantised and distributed weights know their own way
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # the compiler chooses for itself
         and x.numel() * weight.shape[0] >= _LEAST_WORK
     ):
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")

@@ -137,15 +137,15 @@ class Head:
         if self.eos is not None:
             logits[..., self.eos] = -torch.inf
             if hidden.dtype != torch.float32:
-                return self._choose_in_float32(hidden, logits)
+                return self._choose_in_float32(hidden, logits, self.eos)
         if self.rank == 1:
             return logits.argmax(-1) + self.first
         return logits.topk(self.rank, dim=-1).indices[..., -1] + self.first
 
-    def _choose_in_float32(self, hidden: Tensor, logits: Tensor) -> Tensor:
+    def _choose_in_float32(self, hidden: Tensor, logits: Tensor, never: int) -> Tensor:
         """Among the best rows by 16-bit logits. All of them in float32 would be twice the bytes of a decoding step."""
         count = min(max(_CANDIDATES, 2 * self.rank), logits.shape[-1])
         ids = logits.topk(count, dim=-1).indices
         weight = self.linear.weight[ids].float()
-        exact = (weight @ hidden.float()[..., None])[..., 0].masked_fill_(ids == self.eos, -torch.inf)
+        exact = (weight @ hidden.float()[..., None])[..., 0].masked_fill_(ids == never, -torch.inf)
         return ids.gather(-1, exact.topk(self.rank, dim=-1).indices[..., -1:])[..., 0]

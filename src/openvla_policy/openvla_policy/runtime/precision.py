@@ -10,7 +10,6 @@ are read once a token, while vision and projector, read once an action, stay bf1
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.folder import Checkpoint, load_folder
+from ..checkpoint.quiet import quieten
 from ..checkpoint.weights import Place
 from .memory import give_back
 
@@ -201,7 +201,7 @@ def _compiled_linear() -> Callable[..., Tensor]:
 
 @cache
 def _import_bitsandbytes() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels that are not installed
+    quieten()
     import bitsandbytes
 
     return bitsandbytes
@@ -209,8 +209,7 @@ def _import_bitsandbytes() -> Any:
 
 @cache
 def _import_torchao() -> Any:
-    for name in ("torchao", "torch.utils._pytree"):  # likewise
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten()
     import torchao.quantization
 
     return torchao.quantization

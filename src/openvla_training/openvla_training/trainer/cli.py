@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_type_hints
 
 from rich.console import Console
 
 from openvla_training.trainer.config import TrainConfig, load_config
+from openvla_training.trainer.options import as_help
 from openvla_training.trainer.strategies import STRATEGIES
 
 # The reference's fine-tuning script: LoRA at 5e-4, everything else at the paper's rate.
 RECIPES: dict[str, dict[str, object]] = {
-    name: {"learning_rate": 5e-4, "final_learning_rate": 5e-4} if strategy.adapter else {}
-    for name, strategy in STRATEGIES.items()
+    name: {"learning_rate": 5e-4} if strategy.adapter else {} for name, strategy in STRATEGIES.items()
 }
 
 
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="openvla-train",
         description="Train an OpenVLA policy on RLDS datasets. Stop it with Ctrl-C; the same command goes on.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_options(),
+        epilog=as_help(),
     )
     parser.add_argument("--config", help="YAML file of options, such as config/training/sim.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file's")
@@ -46,7 +45,7 @@ def finetune_main(arguments: Sequence[str] | None = None) -> int:
         epilog="strategies:\n"
         + "\n".join(f"  {s.name:<14} {s.description}" for s in STRATEGIES.values())
         + "\n\n"
-        + _options(),
+        + as_help(),
     )
     parser.add_argument("--checkpoint", required=True, help="folder or hub id of the policy to start from")
     parser.add_argument("--data-dir", required=True, help="RLDS dataset, or the folder that holds it by name")
@@ -56,10 +55,14 @@ def finetune_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options, see below")
     _add_dry_run(parser)
     o = parser.parse_intermixed_args(arguments)
-    inside = Path(o.data_dir) / o.dataset_name
+    try:
+        data = _dataset(Path(o.data_dir), o.dataset_name)
+    except (ValueError, OSError) as error:
+        print(f"openvla-finetune: {error}", file=sys.stderr)
+        return 2
     given = {
         "checkpoint": o.checkpoint,
-        "data": str(inside if inside.is_dir() else o.data_dir),
+        "data": str(data),
         "dataset_name": o.dataset_name,
         "output": o.output,
         "strategy": o.strategy,
@@ -67,6 +70,18 @@ def finetune_main(arguments: Sequence[str] | None = None) -> int:
     }
     defaults = [f"{key}={value}" for key, value in given.items()]
     return _run("openvla-finetune", lambda: _train(load_config(None, [*defaults, *o.overrides]), o))
+
+
+def _dataset(folder: Path, name: str) -> Path:
+    """The dataset `name`: in `folder`, or that folder itself. Another one is not taken for it."""
+    from openvla_training.rlds.reader import find_dataset
+
+    if (folder / name).is_dir() or not folder.is_dir():  # what is not there at all is told of when it is read
+        return folder / name if (folder / name).is_dir() else folder
+    found = find_dataset(folder).parent.name
+    if found != name:
+        raise ValueError(f"--dataset-name: {folder} holds {found!r} and no {name!r}; give the name of what is there")
+    return folder
 
 
 def merge_main(arguments: Sequence[str] | None = None) -> int:
@@ -98,47 +113,47 @@ def merge_main(arguments: Sequence[str] | None = None) -> int:
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say what memory and time it will take")
     parser.add_argument("--gpu", help="for --dry-run: the GPU it is for (default: the one that is here)")
+    parser.add_argument("--gpus", type=int, default=1, help="for --dry-run: how many of them (default: %(default)s)")
 
 
 def _train(config: TrainConfig, options: argparse.Namespace) -> str:
     if options.dry_run:
         from openvla_training.trainer.dry_run import dry_run
 
-        return "nothing was started" + ("" if dry_run(config, options.gpu, Console()) else ": it would not fit")
+        fits = dry_run(config, options.gpu, Console(), options.gpus)
+        return "nothing was started" + ("" if fits else ": it would not fit")
     from openvla_training.trainer.loop import Trainer
+    from openvla_training.trainer.parallel import leave
 
-    trainer = Trainer(config)
-    folder = trainer.run()
+    try:
+        trainer = Trainer(config)
+        folder = trainer.run()
+    finally:
+        leave()
     return f"trained {trainer.step} steps of {config.batch_size} samples; the policy is in {folder}"
 
 
 def _run(program: str, work: Callable[[], str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks, but for errors
+    level = logging.INFO if first else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     try:
-        print(work())
+        said = work()
+        if first:
+            print(said)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        from openvla_training.trainer.failures import RunError
+
+        if not isinstance(error, RunError):
+            raise
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     return 0
-
-
-def _options() -> str:
-    hints = get_type_hints(TrainConfig)
-    rows = [f"  {f.name}={_default(f)}".ljust(42) + _kind(hints[f.name]) for f in dataclasses.fields(TrainConfig)]
-    return "options and their defaults:\n" + "\n".join(rows)
-
-
-def _kind(hint: object) -> str:
-    text = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
-    return text.replace("typing.", "").replace("openvla_training.trainer.augment.", "")
-
-
-def _default(f: dataclasses.Field) -> str:
-    if f.default is not dataclasses.MISSING:
-        return str(f.default)
-    return "…" if f.default_factory is not dataclasses.MISSING else "(needed)"
 
 
 if __name__ == "__main__":

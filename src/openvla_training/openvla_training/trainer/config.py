@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,58 +18,99 @@ import yaml
 from openvla_training.trainer.augment import AugmentConfig
 
 
+def option(default: Any, meaning: str, unit: str = "") -> Any:
+    """A field of the configuration, whose meaning and unit the help and the reference page print."""
+    return field(default=default, metadata={"meaning": meaning, "unit": unit})
+
+
+def _group(default: Any, meaning: str) -> Any:
+    return field(default_factory=default, metadata={"meaning": meaning, "unit": ""})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Defaults are the paper's (lr 2e-5 constant, no warm-up, no weight decay, clipping at 1)."""
 
-    output: str  # folder for the checkpoint, the frame cache, TensorBoard curves and the resume state
-    data: tuple[str, ...]  # RLDS dataset folders (as tfds.builder_from_directory takes them, or their parents)
-    dataset_name: str  # under which the statistics are saved: the policy's unnorm_key
-    checkpoint: str | None = None  # Hugging Face folder to start from; None: fresh weights of shape `model`
-    model: Mapping[str, Any] = field(default_factory=dict)  # arguments of openvla_policy.model.config.tiny
-    vocabulary: int = 512  # tokens before the 256 action tokens, when the tokenizer is made anew
-    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = "full"
-    lora_rank: int = 32
-    lora_alpha: int | None = None  # None: min(lora_rank, 16), the reference's
-    lora_dropout: float = 0.0
-    steps: int = 200_000
-    stop_at_accuracy: float = 0.0  # share of action tokens right in validation at which training ends; 0: never
-    batch_size: int = 16  # samples a step
-    micro_batch_size: int = 0  # samples in a forward pass, gradients add up over a step; 0: batch_size
-    activation_checkpointing: bool = False  # forget activations within each layer and compute them again: less memory
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 2e-5
-    final_learning_rate: float = 2e-5  # reached at the last step; equal to learning_rate: constant
-    decay_from: float = 0.0  # share of the steps after which the rate falls (cosine)
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float = 1.0
-    precision: Literal["fp32", "bf16"] = "bf16"  # of the matrix products; weights and optimizer stay fp32
-    label_sigma: float = 0.0  # [bins] spread of the target over neighbouring action bins; 0: plain cross-entropy
-    ordinal_tokens: bool = False  # fresh action tokens start as smooth functions of their bin centre
-    augment: AugmentConfig | None = field(default_factory=AugmentConfig)
-    validate_every: int = 500  # steps
-    save_every: int = 500  # steps
-    seed: int = 0
-    device: str = "auto"  # auto: cuda where there is one, else cpu
-    threads: int = 0  # CPU threads; 0: what torch chooses
+    output: str = field(
+        metadata={"meaning": "folder for checkpoints, curves, plots and resume states (see what a run leaves)"}
+    )
+    # ---- data
+    data: tuple[str, ...] = option((), "RLDS dataset folders (as tfds.builder_from_directory takes them) or parents")
+    dataset_name: str = option("", "with data: the name of the joint statistics, the policy's unnorm_key")
+    sentences: str | None = option(None, "with data: a regular expression; only episodes whose sentence has it")
+    demonstrations: int = option(0, "with data: train on the first so many episodes of them; 0: all", "episodes")
+    mixture: str | None = option(None, "instead of data: a file or name of config/mixtures; statistics by dataset")
+    data_dir: str | None = option(None, "with mixture: the folder that holds its datasets")
+    lanes: int = option(1, "with mixture: parts a batch is dealt out over; any number of processes that divides it")
+    shuffle_mib: int = option(1024, "with mixture: encoded pictures that a lane shuffles among", "MiB")
+    decoders: int = option(2, "with mixture: threads of a process that decode and resize")
+    # ---- model
+    checkpoint: str | None = option(None, "folder or hub id to start from; null: fresh weights of the shape `model`")
+    model: Mapping[str, Any] = _group(dict, "fresh weights: arguments of openvla_policy.model.config.tiny")
+    vocabulary: int = option(512, "fresh weights: tokens before the 256 action tokens", "tokens")
+    ordinal_tokens: bool = option(False, "fresh action tokens start as smooth functions of their bin centre")
+    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = option(
+        "full", "which parameters are trained (the paper's Table 1)"
+    )
+    lora_rank: int = option(32, "rank of the adapters of lora and qlora")
+    lora_alpha: int | None = option(None, "scale of the adapters; null: min(lora_rank, 16), the reference's")
+    lora_dropout: float = option(0.0, "before the adapters", "share")
+    # ---- how long
+    steps: int = option(200_000, "how long to train", "optimizer steps")
+    epochs: float = option(0.0, "how long to train instead of steps; 0: steps count", "passes over the data")
+    stop_at_accuracy: float = option(0.0, "of action tokens in validation, at which training ends; 0: never", "share")
+    batch_size: int = option(16, "of a step, over all processes and micro-batches", "samples")
+    micro_batch_size: int = option(0, "of one process's forward pass, gradients add up; 0: all it has", "samples")
+    # ---- optimizer
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = option(
+        "adamw", "adamw8bit: states in 8 bits (bitsandbytes); muon: for the hidden matrices of small models"
+    )
+    learning_rate: float = option(2e-5, "after the warm-up")
+    final_learning_rate: float | None = option(None, "at the last step (cosine); null: learning_rate, so constant")
+    decay_from: float = option(0.0, "after which the rate falls", "share of the steps")
+    warmup_steps: int = option(0, "in which the rate rises from 0", "steps")
+    weight_decay: float = option(0.0, "pull towards 0 a step, times the rate")
+    betas: tuple[float, float] = option((0.9, 0.999), "of AdamW")
+    clip_norm: float = option(1.0, "greatest norm of all gradients together")
+    label_sigma: float = option(0.0, "spread of a target over its neighbours; 0: plain cross-entropy", "bins")
+    # ---- speed and memory
+    precision: Literal["fp32", "bf16"] = option("bf16", "of the matrix products; trained weights stay fp32")
+    activation_checkpointing: bool = option(False, "forget activations within each layer and compute them again")
+    compile: bool = option(False, "compile each layer with torch.compile: minutes at the start, faster steps")
+    device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
+    threads: int = option(0, "of the CPU; 0: what torch chooses")
+    # ---- images
+    augment: AugmentConfig | None = _group(AugmentConfig, "image augmentation (below); null: none")
+    # ---- watching and keeping
+    report_every: int = option(20, "between points of the training curves", "steps")
+    validate_every: int = option(500, "between validations (figures, plots)", "steps")
+    save_every: int = option(500, "between resume states", "steps")
+    keep_last: int = option(2, "resume states that are kept, besides the best one")
+    wandb: str | None = option(None, "project to report to on Weights & Biases; null: TensorBoard alone")
+    seed: int = option(0, "of samples, augmentation and fresh weights")
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "save_every", "learning_rate", "clip_norm"):
+        positive = ("steps", "batch_size", "validate_every", "save_every", "report_every", "keep_last", "lora_rank")
+        for name in (*positive, "learning_rate", "clip_norm", "lanes", "shuffle_mib"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not allowed; it must be greater than 0")
-        for name in ("micro_batch_size", "lora_dropout", "stop_at_accuracy"):
+        for name in ("micro_batch_size", "lora_dropout", "stop_at_accuracy", "epochs", "decoders", "demonstrations"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} is not allowed; it must be 0 or more")
-        if self.lora_rank < 1:
-            raise ValueError(f"lora_rank: {self.lora_rank} is not allowed; it must be 1 or more")
         if self.strategy != "full" and self.checkpoint is None:
             raise ValueError(f"strategy: {self.strategy!r} changes part of a trained policy; say which by checkpoint=")
+        if self.sentences is not None:
+            try:
+                re.compile(self.sentences)
+            except re.error as error:
+                raise ValueError(f"sentences: {self.sentences!r} is no regular expression: {error}") from error
         if not 0.0 <= self.decay_from <= 1.0:
             raise ValueError(f"decay_from: {self.decay_from} is no share of the steps; choose from 0 to 1")
-        if not self.data:
-            raise ValueError("data: no dataset folder is named; give at least one")
+        if bool(self.data) == bool(self.mixture):
+            raise ValueError("data: no dataset, or two kinds; give either data= and dataset_name=, or mixture=")
+        for one, other in (("data", "dataset_name"), ("mixture", "data_dir"), ("mixture", "checkpoint")):
+            if getattr(self, one) and not getattr(self, other):
+                raise ValueError(f"{one}: needs {other}= too")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of `step` (counted from 0): linear warm-up, plateau, cosine to the final rate."""
@@ -77,7 +119,8 @@ class TrainConfig:
         start = self.decay_from * self.steps
         share = min(1.0, max(0.0, (step - start) / max(1.0, self.steps - start)))
         falling = 0.5 * (1.0 + math.cos(math.pi * share))
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * falling
+        final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
+        return final + (self.learning_rate - final) * falling
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> TrainConfig:

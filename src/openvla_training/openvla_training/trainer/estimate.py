@@ -29,6 +29,12 @@ GPUS = {
 }
 
 
+def known_gpu(name: str) -> str | None:
+    """The entry of GPUS that a device's full name speaks of."""
+    plain = name.lower().replace(" ", "")
+    return max((key for key in GPUS if key.removeprefix("rtx") in plain), key=len, default=None)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Bytes held at the peak of a step, by what they are for, and FLOPs of a sample (forward and backward)."""
@@ -55,8 +61,11 @@ def estimate(
     bf16: bool = True,
     activation_checkpointing: bool = False,
     optimizer_bytes: float = 8.0,
+    processes: int = 1,
 ) -> Estimate:
     """Of a forward and backward pass over `samples`; `optimizer_bytes` a trained parameter (AdamW in float32: 8).
+
+    Sharded over several `processes`, one holds its part, and the layer at work (the largest of matrices) whole.
 
     Trained parameters and their gradients are float32, frozen matrices bf16 (with `bf16`), a quantised base nf4.
     Activations are what autograd keeps for the backward pass, counted as it keeps them. Quantised bases are counted
@@ -87,7 +96,14 @@ def estimate(
     flops += (layers - 1) * (flops_two - flops)
     if activation_checkpointing:  # while a layer is computed again, what it keeps is there too
         kept += traced(2, False)[0] - traced(1, False)[0]
-    return Estimate(weights, 4.0 * trained, optimizer_bytes * trained, samples * kept, flops, int(trained))
+    if processes > 1:
+        # Gathered at once: what is in no layer (embeddings, head, projector) and two layers, in compute precision.
+        inside = [p.numel() for name, p in model.named_parameters() if ".layers." in name or ".blocks." in name]
+        total = sum(p.numel() for p in model.parameters())
+        gathered = (2 if bf16 else 4) * (total - sum(inside) + 2 * sum(inside) / layers)
+        weights = weights / processes + gathered
+    trained /= processes
+    return Estimate(weights, 4.0 * trained, optimizer_bytes * trained, samples * kept, flops, int(trained * processes))
 
 
 def _build(config: OpenVLAConfig, strategy: Strategy, rank: int) -> OpenVLA:

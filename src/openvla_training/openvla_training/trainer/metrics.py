@@ -1,60 +1,56 @@
-"""Figures on held-out samples: loss, action-token accuracy, and errors in robot units."""
+"""Figures on samples: loss, action-token accuracy, and errors in robot units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from openvla_policy.checkpoint.folder import Checkpoint
 from openvla_policy.model.vla import VLAOutput
-from openvla_training.trainer.batches import Batch, Batches
-from openvla_training.trainer.frames import Frames
+from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.objective import Objective
-
-SAMPLES = 512
-ROWS = 64  # a forward
+from openvla_training.trainer.source import HeldOut, in_robot_units
 
 
 @dataclass(frozen=True)
 class Metrics:
     """Validation figures: loss, share of action tokens that are exactly right, and the mean |error| of each
-    dimension in robot units (m, rad, gripper opening).
+    dimension in robot units (m, rad, gripper opening). `predicted` and `true` (N, 7) are the actions themselves.
     """
 
     loss: float
     accuracy: float
     l1: tuple[float, ...]
+    predicted: NDArray[np.float32] = field(repr=False, compare=False)
+    true: NDArray[np.float32] = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures alone."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "l1": list(self.l1)}
 
 
 @torch.no_grad()
 def validate(
-    forward: Callable[[Batch], VLAOutput],
-    objective: Objective,
-    checkpoint: Checkpoint,
-    frames: Frames,
-    dataset_name: str,
+    forward: Callable[[Batch], VLAOutput], objective: Objective, checkpoint: Checkpoint, samples: Sequence[HeldOut]
 ) -> Metrics:
-    """Teacher-forced figures on up to 512 samples of `frames`, evenly spread. Leaves the model in eval mode."""
-    tokenizer = checkpoint.action_tokenizer
-    count = min(len(frames), SAMPLES)
-    batches = Batches(frames, checkpoint, dataset_name, count, 0, None)
-    chosen = np.linspace(0, len(frames) - 1, count).astype(np.int64)
-    losses, predicted, true = [], [], []
+    """Teacher-forced figures. Leaves the model in eval mode."""
+    losses, right, predicted = [], [], []
     checkpoint.model.eval()
-    for part in np.array_split(chosen, max(1, count // ROWS)):
-        output = forward(batches.collate(part))
-        losses.append(float(objective(output)) * len(part))
-        assert output.label_logits is not None and output.label_targets is not None
-        shape = (len(part), -1)
-        predicted.append(output.label_logits.argmax(-1).cpu().numpy().reshape(shape)[:, :-1])
-        true.append(output.label_targets.cpu().numpy().reshape(shape)[:, :-1])
-    ids, targets = np.concatenate(predicted), np.concatenate(true)
-    actions = checkpoint.statistics[dataset_name].unnormalise(tokenizer.decode(ids))
-    errors = np.abs(actions - frames.actions[chosen]).mean(0)
-    return Metrics(sum(losses) / count, float((ids == targets).mean()), tuple(float(e) for e in errors))
+    for part in samples:
+        output = forward(part.batch)
+        losses.append(float(objective(output)) * len(part.actions))
+        ids, targets = action_ids(output, len(part.actions))
+        right.append(ids == targets)
+        predicted.append(in_robot_units(checkpoint, checkpoint.action_tokenizer.decode(ids), part.names))
+    actions, true = np.concatenate(predicted), np.concatenate([part.actions for part in samples])
+    errors = np.abs(actions - true).mean(0)
+    accuracy = float(np.concatenate(right).mean())
+    return Metrics(sum(losses) / len(true), accuracy, tuple(float(e) for e in errors), actions, true)
 
 
 def token_accuracy(output: VLAOutput, first_id: int) -> float:
@@ -62,3 +58,18 @@ def token_accuracy(output: VLAOutput, first_id: int) -> float:
     assert output.label_logits is not None and output.label_targets is not None
     action = output.label_targets >= first_id
     return float((output.label_logits.argmax(-1) == output.label_targets)[action].float().mean())
+
+
+def errors_of(output: VLAOutput, checkpoint: Checkpoint, names: tuple[str, ...]) -> NDArray[np.floating]:
+    """Mean |error| (7,) of a training batch in robot units, against the centres of the true bins."""
+    decode = checkpoint.action_tokenizer.decode
+    predicted, true = (in_robot_units(checkpoint, decode(ids), names) for ids in action_ids(output, len(names)))
+    return np.abs(predicted - true).mean(0)
+
+
+def action_ids(output: VLAOutput, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Likeliest and true ids (B, 7) of the action tokens."""
+    assert output.label_logits is not None and output.label_targets is not None
+    both = (output.label_logits.argmax(-1), output.label_targets)
+    ids, targets = (tensor.detach().cpu().numpy().reshape(samples, -1)[:, :-1] for tensor in both)
+    return ids, targets

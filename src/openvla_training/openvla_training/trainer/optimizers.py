@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import Any
+
 import torch
 from torch import nn
 
+from openvla_policy.checkpoint.quiet import quieten
 from openvla_training.trainer.config import TrainConfig
 
 _NOT_MATRICES = ("embed_tokens", "lm_head")  # tables of vectors: orthogonalising their updates makes no sense
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything (the paper's), or Muon for the hidden layers' matrices and AdamW for the rest.
+    """AdamW for everything (the paper's), its states in float32 or 8 bits, or Muon for the hidden layers' matrices.
 
     Muon (Jordan et al., 2024) with its step scaled to AdamW's root mean square (Liu et al., 2025), so that one
     learning rate serves both. From scratch at small size it needs about half of AdamW's steps.
@@ -24,6 +28,8 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     }
     rest = [p for name, p in trainable.items() if name not in matrices]
     rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "adamw8bit":
+        return [_bitsandbytes().optim.AdamW8bit(rest, lr=rate, betas=config.betas, weight_decay=decay)]
     built: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=rate, betas=config.betas, weight_decay=decay, fused=True)
     ]
@@ -32,3 +38,12 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
             torch.optim.Muon(list(matrices.values()), lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         )
     return built
+
+
+def _bitsandbytes() -> Any:
+    if find_spec("bitsandbytes") is None:
+        raise ValueError("optimizer: adamw8bit needs the package bitsandbytes: pip install bitsandbytes, or use adamw")
+    quieten()
+    import bitsandbytes
+
+    return bitsandbytes

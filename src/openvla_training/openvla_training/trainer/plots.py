@@ -1,0 +1,58 @@
+"""A validation as a picture: predicted against true actions, and the images that they were predicted from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from openvla_training.trainer.metrics import Metrics
+from openvla_training.trainer.source import HeldOut
+
+UNITS = ("x [mm]", "y [mm]", "z [mm]", "roll [mrad]", "pitch [mrad]", "yaw [mrad]", "gripper [0..1]")
+SCALES = (1e3,) * 6 + (1.0,)
+IMAGES = 7
+_BLUE, _RED = "#3a7ca5", "#9e2a2b"
+
+
+def draw(metrics: Metrics, samples: Sequence[HeldOut], title: str) -> np.ndarray:
+    """A picture, uint8 (H, W, 3): above, images with both actions; below, predicted over true values by dimension."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(18, 6), dpi=80)
+    canvas = FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.08, top=0.84, wspace=0.24, hspace=0.2)
+    figure.suptitle(
+        f"{title}   loss {metrics.loss:.3f}   accuracy {metrics.accuracy:.1%}   "
+        f"L1 {1e3 * np.mean(metrics.l1[:3]):.1f} mm, {1e3 * np.mean(metrics.l1[3:6]):.1f} mrad, "
+        f"gripper {metrics.l1[6]:.2f}"
+    )
+    rows = figure.subplots(2, len(UNITS))
+    images = np.concatenate([part.batch.images.numpy() for part in samples])
+    chosen = np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(int))
+    for axes in rows[0]:
+        axes.axis("off")
+    for axes, number in zip(rows[0], chosen, strict=False):
+        axes.imshow(images[number])
+        axes.set_title(f"{_words(metrics.predicted[number])}\n", fontsize=8, color=_RED)
+        axes.text(
+            0.5, 1.02, _words(metrics.true[number]), fontsize=8, color=_BLUE, ha="center", transform=axes.transAxes
+        )
+    for number, axes in enumerate(rows[1]):
+        true, predicted = (SCALES[number] * actions[:, number] for actions in (metrics.true, metrics.predicted))
+        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        axes.plot([low, high], [low, high], color="#9aa5b1", linewidth=1)
+        axes.scatter(true, predicted, s=6, alpha=0.5, color=_RED, edgecolors="none")
+        axes.set_title(f"{UNITS[number]}, L1 {SCALES[number] * metrics.l1[number]:.2g}", fontsize=9)
+        axes.set_xlabel("true")
+    rows[1][0].set_ylabel("predicted")
+    figure.text(0.005, 0.878, "predicted", color=_RED, fontsize=9)
+    figure.text(0.005, 0.852, "true", color=_BLUE, fontsize=9)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _words(action: np.ndarray) -> str:
+    x, y, z = 1e3 * action[:3]
+    return f"{x:+.0f} {y:+.0f} {z:+.0f} mm, yaw {1e3 * action[5]:+.0f}, grip {action[6]:.1f}"

@@ -1,0 +1,1 @@
+"""How fast policies are trained here, and in how much memory, beside a plain transformers + peft loop."""

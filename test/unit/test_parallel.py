@@ -1,0 +1,157 @@
+"""Runs that are killed with -9, on one process and on two (FSDP2 over gloo), go on with the very same losses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_dataset import write_toy_dataset
+
+from openvla_policy.checkpoint.folder import load_folder
+from openvla_training.openx.synthetic import write_synthetic
+from openvla_training.trainer.config import load_config
+from openvla_training.trainer.loop import Trainer
+from openvla_training.trainer.parallel import World
+
+SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 2}"
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_dataset(tmp_path_factory.mktemp("rlds"))
+
+
+def options(data: Path, output: Path, /, **more: object) -> list[str]:
+    values = {
+        "output": output, "data": f"[{data}]", "dataset_name": "toy", "steps": STEPS, "batch_size": 8,
+        "learning_rate": 3e-3, "validate_every": 6, "save_every": 4, "precision": "fp32", "threads": 1,
+        "device": "cpu", "model": SHAPE,
+    } | more  # fmt: skip
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def here(data: Path, output: Path, /, **more: object) -> Trainer:
+    """Run to the end in this process."""
+    trainer = Trainer(load_config(None, options(data, output, **more)))
+    trainer.run()
+    return trainer
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(fields["PPid"]) == parent:
+            found.append(int(fields["Pid"]))
+    return sorted(found)
+
+
+def test_a_run_killed_with_9_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path, start_process, wait_for):
+    whole = here(data, tmp_path / "whole")
+    killed = start_process(
+        "module:openvla_training.trainer.cli", *options(data, tmp_path / "killed"), OMP_NUM_THREADS="1"
+    )
+    states = tmp_path / "killed" / "states"
+    wait_for(lambda: (states / "step-8").exists() or not killed.running, 60, "the second state")
+    os.kill(killed.popen.pid, signal.SIGKILL)
+    assert killed.popen.wait() == -signal.SIGKILL, "it had ended before it was killed"
+    assert not (states / f"step-{STEPS}").exists()
+    resumed = here(data, tmp_path / "killed")
+    assert resumed.losses == whole.losses
+    for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    kept = sorted(path.name for path in states.iterdir())
+    assert {"step-20", "step-24"} <= set(kept) and len(kept) <= 3  # the last two, and the best
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_train_are_killed_and_one_goes_on(data: Path, tmp_path: Path, start_process, wait_for):
+    alone = here(data, tmp_path / "alone")
+    output = tmp_path / "two"
+    pair = torchrun(start_process, options(data, output))
+    wait_for(lambda: (output / "states" / "step-8").exists() or not pair.running, 120, "the second state")
+    second = workers(pair.popen.pid)[1]
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: not pair.running, 60, "torchrun to end the other process")
+    assert pair.popen.wait() != 0
+    done = max(int(path.name.removeprefix("step-")) for path in (output / "states").glob("step-*[0-9]"))
+    facts = json.loads((output / "states" / f"step-{done}" / "run.json").read_text())
+    assert facts["processes"] == 2 and done < STEPS
+    resumed = here(data, output)
+    np.testing.assert_allclose(resumed.losses, alone.losses, rtol=1e-4)
+    ours, theirs = (load_folder(place / "checkpoint").model for place in (output, tmp_path / "alone"))
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-2, rtol=2e-2, msg=name)  # both are written in bf16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_adapter_on_two_processes_is_written_as_by_one(data: Path, tmp_path: Path, start_process):
+    """In bf16, in micro-batches, with activations computed again; begun on one process, ended on two."""
+    base = here(data, tmp_path / "base", steps=4)
+    more = {
+        "checkpoint": tmp_path / "base" / "checkpoint", "strategy": "lora", "lora_rank": 4, "precision": "bf16",
+        "micro_batch_size": 2, "activation_checkpointing": "true",
+    }  # fmt: skip
+    assert base.step == 4
+    alone = here(data, tmp_path / "alone", **more)
+    here(data, tmp_path / "two", **more, steps=12)
+    pair = torchrun(start_process, options(data, tmp_path / "two", **more))
+    assert pair.popen.wait(120) == 0, pair.output
+    assert f"trained {STEPS} steps of 8 samples" in pair.output
+    facts = json.loads((tmp_path / "two" / "states" / f"step-{STEPS}" / "run.json").read_text())
+    assert facts["processes"] == 2
+    np.testing.assert_allclose(facts["losses"], alone.losses, rtol=2e-2)  # layers are gathered in bf16
+    for folder in ("adapter", "checkpoint"):
+        assert {p.name for p in (tmp_path / "two" / folder).iterdir()} == {
+            p.name for p in (tmp_path / "alone" / folder).iterdir()
+        }
+    ours, theirs = (load_folder(tmp_path / run / "checkpoint").model for run in ("two", "alone"))
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-2, rtol=5e-2, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_torchrun_starts_a_streamed_run_again_by_itself(data: Path, tmp_path: Path, start_process, wait_for):
+    here(data, tmp_path / "base", steps=1)
+    (tmp_path / "two.yaml").write_text("datasets: {bridge_orig: 1.0, viola: 2.0}\n")
+    for name in ("bridge_orig", "viola"):
+        write_synthetic(tmp_path / "openx", name, episodes=12, val_episodes=2)
+    more = {
+        "data": "[]", "dataset_name": "''", "mixture": tmp_path / "two.yaml", "data_dir": tmp_path / "openx",
+        "checkpoint": tmp_path / "base" / "checkpoint", "lanes": 4, "shuffle_mib": 1,
+    }  # fmt: skip
+    alone = here(data, tmp_path / "alone", **more)
+    pair = torchrun(start_process, options(data, tmp_path / "two", **more), "--max-restarts", "1")
+    wait_for(lambda: (tmp_path / "two" / "states" / "step-4").exists() or not pair.running, 120, "the first state")
+    os.kill(workers(pair.popen.pid)[1], signal.SIGKILL)
+    assert pair.popen.wait(60) == 0, pair.output
+    assert "resuming" in pair.output
+    facts = json.loads((tmp_path / "two" / "states" / f"step-{STEPS}" / "run.json").read_text())
+    np.testing.assert_allclose(facts["losses"], alone.losses, rtol=1e-3)
+
+
+def torchrun(start_process: Callable[..., Any], arguments: list[str], *more: str) -> Any:
+    """Start two processes of a run."""
+    command = ["--standalone", "--nproc-per-node", "2", *more, "-m", "openvla_training.trainer.cli", *arguments]
+    return start_process("torchrun", *command, OMP_NUM_THREADS="1")
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    assert World(1, 4).divide(16, "batch_size") == 4
+    with pytest.raises(ValueError, match="batch_size: 16 cannot be shared by 3 processes evenly; choose batch_size=15"):
+        World(0, 3).divide(16, "batch_size")
