@@ -52,7 +52,9 @@ def test_stubborn_processes_and_their_children_are_ended(tmp_path: Path, wait_fo
 
 
 def test_a_polite_process_is_only_asked(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
-    code = "import time\ntry:\n    print('up', flush=True); time.sleep(600)\nexcept KeyboardInterrupt: print('closed')"
+    # (A shell that starts the tests in the background makes all of them deaf to SIGINT.)
+    code = "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ntry:\n"
+    code += "    print('up', flush=True); time.sleep(600)\nexcept KeyboardInterrupt: print('closed')"
     with Supervisor(tmp_path, os.environ) as supervisor:
         supervisor.start("polite", python(code))
         wait_for(lambda: "up" in (tmp_path / "polite.log").read_text(), 10, "the process to be up")

@@ -127,7 +127,7 @@ def bench(ros_domain: int) -> Iterator[Bench]:
 def recorder(tmp_path: Path, ros_domain: int) -> Iterator[subprocess.Popen[bytes]]:
     """The node in its own process, active, with bags under tmp_path/bags."""
     command = [sys.executable, "-m", "openvla_ros.nodes.recorder_node", "--ros-args"]
-    parameters = {"autostart": "true", "output": str(tmp_path / "bags"), "min_free_gib": "0.0"}
+    parameters = {"autostart": "true", "output": str(tmp_path / "bags"), "min_free_gib": "0.0", "depth": "50"}
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     process = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(ros_domain)})
