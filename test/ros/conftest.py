@@ -11,6 +11,16 @@ import pytest
 SENTENCES = ["In: What action should the robot take to lift the red cube?\nOut:"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nodes are real processes: on a shared machine discovery now and then takes longer than any sensible limit.
+
+    A test that fails is run once more, which the report shows as R; what is broken fails twice.
+    """
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random tiny OpenVLA, statistics `sim`, actions of at most a few millimetres."""
