@@ -1,23 +1,35 @@
 #!/usr/bin/env bash
-# Everything there is to measure on a machine with an NVIDIA GPU, in one call: bash scripts/gpu.bash [FOLDER [OPTION…]]
-# OPTIONs go to policy_bench (python -m policy_bench --help).
+# Everything there is to measure on a machine with an NVIDIA GPU: bash scripts/gpu.bash [FOLDER [OPTION…]]
+# PARTS="tests policy train" by default; each takes up to 8 minutes on an H200, so choose where a call is limited.
+# OPTIONs go to policy_bench, or, where it is the only part, to train_bench (python -m train_bench --help).
 #
-# Needs Python >= 3.11 with torch, transformers, tokenizers, safetensors, rich, matplotlib and pytest; no ROS, no set-up:
-# the packages are taken from this source tree. Without bitsandbytes or torchao their rows say "not installed".
-# JSON, picture and log are left in FOLDER (default: $OUT, else outputs/bench). About 8 minutes on an H200.
+# Needs Python >= 3.11 with torch, transformers, peft, tokenizers, safetensors, rich, OpenCV, matplotlib and pytest; no ROS,
+# no set-up: the packages are taken from this source tree. What needs bitsandbytes or torchao says "not installed" there.
+# JSON, picture and log are left in FOLDER (default: $OUT, else outputs/bench).
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="$(realpath -m -- "${1:-${OUT:-outputs/bench}}")"
+parts="${PARTS:-tests policy train}"
 mkdir -p "$out"
-export PYTHONPATH="$PWD/src/openvla_policy:$PWD/src/openvla_ros:$PWD/test/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONUNBUFFERED=1
+packages="$PWD/src/openvla_policy:$PWD/src/openvla_ros:$PWD/src/openvla_training:$PWD/test/benchmarks"
+export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" OPENVLA_HOME="$PWD" PYTHONUNBUFFERED=1
+export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}" # training fills the memory: no splinters
 python="${PYTHON:-python3}"
 status=0
 
 if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv; fi
 {
-    # First what is quick and says whether the rest can be believed, then the figures.
-    "$python" -m pytest -q -p no:cacheprovider -m gpu test/unit/test_precision.py || status=1
-    "$python" -m policy_bench --output "$out" --episodes "${EPISODES:-0}" --seconds "${SECONDS_EACH:-12}" "${@:2}" || status=1
+    for part in $parts; do # first what is quick and says whether the rest can be believed, then the figures
+        case "$part" in
+            tests) "$python" -m pytest -q -p no:cacheprovider -m gpu test/unit/test_precision.py test/unit/test_training_devices.py || status=1 ;;
+            policy) "$python" -m policy_bench --output "$out" --episodes "${EPISODES:-0}" --seconds "${SECONDS_EACH:-12}" "${@:2}" || status=1 ;;
+            train)
+                options=()
+                if [ "$parts" = train ]; then options=("${@:2}"); fi
+                "$python" -m train_bench --output "$out" "${options[@]}" || status=1
+                ;;
+            *) echo "PARTS: $part is none of tests, policy, train" >&2; exit 2 ;;
+        esac
+    done
+    exit "$status"
 } 2>&1 | tee "$out/gpu.log"
-exit "$status"

@@ -4,11 +4,12 @@ from setuptools import find_packages, setup
 
 NAME = "openvla_training"
 
-# The short names are for `ros2 run openvla_training convert`; env.bash puts only the long ones on PATH.
+# The short names are for `ros2 run openvla_training convert`, as ROS has them with underscores; the long ones, with
+# hyphens, are all that env.bash puts on PATH.
 COMMANDS = {
     "convert": "openvla_training.bags.cli:main",
-    "export-bag": "openvla_training.bags.export:main",
-    "inspect-data": "openvla_training.rlds.inspect_cli:main",
+    "export_bag": "openvla_training.bags.export:main",
+    "inspect_data": "openvla_training.rlds.inspect_cli:main",
     "lerobot": "openvla_training.lerobot.cli:main",
     "mixture": "openvla_training.openx.cli:main",
     "train": "openvla_training.trainer.cli:main",
@@ -34,7 +35,9 @@ setup(
     extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
-            f"{prefix}{name} = {target}" for name, target in COMMANDS.items() for prefix in ("", "openvla-")
+            f"{command} = {target}"
+            for name, target in COMMANDS.items()
+            for command in (name, f"openvla-{name.replace('_', '-')}")
         ],
     },
     zip_safe=True,

@@ -74,10 +74,24 @@ def test_a_dry_run_starts_nothing_and_says_what_would_fit(tmp_path: Path, capsys
     arguments = ["--dry-run", f"output={tmp_path / 'run'}", "data=nowhere", "dataset_name=n", f"checkpoint={folder}"]
     assert main([*arguments, "--gpu", "h200", "batch_size=64"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "try micro_batch_size=1 activation_checkpointing=true (the step stays 64" in said
+    assert "try micro_batch_size=64 activation_checkpointing=true (the step stays 64" in said, said
     assert not (tmp_path / "run").exists()
     assert main([*arguments, "--gpu", "h200", "strategy=last_layer", "batch_size=256"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "try micro_batch_size=64 (the step stays 256 samples)" in said, said
     assert main([*arguments, "--gpu", "abacus"]) == 2
     assert "'abacus' is unknown; choose one of h200" in capsys.readouterr().err
+
+
+def test_a_dry_run_knows_what_several_gpus_share(tmp_path: Path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL.to_dict()))
+    arguments = ["--dry-run", "output=o", "data=d", "dataset_name=n", f"checkpoint={tmp_path}", "--gpu", "h200"]
+    assert main([*arguments, "--gpus", "8", "epochs=27"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a pass of 2 samples, strategy full, on each of 8 x h200" in said, said
+    assert "of 7912 TFLOP/s" in said and "27 epochs are 27 times the data" in said, said
+    assert main([*arguments, "--gpus", "8", "strategy=qlora"]) == 2
+    assert "strategy: qlora runs on one process, not 8" in capsys.readouterr().err
+    one, eight = (estimate(SMALL, STRATEGIES["full"], samples=2, processes=n) for n in (1, 8))
+    assert eight.optimizer == one.optimizer / 8 and eight.gradients == one.gradients / 8
+    assert eight.trained == one.trained and eight.activations == one.activations

@@ -110,11 +110,6 @@ def test_a_killed_adapter_run_goes_on(data: Path, base: Path, tmp_path: Path):
         train(data, tmp_path / "parts", checkpoint=base, strategy="full")
 
 
-def test_training_ends_when_it_is_accurate_enough(data: Path, base: Path, tmp_path: Path):
-    trainer, _ = train(data, tmp_path / "run", checkpoint=base, validate_every=5, stop_at_accuracy=0.01)
-    assert trainer.step == 5
-
-
 def test_the_command_line_finds_the_data_and_writes_the_policy(data: Path, base: Path, tmp_path: Path, capsys):
     arguments = ["--checkpoint", str(base), "--data-dir", str(data), "--dataset-name", "toy"]
     arguments += ["--output", str(tmp_path / "run"), "steps=2", "batch_size=4", "threads=1", "precision=fp32"]

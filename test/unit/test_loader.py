@@ -15,16 +15,18 @@ import torch
 
 from openvla_policy.checkpoint.folder import Checkpoint, load_folder
 from openvla_policy.contract.statistics import compute
-from openvla_training.openx.mixture import Mixture
+from openvla_training.openx.cli import main as mixture_command
+from openvla_training.openx.mixture import Mixture, load_mixture
 from openvla_training.openx.registry import Dataset, find
 from openvla_training.openx.source import EpisodeSource
+from openvla_training.openx.standardise import is_moving
 from openvla_training.openx.statistics import dataset_statistics
 from openvla_training.openx.stream import EpisodeReader, Stream
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
 from openvla_training.rlds.writer import open_writer
-from openvla_training.trainer.augment import AugmentConfig
+from openvla_training.trainer.augment import Augment, AugmentConfig, Draw, augmented
 from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.loader import Loader, LoaderConfig, merge_states
 
@@ -112,6 +114,16 @@ def test_a_run_goes_on_with_its_own_settings_only(data, checkpoint):
         Loader(MIXTURE, data, checkpoint, replace(CONFIG, seed=3), state=state)
 
 
+def test_a_run_goes_on_with_its_own_schedule_only_and_beyond_its_steps(data, checkpoint):
+    config = replace(CONFIG, steps=2)
+    with Loader(MIXTURE, data, checkpoint, config, workers=0) as loader:
+        drawn = Counter(name for batch in itertools.islice(loader, 8) for name, _, _ in batch.origins)
+        state = loader.state()
+    assert drawn["viola"] and drawn["bridge_orig"]  # steps 3 to 8 are drawn as the last ones of training
+    with pytest.raises(ValueError, match="had until {'droid': 0.5}, this one has {}"):
+        Loader(replace(MIXTURE, until={}), data, checkpoint, config, state=state)
+
+
 def test_what_does_not_fit_is_explained(data, checkpoint, tmp_path):
     with pytest.raises(ValueError, match="8 cannot be dealt out over 3 lanes evenly"):
         LoaderConfig(batch_size=8, lanes=3)
@@ -164,10 +176,37 @@ def test_a_block_holds_no_more_than_its_budget_and_one_episode(data):
         assert held <= 20_000 + longest
 
 
-def lab_dataset(root: Path, instructions: list[str], colour=(200, 30, 10), steps: int = 6, size: int = 16) -> None:
+def test_augmentation_as_a_whole_equals_the_reference(fixtures):
+    """TF's operations in dlimp's order on the same pictures and draws (test/fixtures/augment/chain.npz)."""
+    with np.load(fixtures / "augment" / "chain.npz") as file:
+        given = dict(file)
+    for index, (image, wanted) in enumerate(zip(given["images"], given["out"], strict=True)):
+        names = ("area", "brightness", "contrast", "saturation", "hue")
+        values = {name: float(given[name][index]) for name in names}
+        ours = augmented(image, Draw(place=tuple(given["offset"][index].tolist()), **values))
+        difference = np.abs(ours.astype(int) - wanted)
+        assert difference.max() <= 1 and (difference > 0).mean() < 2e-3, index
+    assert (augmented(image, Draw()) == image).all()
+
+
+def test_augmentation_is_drawn_from_the_reference_s_ranges():
+    draws = Augment(AugmentConfig(), torch.Generator().manual_seed(0)).draw(4000)
+    assert {round(draw.area, 6) for draw in draws} == {0.9}
+    for values, low, high in (
+        ([draw.place[0] for draw in draws], 0, 1), ([draw.place[1] for draw in draws], 0, 1),
+        ([draw.brightness for draw in draws], -0.2, 0.2), ([draw.contrast for draw in draws], 0.8, 1.2),
+        ([draw.saturation for draw in draws], 0.8, 1.2), ([draw.hue for draw in draws], -0.05, 0.05),
+    ):  # fmt: skip
+        assert low <= min(values) < low + 0.01 * (high - low) and high - 0.01 * (high - low) < max(values) <= high
+        assert abs(np.mean(values) - (low + high) / 2) < 0.02 * (high - low)
+
+
+def lab_dataset(
+    root: Path, instructions: list[str], colour=(200, 30, 10), steps: int = 6, size: int = 16, name: str = "lab"
+) -> None:
     image = np.zeros((size, size, 3), np.uint8)
     image[:] = colour
-    with open_writer(root, "lab", settings={"image_encoding": "png"}, val_fraction=0.0) as writer:
+    with open_writer(root, name, settings={"image_encoding": "png"}, val_fraction=0.0) as writer:
         for number, text in enumerate(instructions):
             rng = np.random.default_rng(number)
             actions = rng.normal(size=(steps, 7)).astype(np.float32)
@@ -207,6 +246,20 @@ def test_pictures_keep_their_colours_and_labels_say_the_normalised_action(tmp_pa
     assert statistics.to_json().keys() >= wanted_statistics
 
 
+def test_the_how_to_s_row_is_all_that_a_lab_s_dataset_needs(root, tmp_path, checkpoint, capsys):
+    page = (root / "docs" / "how-to" / "mixtures.md").read_text("utf-8")
+    (example,) = [part.split("```")[0] for part in page.split("```yaml\n")[1:] if "our_kitchen" in part]
+    (tmp_path / "ours.yaml").write_text(example)
+    lab_dataset(tmp_path / "data", ["push", "pull"] * 2, name="our_kitchen")
+    write_synthetic(tmp_path / "data", "bridge_orig", episodes=2)
+    assert mixture_command([str(tmp_path / "ours.yaml"), "--data-dir", str(tmp_path / "data")]) == 0
+    assert "our_kitchen" in capsys.readouterr().out
+    with Loader(load_mixture(tmp_path / "ours.yaml"), tmp_path / "data", checkpoint, CONFIG, workers=0) as loader:
+        drawn = Counter(name for batch in itertools.islice(loader, 4) for name, _, _ in batch.origins)
+        assert drawn["our_kitchen"] and drawn["bridge_orig"]
+        assert loader.statistics["our_kitchen"].action.mask.tolist() == [True] * 6 + [False]
+
+
 def test_statistics_of_a_checkpoint_win_over_measured_ones(tmp_path, checkpoint):
     lab_dataset(tmp_path, ["push"] * 3)
     mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",))})
@@ -232,11 +285,25 @@ def test_episodes_without_a_sentence_and_steps_that_stand_still_are_left_out(tmp
         origins = [origin for _ in range(6) for origin in next(loader).origins]
     assert {episode for _, episode, _ in origins} == {1, 3}
     assert {step for _, _, step in origins} == {1, 2, 3, 4, 5}
+    still = compute([np.tile([0, 0, 0, 0, 0, 5.0, 1], (4, 1)), np.ones((4, 7)) * [-1, 1, 1, 1, 1, 5, 0]])
+    actions = still.normalise(np.array([[0, 0, 0, 0, 0, 5, 1], [0, 0, 0, 0.1, 0, 5, 1]]))
+    assert is_moving(actions, still.action).tolist() == [False, True]  # what never changes moves nothing
     lab_dataset(tmp_path / "mute", [""] * 5)
     with pytest.raises(ValueError, match="'lab': none of its 5 episodes gives a sample: they have no sentence"):
         run_mute(tmp_path / "mute", checkpoint, mixture, workers=2)
     with pytest.raises(ValueError, match="none of its 5 episodes gives a sample"):
         run_mute(tmp_path / "mute", checkpoint, mixture, workers=0)
+
+
+def test_a_lane_whose_part_of_an_epoch_is_mute_waits_for_the_next(tmp_path):
+    lab_dataset(tmp_path, ["push", *[""] * 23])  # one episode of 24 has a sentence, and four lanes share them
+    row = Dataset("lab", action=("action",))
+    folder = tmp_path / "lab" / "1.0.0"
+    statistics = dataset_statistics(row, folder)
+    reader = EpisodeReader(row, folder, statistics, split="all")
+    streams = [Stream(reader, seed=0, lane=lane, lanes=4, budget=1 << 20) for lane in range(4)]
+    assert [stream.draw().episode for stream in streams] == [0] * 4
+    assert sum(stream.state["epoch"] == 0 for stream in streams) == 1  # the others had to wait
 
 
 def run_mute(root: Path, checkpoint: Checkpoint, mixture: Mixture, workers: int) -> Batch:

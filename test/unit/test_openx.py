@@ -22,6 +22,7 @@ from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise
 from openvla_training.openx.synthetic import write_synthetic
+from openvla_training.rlds.shards import open_shard, read_tfrecords
 
 OPENING = DatasetGripper()
 
@@ -203,7 +204,20 @@ def test_of_several_sentences_the_first_that_says_something_or_any():
     steps = {key: np.array([text.encode()] * 2, object) for key, text in texts}
     assert sentences(row, steps, None) == ["b", "b"]
     drawn = {sentences(row, steps, np.random.default_rng(seed))[0] for seed in range(20)}
-    assert drawn == {"b", "c"}
+    assert drawn == {"b", " c "}  # as recorded, as in the reference
+    steps[row.language[1]] = np.array([b" \n"] * 2, object)
+    assert sentences(row, steps, None) == [" c "] * 2
+
+
+@pytest.mark.parametrize("name", ["bridge_orig", "bridge_oxe", "kuka", "droid"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_episode_may_be_so_short_that_nothing_is_left(tmp_path, name, count):
+    row = find(name)
+    folder = write_synthetic(tmp_path, name, episodes=1, steps=(count, count), shards=1)
+    steps, _ = EpisodeSource(folder, "all", sorted(row.keys))[0]
+    trajectory = standardise(row, steps)
+    left = max(0, count - 2) if "reached_state" in row.filters else count
+    assert trajectory.actions.shape == (left, 7) and trajectory.states.shape[0] == len(trajectory.kept) == left
 
 
 def test_no_ops_are_dropped_where_a_row_says_so():
@@ -293,8 +307,18 @@ def test_statistics_are_measured_again_only_if_data_or_standardisation_changed(t
     assert len(measured) == 2 and fingerprint(copy) == fingerprint(folder)
     shutil.rmtree(folder)
     write_synthetic(tmp_path, "bridge_orig", episodes=4, seed=1)
-    assert statistics.dataset_statistics(row, folder).to_json() != first.to_json()
-    assert len(measured) == 3
+    second = statistics.dataset_statistics(row, folder)
+    assert second.to_json() != first.to_json() and len(measured) == 3
+    # The same size and description, other numbers in the middle of a shard.
+    records = list(read_tfrecords(shard := sorted(folder.glob("*.tfrecord*"))[0]))
+    reached = EpisodeSource(folder, "all", ["observation/state"])[0][0]["observation/state"][3, :1]
+    changed = [record.replace(reached.tobytes(), (reached + 1).tobytes()) for record in records]
+    assert changed != records
+    writer = open_shard(shard, "tfrecord")
+    for record in changed:
+        writer.write(record)
+    writer.close()
+    assert statistics.dataset_statistics(row, folder).to_json() != second.to_json() and len(measured) == 4
 
 
 # ---- mixtures -------------------------------------------------------------------------------------------------

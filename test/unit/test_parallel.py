@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.trainer.config import load_config
 from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.ready import check_processes
 
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 2}"
 STEPS = 24
@@ -58,16 +60,33 @@ def workers(parent: int) -> list[int]:
     return sorted(found)
 
 
-def test_a_run_killed_with_9_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path, start_process, wait_for):
+KILLED_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from openvla_training.trainer import state
+from openvla_training.trainer.cli import main
+
+save = state.dcp.save
+
+def save_half(tensors, checkpoint_id, no_dist):
+    save(tensors, checkpoint_id=checkpoint_id, no_dist=no_dist)
+    if Path(checkpoint_id).name.startswith("step-12"):
+        data = max(Path(checkpoint_id).iterdir(), key=lambda path: path.stat().st_size)
+        os.truncate(data, data.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+state.dcp.save = save_half
+main(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_with_9_while_it_writes_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path, start_process):
     whole = here(data, tmp_path / "whole")
-    killed = start_process(
-        "module:openvla_training.trainer.cli", *options(data, tmp_path / "killed"), OMP_NUM_THREADS="1"
-    )
+    killed = start_process("python", "-c", KILLED_WRITING, *options(data, tmp_path / "killed"), OMP_NUM_THREADS="1")
+    assert killed.popen.wait(120) == -signal.SIGKILL, killed.output
     states = tmp_path / "killed" / "states"
-    wait_for(lambda: (states / "step-8").exists() or not killed.running, 60, "the second state")
-    os.kill(killed.popen.pid, signal.SIGKILL)
-    assert killed.popen.wait() == -signal.SIGKILL, "it had ended before it was killed"
-    assert not (states / f"step-{STEPS}").exists()
+    assert {"step-8", "step-12.unfinished"} <= {path.name for path in states.iterdir()}
+    assert not (states / "step-12").exists()
     resumed = here(data, tmp_path / "killed")
     assert resumed.losses == whole.losses
     for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
@@ -95,6 +114,26 @@ def test_two_processes_train_are_killed_and_one_goes_on(data: Path, tmp_path: Pa
     ours, theirs = (load_folder(place / "checkpoint").model for place in (output, tmp_path / "alone"))
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-2, rtol=2e-2, msg=name)  # both are written in bf16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ctrl_c_ends_two_processes_at_one_step_with_a_state(data: Path, tmp_path: Path, start_process, wait_for):
+    """torchrun passes Ctrl-C on; each process may be in another step when it arrives."""
+    output = tmp_path / "two"
+    pair = torchrun(start_process, options(data, output, steps=100_000), "--shutdown-timeout", "120")
+    wait_for(lambda: (output / "states" / "step-4").exists() or not pair.running, 120, "the first state")
+    os.kill(pair.popen.pid, signal.SIGINT)
+    pair.popen.wait(150)
+    assert "forcefully" not in pair.output, pair.output  # both ended by themselves
+    said = re.search(r"stopped at step (\d+); the same command goes on from there", pair.output)
+    assert said, pair.output
+    assert "KeyboardInterrupt" not in pair.output, pair.output
+    step = int(said[1])
+    facts = json.loads((output / "states" / f"step-{step}" / "run.json").read_text())
+    assert facts["processes"] == 2 and len(facts["losses"]) == step
+    resumed, alone = here(data, output, steps=step + 2), here(data, tmp_path / "alone", steps=step + 2)
+    np.testing.assert_allclose(resumed.losses, alone.losses, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -151,7 +190,19 @@ def torchrun(start_process: Callable[..., Any], arguments: list[str], *more: str
     return start_process("torchrun", *command, OMP_NUM_THREADS="1")
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("more", "processes", "message"),
+    [
+        ({}, 3, "batch_size: 16 cannot be shared by 3 processes evenly; choose batch_size=15"),
+        ({"strategy": "qlora"}, 2, "strategy: qlora runs on one process, not 2; use lora"),
+        ({"optimizer": "adamw8bit"}, 2, "optimizer: adamw8bit runs on one process, not 2; use adamw"),
+        ({"mixture": "bridge", "data_dir": "d", "data": "[]", "dataset_name": "''", "lanes": 2}, 4,
+         "lanes: 2 cannot be run by 4 processes; choose a multiple of 4"),
+    ],
+)  # fmt: skip
+def test_a_run_that_so_many_processes_cannot_share_is_refused(more: dict, processes: int, message: str) -> None:
+    config = load_config(None, options(Path("d"), Path("o"), **({"batch_size": 16, "checkpoint": "c"} | more)))
+    with pytest.raises(ValueError, match=message):
+        check_processes(config, World(0, processes))
+    check_processes(config, World())
     assert World(1, 4).divide(16, "batch_size") == 4
-    with pytest.raises(ValueError, match="batch_size: 16 cannot be shared by 3 processes evenly; choose batch_size=15"):
-        World(0, 3).divide(16, "batch_size")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import torch
 from toy_dataset import write_toy_dataset
 
 from openvla_policy.checkpoint.folder import load_folder, save_folder
+from openvla_policy.checkpoint.prismatic import shape_of
 from openvla_policy.model.config import siglip_7b
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.trainer.config import load_config
@@ -19,6 +23,7 @@ from openvla_training.trainer.failures import explain
 from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.state import states
+from openvla_training.trainer.stopping import Interruption
 
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 64, layers: 2}"
 
@@ -76,6 +81,58 @@ def test_a_streamed_mixture_is_gone_on_with_at_the_exact_sample(base: Path, tmp_
     epoch.source.close()
 
 
+def test_ctrl_c_finishes_the_step_and_saves_it(data: Path, tmp_path: Path, caplog) -> None:
+    """The signal comes in the middle of the fifth step: a state of half a step would not go on as the whole run."""
+    caplog.set_level("INFO", logger="openvla_training")
+    whole = toy(data, tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    stopped = Trainer(configure(data=f"[{data}]", dataset_name="toy", output=tmp_path / "parts", model=SHAPE))
+    forward = stopped.learner.forward
+
+    def interrupted(batch):
+        if stopped.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(batch)
+
+    stopped.learner.forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert signal.getsignal(signal.SIGINT) is before and "stopped at step 5; the same command goes on" in caplog.text
+    assert [state.facts["step"] for state in states(tmp_path / "parts" / "states")] == [5]
+    resumed = toy(data, tmp_path / "parts")
+    assert resumed.losses == whole.losses and resumed.accuracies == whole.accuracies
+
+
+def test_the_second_ctrl_c_ends_at_once_where_nobody_waits() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption(several=False) as one:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert one.asked
+        os.kill(os.getpid(), signal.SIGINT)
+    with Interruption(several=True) as many:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert many.asked
+
+
+def test_training_ends_above_the_accuracy_asked_for(data: Path, tmp_path: Path) -> None:
+    whole = toy(data, tmp_path / "whole", validate_every=2)
+    means = [sum(whole.accuracies[end - 2 : end]) / 2 for end in (2, 4, 6)]
+    first = means.index(max(means))
+    assert max(means) > 0
+    below = max([mean for mean in means[:first]], default=0.0)
+    asked = (below + max(means)) / 2
+    stopped = toy(data, tmp_path / "stopped", validate_every=2, stop_at_accuracy=asked)
+    assert stopped.step == 2 * (first + 1)
+
+
+def test_a_state_saved_again_replaces_the_one_of_the_same_step(data: Path, tmp_path: Path) -> None:
+    trainer = toy(data, tmp_path, steps=2, keep_last=1)
+    (tmp_path / "states" / "step-2" / "__0_0.distcp").write_bytes(b"damaged")
+    trainer.save_state(trainer.validate())
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step-2"]
+    assert toy(data, tmp_path, steps=2).losses == trainer.losses
+
+
 def test_8_bit_states_are_resumed(data: Path, tmp_path: Path) -> None:
     plain = toy(data, tmp_path / "plain", steps=6)
     whole = toy(data, tmp_path / "whole", optimizer="adamw8bit", steps=6)
@@ -131,6 +188,10 @@ def test_curves_and_pictures_are_left(data: Path, tmp_path: Path, caplog) -> Non
     assert [event.step for event in curves.Images("val/actions")] == [2, 4]
     picture = cv2.imread(str(tmp_path / "validation" / "step-4.png"))
     assert picture.shape == (480, 1440, 3) and picture.std() > 20
+    line = (
+        r"step 2/4  loss [\d.]+  accuracy [\d.]+  L1 [\d.]+ mm [\d.]+ rad grip [\d.]+  \S+ samples/s  MFU .*%  ETA \d"
+    )
+    assert re.search(line, caplog.text), caplog.text
 
 
 def test_weights_and_biases_is_asked_for_only_where_it_is(data: Path, tmp_path: Path, monkeypatch) -> None:
@@ -197,6 +258,18 @@ def test_a_loss_that_is_no_number_leaves_the_batch(data: Path, tmp_path: Path) -
     assert saved.images.shape == (8, 28, 28, 3)
 
 
+def test_a_gradient_that_is_no_number_changes_nothing(data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(configure(data=f"[{data}]", dataset_name="toy", output=tmp_path, model=SHAPE))
+    weight = trainer.model.projector.fc1.weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    with pytest.raises(
+        FloatingPointError, match="norm of the gradient is (nan|inf) at step 0, loss .*bad_batch_0_0.pt"
+    ):
+        trainer.train_step()
+    assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
+
+
 def test_actions_that_are_no_numbers_have_no_statistics(data: Path, tmp_path: Path) -> None:
     done = toy(data, tmp_path, steps=1)
     (cached,) = [path.parent for path in (tmp_path / "frames").glob("*/actions.npy") if "val" not in _split(path)]
@@ -223,3 +296,37 @@ def test_another_models_tokenizer_is_refused(base: Path, data: Path, tmp_path: P
     save_folder(tmp_path / "mixed", checkpoint)
     with pytest.raises(ValueError, match="its tokenizer has .* tokens, its model 600 .*they do not belong together"):
         toy(data, tmp_path / "run", checkpoint=tmp_path / "mixed", model="{}")
+
+
+def test_a_run_begins_with_a_base_in_prismatics_layout(base: Path, data: Path, tmp_path: Path, monkeypatch) -> None:
+    """As config/training/full.yaml does; the small network takes the place of the one its config.json names."""
+    start = load_folder(base)
+    folder, towers = tmp_path / "prism-dinosiglip-224px+7b", ("dino_featurizer", "siglip_featurizer")
+    parts: dict[str, dict[str, torch.Tensor]] = {"vision_backbone": {}, "projector": {}, "llm_backbone": {}}
+    for name, tensor in start.model.state_dict().items():
+        first, rest = name.split(".", 1)
+        if first == "projector":
+            parts[first][f"projector.{2 * int(rest[2]) - 2}{rest[3:]}"] = tensor
+        elif first == "language_model":
+            parts["llm_backbone"][f"llm.{rest}"] = tensor
+        else:
+            tower, leaf = rest.split(".", 1)
+            native = towers[tower.startswith("fused")]
+            parts[first][f"{native}.{leaf.replace('scale_factor', 'gamma')}"] = tensor
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"model": parts}, folder / "checkpoints" / "latest-checkpoint.pt")
+    named = {
+        "model_id": folder.name, "vision_backbone_id": "dinosiglip-vit-so-224px", "llm_backbone_id": "llama2-7b-pure",
+        "arch_specifier": "no-align+fused-gelu-mlp", "image_resize_strategy": "resize-naive",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({"model": named}))
+    start.tokenizer.save(folder)
+    seven = shape_of(folder)
+    assert (seven.text.hidden_size, len(seven.vision)) == (4096, 2)
+    monkeypatch.setattr("openvla_policy.checkpoint.prismatic.network_of", lambda base: start.config)
+    trainer = toy(data, tmp_path / "run", checkpoint=folder, steps=2, model="{}")
+    again = toy(data, tmp_path / "folder", checkpoint=base, steps=2, model="{}")
+    assert trainer.losses == pytest.approx(again.losses, rel=1e-3)  # a folder's image means are rounded to bf16
+    assert load_folder(tmp_path / "run" / "checkpoint").statistics["toy"].num_transitions > 0
+    with pytest.raises(ValueError, match="is a run directory of Prismatic's, into which no adapter can be merged"):
+        toy(data, tmp_path / "lora", checkpoint=folder, strategy="lora", model="{}")

@@ -1,1 +1,1 @@
-"""What makes and judges policies: data sets, training and evaluation."""
+"""What makes and judges policies: datasets, training and evaluation."""

@@ -10,7 +10,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from openvla_policy.model.config import OpenVLAConfig, mid, openvla_7b, tiny
 from openvla_policy.runtime import memory
 from openvla_training.trainer.batches import Batch, collate_tokens
 from openvla_training.trainer.config import TrainConfig, load_config
-from openvla_training.trainer.dry_run import need
+from openvla_training.trainer.dry_run import USABLE, need
 from openvla_training.trainer.learner import Learner
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.progress import peak_rate
@@ -87,42 +87,45 @@ def run(arguments: Sequence[str] | None = None, console: Console | None = None) 
     machine, started = describe(device), datetime.now().astimezone()
     peak, source = peak_rate(device, "bf16" if device.type == "cuda" else "fp32")
     console.print(f"{machine['device']}: {peak / 1e12:.3g} TFLOP/s, {source}")
-    rows = []
-    for name in a.models or (["7b"] if device.type == "cuda" else ["tiny", "mid"]):
-        batch = a.batch or (2 if name == "mid" and device.type == "cpu" else 16)
-        for row in _of_model(name, batch, 2 if a.quick else a.steps, device, peak):
-            rows.append(row)
-            console.print(_line(row))
-    result = {
-        "date": started.isoformat(timespec="seconds"),
-        "command": " ".join(["train_bench", *(arguments if arguments is not None else sys.argv[1:])]),
-        "machine": machine | {"load_at_end": [round(x, 2) for x in os.getloadavg()]},
-        "peak_flops": peak,
-        "peak_source": source,
-        "rows": [asdict(row) for row in rows],
-    }
-    console.print(_table(rows))
     a.output.mkdir(parents=True, exist_ok=True)
     path = a.output / f"train-{machine['host']}-{device.type}-{started:%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    rows: list[Row] = []
+    for name in a.models or (["7b"] if device.type == "cuda" else ["tiny", "mid"]):
+        batch = a.batch or (2 if name == "mid" and device.type == "cpu" else 16)
+        for some in _of_model(name, batch, 2 if a.quick else a.steps, device, peak):
+            for row in some:
+                console.print(_line(row))
+            rows += some
+            result = {
+                "date": started.isoformat(timespec="seconds"),
+                "command": " ".join(["train_bench", *(arguments if arguments is not None else sys.argv[1:])]),
+                "machine": machine | {"load_at_end": [round(x, 2) for x in os.getloadavg()]},
+                "peak_flops": peak,
+                "peak_source": source,
+                "rows": [asdict(row) for row in rows],
+            }
+            path.write_text(json.dumps(result, indent=2) + "\n")  # whatever comes after, these are measured
+    console.print(_table(rows))
     console.print(f"written: {path}", soft_wrap=True)
     return path
 
 
-def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: float) -> list[Row]:
+def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: float) -> Iterator[list[Row]]:
+    """The rows of LoRA, then those of training everything."""
     shape = MODELS[name]()
-    large, bf16 = name == "7b", device.type == "cuda"
-    # Of 7B all parameters fit one GPU only with 8-bit states and activations computed again; the plain loop has
-    # neither, and is tried with the weights that it trains in float32, as ours.
-    frugal = ["optimizer=adamw8bit", "activation_checkpointing=true", f"micro_batch_size={batch // 2}"] if large else []
-    rows = []
-    for what, options in ((f"lora r={RANK}", [f"lora_rank={RANK}", "strategy=lora"]), ("full", frugal)):
-        config = _config(batch, bf16, options)
-        ours, plain = (Row(name, what, loop, batch, config.micro_batch_size or batch) for loop in ("ours", "plain"))
-        plain.micro_batch = batch
-        together = not (large and what == "full")  # taking turns, so that what else the machine does hits both alike
-        contenders = [_Contender(row, shape, config, device) for row in (ours, plain)]
-        if together:
+    for what, ways in _ways(name == "7b", batch, shape, device).items():
+        configs = {loop: _config(batch, device.type == "cuda", options) for loop, options in ways.items()}
+        rows = [Row(name, what, loop, batch, config.micro_batch_size or batch) for loop, config in configs.items()]
+        contenders = [
+            _Contender(row, shape, config, device) for row, config in zip(rows, configs.values(), strict=True)
+        ]
+        if name == "7b":  # one at a time: two do not fit
+            for contender in contenders:
+                contender.begin()
+                for _ in range(steps):
+                    contender.step()
+                contender.end()
+        else:  # taking turns, so that what else the machine does hits all alike
             for contender in contenders:
                 contender.begin()
             for _ in range(steps):
@@ -130,22 +133,33 @@ def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: flo
                     contender.step()
             for contender in contenders:
                 contender.end()
-        else:
-            for contender in contenders:
-                contender.begin()
-                for _ in range(steps):
-                    contender.step()
-                contender.end()
-        flops = need(config, shape, 1, checkpointing=False).flops
-        ours.estimate = need(config, shape).total
-        for row in (ours, plain):
-            if row.seconds:
+        flops = need(configs["ours"], shape, 1, checkpointing=False).flops
+        plain = rows[-1]
+        for row in rows:
+            if row.seconds and not row.problem:
                 row.samples_per_s = batch / statistics.median(row.seconds)
                 row.mfu = row.samples_per_s * flops / peak
-        if ours.seconds and plain.seconds:
-            ours.versus = statistics.median(plain.seconds) / statistics.median(ours.seconds)
-        rows += [ours, plain]
-    return rows
+                if row is not plain and plain.seconds and not plain.problem:
+                    row.versus = statistics.median(plain.seconds) / statistics.median(row.seconds)
+        rows[0].estimate = need(configs["ours"], shape).total
+        yield rows
+
+
+def _ways(large: bool, batch: int, shape: OpenVLAConfig, device: torch.device) -> dict[str, dict[str, list[str]]]:
+    """Options of ours (as recipes have them), of ours compiled, and of the plain loop (that of ours: it takes none)."""
+    lora = [f"lora_rank={RANK}", "strategy=lora"]
+    if not large:
+        return {f"lora r={RANK}": {"ours": lora, "plain": lora}, "full": {"ours": [], "plain": []}}
+    half = f"micro_batch_size={max(1, batch // 2)}"
+    full = ["activation_checkpointing=true", half]
+    if device.type == "cuda":
+        room = USABLE * torch.cuda.get_device_properties(device).total_memory
+        if need(_config(batch, True, full), shape).total > room:
+            full.append("optimizer=adamw8bit")
+    return {
+        f"lora r={RANK}": {"ours": [*lora, half], "ours, compiled": [*lora, "compile=true"], "plain": lora},
+        "full": {"ours": full, "plain": []},
+    }
 
 
 def _config(batch: int, bf16: bool, options: Sequence[str]) -> TrainConfig:
@@ -154,7 +168,7 @@ def _config(batch: int, bf16: bool, options: Sequence[str]) -> TrainConfig:
 
 
 class _Contender:
-    """One loop: made, warmed up (which gives its peak memory), stepped, thrown away. Out of memory ends it early."""
+    """One loop: made, warmed up (which gives its peak memory), stepped, thrown away. What fails says why in its row."""
 
     def __init__(self, row: Row, shape: OpenVLAConfig, config: TrainConfig, device: torch.device) -> None:
         self._row, self._shape, self._config, self._device = row, shape, config, device
@@ -171,11 +185,10 @@ class _Contender:
         memory.reset_peak(device)
         try:
             self._made = _make(self._shape, self._config, row.loop, row.batch, device)
-            for _ in range(2):
-                self.step()
-        except torch.OutOfMemoryError as error:
-            row.problem = f"out of memory: {str(error).splitlines()[0][:120]}"
-            self.end()
+        except (RuntimeError, ValueError) as error:
+            self._fail(error)
+        for _ in range(2):
+            self.step()
         row.peak = max(0, memory.peak(device) - before)
         row.seconds.clear()
 
@@ -186,30 +199,42 @@ class _Contender:
         work, batch = self._made
         synchronise(self._device)
         start = time.perf_counter()
-        self._row.losses.append(work(batch, len(self._row.losses)))
-        synchronise(self._device)
+        try:
+            self._row.losses.append(work(batch, len(self._row.losses)))
+            synchronise(self._device)
+        except RuntimeError as error:
+            self._fail(error)
+            return
         self._row.seconds.append(time.perf_counter() - start)
 
     def end(self) -> None:
         """Let go of its memory."""
         self._made = None
+        if self._config.compile:
+            torch.compiler.reset()  # which holds on to the layers
+
+    def _fail(self, error: Exception) -> None:
+        kind = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
+        self._row.problem = f"{kind}: {(str(error).splitlines() or [''])[0][:120]}"
+        self.end()
 
 
 def _make(
     shape: OpenVLAConfig, config: TrainConfig, loop: str, samples: int, device: torch.device
 ) -> tuple[Step, Batch]:
     lora = config.strategy == "lora"
-    # Frozen weights are bf16 in both; what is trained whole is float32.
-    checkpoint = random_checkpoint(shape, "bf16" if lora and config.precision == "bf16" else "fp32", device)
-    batch = _batch(checkpoint, samples)
-    if loop == "ours":
+    # The plain loop holds a frozen base in bf16, as the reference does; ours makes it so itself, from float32.
+    bf16 = loop == "plain" and lora and config.precision == "bf16"
+    checkpoint = random_checkpoint(shape, "bf16" if bf16 else "fp32", device)
+    batch = random_batch(checkpoint, samples)
+    if loop != "plain":
         learner = Learner(checkpoint, config, device, World())
         return lambda batch, number: learner.step(batch, number).loss, batch
     plain = PlainLoop(checkpoint, RANK if lora else 0, config.precision == "bf16", device)
     return lambda batch, number: plain.step(batch), batch
 
 
-def _batch(checkpoint: Checkpoint, samples: int) -> Batch:
+def random_batch(checkpoint: Checkpoint, samples: int) -> Batch:
     rng = np.random.default_rng(0)
     prompt = np.array(checkpoint.tokenizer.encode_prompt(build_prompt(INSTRUCTION)))
     actions = checkpoint.action_tokenizer.encode(rng.uniform(-1, 1, (samples, 7)))

@@ -37,6 +37,11 @@ _NORMALISATION = {  # timm's data configurations
 }
 
 
+def shape_of(folder: Path) -> OpenVLAConfig:
+    """The network of a run directory, as its config.json names it; no weight is read."""
+    return network_of(_base(read_json(folder / "config.json"), folder))
+
+
 def load_prismatic(
     path: str | Path,
     dtype: torch.dtype = torch.float32,

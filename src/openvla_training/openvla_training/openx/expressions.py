@@ -160,7 +160,7 @@ def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> n
     values = np.asarray(steps[columns.key])
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float32)
-    values = values.reshape(count, -1)
+    values = values.reshape(count, int(np.prod(values.shape[1:])))  # not -1: an episode may have no step left
     part = values[:, columns.start : columns.stop]
     width = values.shape[1]
     edges = [edge for edge in (columns.start, columns.stop) if edge is not None]

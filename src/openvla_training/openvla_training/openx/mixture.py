@@ -70,7 +70,7 @@ class Mixture:
         there = {name: number for name, number in self.datasets.items() if transitions.get(name)}
         if self.by == "weight":
             there = {name: weight * transitions[name] for name, weight in there.items()}
-        now = {name: number for name, number in there.items() if progress < self.until.get(name, 1.1)}
+        now = {name: number for name, number in there.items() if progress < self.until.get(name, float("inf"))}
         total = sum(now.values())
         return {name: now.get(name, 0.0) / total for name in there} if total else {}
 

@@ -3,6 +3,7 @@
 Keys, shapes and versions are those of TFDS (catalog pages; the builders of bridge_orig, droid and LIBERO); rates those
 of Open X-Embodiment's dataset overview; what becomes of a dataset follows the reference
 (prismatic/vla/datasets/rlds/oxe). Frames and kinds of motion only where the datasets' own documentation names them.
+Where the reference turns a gripper round without limiting it to 0 .. 1, so does the row: `invert`, not `gripper`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from openvla_training.openx.registry import Dataset
 
 _RT1 = ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_closedness_action)")
 _FLAT = ("action[0:6]", "gripper(action[-1])")
+_FLAT_UNLIMITED = ("action[0:6]", "invert(action[-1])")
 _QUATERNION = ("action[0:3]", "angles(action[3:7])", "gripper(action[-1])")
 _SEEN = ("observation/natural_language_instruction",)  # where the early datasets keep the sentence
 
@@ -28,13 +30,13 @@ def _bridge(name: str, tfds: str = "", version: str | None = "1.0.0") -> Dataset
 def _libero(suite: str) -> Dataset:
     return make(
         f"libero_{suite}_no_noops", _FLAT, "1.0.0", wrist="wrist_image", layout="pos_euler", rate=20.0, frame="base",
-        state=("observation/state[0:6]", "observation/state[-2:]"), robot="Franka Panda (simulated)",
+        state=("observation/state[0:6]", "zeros(1)", "observation/state[-2:]"), robot="Franka Panda (simulated)",
     )  # fmt: skip
 
 
 _POSE = ("observation/state[0:6]", "zeros(1)", "observation/state[-1]")
 _DROID: dict[str, Any] = {
-    "action": ("action_dict/cartesian_velocity", "gripper(action_dict/gripper_position)"),
+    "action": ("action_dict/cartesian_velocity", "invert(action_dict/gripper_position)"),
     "version": "1.0.0",
     "wrist": "wrist_image_left",
     "state": ("observation/cartesian_position", "observation/gripper_position"),
@@ -93,8 +95,8 @@ _ROWS = [
         layout="pos_euler", transitions=7_045_476,
     ),
     make(
-        "stanford_hydra_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=10.0, bgr=True,
-        state=("observation/state[0:3]", "observation/state[7:10]", "zeros(1)", "observation/state[-3:-2]"),
+        "stanford_hydra_dataset" + _EXTERNAL, _FLAT_UNLIMITED, wrist="wrist_image", robot="Franka Panda", rate=10.0,
+        bgr=True, state=("observation/state[0:3]", "observation/state[7:10]", "zeros(1)", "observation/state[-3:-2]"),
         layout="pos_euler", transitions=358_234,
     ),
     make(
@@ -123,7 +125,7 @@ _ROWS = [
         state=("observation/state",), layout="joint", transitions=279_939,
     ),
     make(
-        "dlr_edan_shared_control" + _EXTERNAL, _FLAT, robot="DLR EDAN", rate=5.0, motion=None,
+        "dlr_edan_shared_control" + _EXTERNAL, _FLAT_UNLIMITED, robot="DLR EDAN", rate=5.0, motion=None,
         state=("observation/state", "zeros(1)"), layout="pos_euler", transitions=8_928,
     ),
     make(
@@ -135,7 +137,7 @@ _ROWS = [
         state=("observation/state[0:8]",), layout="joint", transitions=361_883,
     ),
     make(
-        "berkeley_fanuc_manipulation", ("action", "gripper(observation/state[6])"), wrist="wrist_image", bgr=True,
+        "berkeley_fanuc_manipulation", ("action", "invert(observation/state[6])"), wrist="wrist_image", bgr=True,
         robot="FANUC LR Mate 200iD", rate=10.0, layout="joint", transitions=62_613,
         state=("observation/state[0:6]", "zeros(1)", "observation/state[6]"),
     ),
@@ -161,7 +163,7 @@ _ROWS = [
         transitions=1_137_459,
     ),
     make(
-        "dobbe", _FLAT, camera="wrist_image", wrist="wrist_image", third_person=False, robot="Hello Robot Stretch",
+        "dobbe", _FLAT, camera="wrist_image", third_person=False, robot="Hello Robot Stretch",
         rate=3.75, motion=None, state=("observation/state",), layout="pos_euler", transitions=1_139_911,
     ),
     make(
@@ -171,7 +173,7 @@ _ROWS = [
     # ---- further ones of Octo's mixture, of the Bridge family, and what the reference fine-tunes on ----------------
     make(
         "nyu_door_opening_surprising_effectiveness", _RT1, language=_SEEN, third_person=False, motion="velocity",
-        robot="Hello Robot Stretch", rate=3.0,
+        wrist="image", robot="Hello Robot Stretch", rate=3.0,
     ),
     make(
         "bridge_oxe", ("action/world_vector", "action/rotation_delta", "gripper(action/open_gripper)"), tfds="bridge",

@@ -17,11 +17,12 @@ from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import example_parser
 
 from openvla_training.rlds.reader import find_dataset
-from openvla_training.rlds.shards import masked_crc
+from openvla_training.rlds.shards import FILE_FORMATS, masked_crc
 
 TRAIN_SHARE = 95  # [%] of `train` that trains where a dataset has no `val` (reference: rlds/dataset.py)
 _OPEN_SHARDS = 16  # ArrayRecord files held open; of TFRecord files only the places of the records are kept
 _STEPS = "steps/"
+_WHOLE, _PIECE = 16 << 20, 4096  # [bytes] of a shard that go into a fingerprint
 
 
 class EpisodeSource:
@@ -63,7 +64,10 @@ class EpisodeSource:
                 if low < high:
                     self._shards.append((str(path), low, high))
                     self._ends.append((self._ends[-1] if self._ends else 0) + high - low)
-        self._array_records = builder.info.file_format.value != "tfrecord"
+        kind = builder.info.file_format.value
+        if kind not in FILE_FORMATS:
+            raise ValueError(f"dataset {self.folder} is stored as {kind}; convert it to {' or '.join(FILE_FORMATS)}")
+        self._array_records = kind == "array_record"
         self._open: OrderedDict[str, Callable[[int], bytes]] = OrderedDict()
         self._lock = Lock()
 
@@ -111,17 +115,24 @@ def dataset_folder(data_dir: Path | str, name: str, tfds_name: str) -> Path:
 
 
 def fingerprint(folder: Path | str) -> str:
-    """16 hex digits that change with a dataset's content: its description, and size and edges of each shard."""
+    """16 hex digits that change with a dataset's content: its description, and each shard.
+
+    Of shards above 16 MiB the size and five pieces are looked at, so that a start does not read terabytes.
+    """
     digest = hashlib.sha256()
     for path in sorted(find_dataset(folder).iterdir()):
         if path.name in ("features.json", "dataset_info.json"):
             digest.update(path.read_bytes())
         elif "tfrecord" in path.name or "array_record" in path.name:
             size = path.stat().st_size
+            digest.update(f"{path.name} {size}".encode())
             with path.open("rb") as file:
-                head = file.read(4096)
-                file.seek(max(0, size - 4096))
-                digest.update(f"{path.name} {size}".encode() + head + file.read())
+                if size <= _WHOLE:
+                    digest.update(file.read())
+                    continue
+                for place in np.linspace(0, size - _PIECE, 5).astype(int):
+                    file.seek(place)
+                    digest.update(file.read(_PIECE))
     return digest.hexdigest()[:16]
 
 

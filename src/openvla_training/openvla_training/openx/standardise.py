@@ -77,6 +77,7 @@ def is_moving(normalised: np.ndarray, statistics: FieldStatistics) -> np.ndarray
     """Which of (T, 7) normalised actions move, bool (T,): differ from where a motion of zero is normalised to."""
     low, high = statistics.q01[:MOTION], statistics.q99[:MOTION]
     zero = 2 * (0 - low) / (high - low + 1e-8) - 1
+    zero[(statistics.min == statistics.max)[:MOTION]] = 0  # as `normalise` has it for what never changes
     return (np.abs(normalised[:, :MOTION] - zero) > _STILL_TOKEN).any(axis=1)
 
 
@@ -95,10 +96,10 @@ def chunks(values: np.ndarray, back: int, ahead: int, absolute: np.ndarray | Non
 
 
 def sentences(row: Dataset, steps: Mapping[str, np.ndarray], which: np.random.Generator | None) -> list[str]:
-    """The sentence of each step; empty where there is none.
+    """The sentence of each step as it is recorded; empty where there is none.
 
-    Of several wordings (`row.language`) the first that says something, as in the reference, or, with a generator, one
-    drawn for the whole trajectory among those that do.
+    Of several wordings (`row.language`) the first that says something (the reference reads the first alone), or, with a
+    generator, one drawn for the whole trajectory among those that do.
     """
     found = []
     for key in row.language:
@@ -107,7 +108,7 @@ def sentences(row: Dataset, steps: Mapping[str, np.ndarray], which: np.random.Ge
             texts = ["".join(map(chr, line)).split("\0")[0] for line in values]
         else:
             texts = [value.decode("utf-8", "replace") for value in values]
-        texts = [" ".join(text.split()) for text in texts]
+        texts = [text if text.strip() else "" for text in texts]
         if any(texts):
             found.append(texts)
     if not found:

@@ -20,7 +20,7 @@ from openvla_training.rlds.writer import write_atomically
 
 log = logging.getLogger(__name__)
 NORMALISED = (True,) * 6 + (False,)  # the gripper is 0 to 1 already
-VERSION = 1  # raise it when standardisation itself changes what it computes
+VERSION = 2  # raise it when standardisation itself changes what it computes
 
 
 def dataset_statistics(row: Dataset, folder: Path | str) -> Statistics:

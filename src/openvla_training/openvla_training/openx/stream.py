@@ -57,10 +57,24 @@ class EpisodeReader:
         self._source = EpisodeSource(folder, split, wanted, ["success"] if "success" in row.filters else [])
         self.row, self._statistics, self._cameras = row, statistics, cameras
         self._horizon, self._wording = horizon, wording
+        self._speaks = False
         self._bgr = row.bgr and self._source.image_shape(row.camera[0])[:2] != _PREPARED
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def check(self) -> None:
+        """Raise unless some episode gives a sample. (A lane's part of an epoch may be without one; each is dealt anew.)
+
+        Raises:
+            ValueError: none does.
+        """
+        self._speaks = self._speaks or any(self.read(i, np.random.default_rng(0)) for i in range(len(self)))
+        if not self._speaks:
+            raise ValueError(
+                f"dataset {self.row.name!r}: none of its {len(self)} episodes gives a sample: they have no sentence, "
+                "or its filters drop them; check its row"
+            )
 
     def read(self, episode: int, rng: np.random.Generator) -> list[Sample]:
         """The samples of an episode; none where a filter drops it or it has no sentence. `rng`: for its choices."""
@@ -93,6 +107,7 @@ class _Block:
     samples: list[Sample]  # in reverse: the next one last, so that used ones are freed
     size: int  # before any was used
     following: tuple[int, int]
+    mute: bool  # the lane's whole epoch has no sample
 
 
 class Stream:
@@ -140,6 +155,8 @@ class Stream:
             if used:
                 del self._block.samples[-used:]
         while not self._block.samples:
+            if self._block.mute:
+                self._reader.check()
             self._block = self._next.result() if self._next else self._build(*self._block.following)
             self._next = None
         sample = self._block.samples.pop()
@@ -160,14 +177,9 @@ class Stream:
             held += sum(len(sample.image) for sample in found)
             samples += found
             place += 1
-        if not samples and start == 0:
-            raise ValueError(
-                f"dataset {self._reader.row.name!r}: none of its {len(order)} episodes gives a sample: they have no "
-                "sentence, or its filters drop them; check its row"
-            )
         shuffled = np.random.default_rng([self._seed, self._key, epoch, start, 1]).permutation(len(samples))
         if self._by_step:
             shuffled = shuffled[self._lane :: self._lanes]
         chosen = [samples[index] for index in shuffled[::-1]]
         following = (epoch, place) if place < len(order) else (epoch + 1, 0)
-        return _Block(epoch, start, chosen, len(chosen), following)
+        return _Block(epoch, start, chosen, len(chosen), following, not samples and start == 0)

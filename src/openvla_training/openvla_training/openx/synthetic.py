@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, naming, splits as splits_lib
 from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfo
 
+from openvla_training.openx.expressions import Call, Columns, Expression
 from openvla_training.openx.registry import Dataset, find
 from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import leaves
@@ -114,9 +115,19 @@ def _values(key: str, leaf: Any, row: Dataset, rng: np.random.Generator, count: 
         part = walk[:, begin : begin + 4] + np.array([0, 0, 0, 1])
         walk[:, begin : begin + 4] = part / np.linalg.norm(part, axis=1, keepdims=True)
     if ("gripper" in last or last == "action") and len(shape) < 2:
-        flips = np.cumsum(rng.random(count) < 0.2) % 2
-        walk.reshape(count, -1)[:, -1] = flips
+        walk.reshape(count, -1)[:, -1] = np.cumsum(rng.random(count) < 0.2) % 2
+    for columns in _gripper(row.action_expressions[-1]):
+        if columns.key == key:
+            part = walk.reshape(count, -1)[:, columns.start : columns.stop]
+            part[:] = (np.cumsum(rng.random(count) < 0.2) % 2)[:, None]
     return walk.astype(dtype)
+
+
+def _gripper(expression: Expression) -> list[Columns]:
+    """Where a row's last action expression reads a gripper that is open or closed."""
+    if isinstance(expression, Call) and expression.name in ("gripper", "invert"):
+        return [argument for argument in expression.arguments if isinstance(argument, Columns)]
+    return []
 
 
 def _picture(leaf: Any, rng: np.random.Generator) -> bytes:

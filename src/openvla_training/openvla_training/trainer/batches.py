@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from openvla_policy.checkpoint.folder import Checkpoint
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.vla import IGNORE_INDEX
 from openvla_training.trainer.augment import Augment, AugmentConfig
-from openvla_training.trainer.frames import Frames
+
+if TYPE_CHECKING:  # which reads datasets
+    from openvla_training.trainer.frames import Frames
 
 
 @dataclass(frozen=True)

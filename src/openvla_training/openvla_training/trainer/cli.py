@@ -11,14 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from openvla_training.trainer.config import TrainConfig, load_config
+from openvla_training.trainer.config import TrainConfig, load_config, recipe_of
 from openvla_training.trainer.options import as_help
 from openvla_training.trainer.strategies import STRATEGIES
-
-# The reference's fine-tuning script: LoRA at 5e-4, everything else at the paper's rate.
-RECIPES: dict[str, dict[str, object]] = {
-    name: {"learning_rate": 5e-4} if strategy.adapter else {} for name, strategy in STRATEGIES.items()
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +39,7 @@ def finetune_main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="strategies:\n"
         + "\n".join(f"  {s.name:<14} {s.description}" for s in STRATEGIES.values())
-        + "\n\n"
+        + "\n\nWhat a strategy's recipe sets (config/training, full_finetune.yaml of `full`) wins over these defaults; "
         + as_help(),
     )
     parser.add_argument("--checkpoint", required=True, help="folder or hub id of the policy to start from")
@@ -55,21 +50,18 @@ def finetune_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options, see below")
     _add_dry_run(parser)
     o = parser.parse_intermixed_args(arguments)
-    try:
-        data = _dataset(Path(o.data_dir), o.dataset_name)
-    except (ValueError, OSError) as error:
-        print(f"openvla-finetune: {error}", file=sys.stderr)
-        return 2
-    given = {
-        "checkpoint": o.checkpoint,
-        "data": str(data),
-        "dataset_name": o.dataset_name,
-        "output": o.output,
-        "strategy": o.strategy,
-        **RECIPES[o.strategy],
-    }
-    defaults = [f"{key}={value}" for key, value in given.items()]
-    return _run("openvla-finetune", lambda: _train(load_config(None, [*defaults, *o.overrides]), o))
+
+    def work() -> str:
+        given = {
+            "checkpoint": o.checkpoint,
+            "data": _dataset(Path(o.data_dir), o.dataset_name),
+            "dataset_name": o.dataset_name,
+            "output": o.output,
+        }
+        overrides = [f"{key}={value}" for key, value in given.items()]
+        return _train(load_config(recipe_of(o.strategy), [*overrides, *o.overrides]), o)
+
+    return _run("openvla-finetune", work)
 
 
 def _dataset(folder: Path, name: str) -> Path:

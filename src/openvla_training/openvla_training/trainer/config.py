@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
@@ -41,6 +42,9 @@ class TrainConfig:
     demonstrations: int = option(0, "with data: train on the first so many episodes of them; 0: all", "episodes")
     mixture: str | None = option(None, "instead of data: a file or name of config/mixtures; statistics by dataset")
     data_dir: str | None = option(None, "with mixture: the folder that holds its datasets")
+    wording: Literal["first", "any"] = option(
+        "first", "with mixture: of several sentences for an episode (DROID) the first, or one drawn each time"
+    )
     lanes: int = option(1, "with mixture: parts a batch is dealt out over; any number of processes that divides it")
     shuffle_mib: int = option(1024, "with mixture: encoded pictures that a lane shuffles among", "MiB")
     decoders: int = option(2, "with mixture: threads of a process that decode and resize")
@@ -58,7 +62,9 @@ class TrainConfig:
     # ---- how long
     steps: int = option(200_000, "how long to train", "optimizer steps")
     epochs: float = option(0.0, "how long to train instead of steps; 0: steps count", "passes over the data")
-    stop_at_accuracy: float = option(0.0, "of action tokens in validation, at which training ends; 0: never", "share")
+    stop_at_accuracy: float = option(
+        0.0, "of training's action tokens since the last validation, above which training ends; 0: never", "share"
+    )
     batch_size: int = option(16, "of a step, over all processes and micro-batches", "samples")
     micro_batch_size: int = option(0, "of one process's forward pass, gradients add up; 0: all it has", "samples")
     # ---- optimizer
@@ -121,6 +127,13 @@ class TrainConfig:
         falling = 0.5 * (1.0 + math.cos(math.pi * share))
         final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
         return final + (self.learning_rate - final) * falling
+
+
+def recipe_of(strategy: str) -> Path:
+    """The file of config/training with what a fine-tuning strategy is run with."""
+    home = os.environ.get("OPENVLA_HOME")
+    root = Path(home) if home else Path(__file__).resolve().parents[4]
+    return root / "config" / "training" / f"{'full_finetune' if strategy == 'full' else strategy}.yaml"
 
 
 def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -7,10 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from openvla_policy.checkpoint.folder import read_json, resolve
+from openvla_policy.checkpoint.prismatic import shape_of
 from openvla_policy.model import config as shapes
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.estimate import GPUS, Estimate, estimate, known_gpu
+from openvla_training.trainer.parallel import World
+from openvla_training.trainer.ready import check_processes
 from openvla_training.trainer.strategies import STRATEGIES
 
 UTILISATION = 0.4  # share of the GPU's bf16 rate that a well-fed training step reaches
@@ -24,8 +27,9 @@ def dry_run(config: TrainConfig, gpu: str | None, console: Console, processes: i
     """Print memory by part and time for `gpu` (a name of GPUS, None: the one that is here). True if it fits.
 
     Raises:
-        ValueError: `gpu` is unknown, or none is named and none is here.
+        ValueError: `gpu` is unknown, or none is named and none is here; so many processes cannot share the run.
     """
+    check_processes(config, World(0, processes))
     name, rate, memory = _gpu(gpu)
     shape = _shape(config)
     samples = config.micro_batch_size or -(-config.batch_size // processes)
@@ -43,7 +47,7 @@ def dry_run(config: TrainConfig, gpu: str | None, console: Console, processes: i
     console.print(
         f"{found.trained / 1e6:.1f} M trained parameters; {found.flops / 1e12:.3g} TFLOP a sample. "
         f"At {UTILISATION:.0%} of {processes * rate / 1e12:.0f} TFLOP/s: {config.batch_size / seconds:.3g} samples/s, "
-        f"{seconds:.3g} s a step, {config.steps * seconds / 3600:.3g} h for {config.steps} steps"
+        f"{seconds:.3g} s a step, {_hours(config, seconds)}"
     )
     fits = found.total <= USABLE * memory
     console.print("it fits" if fits else f"it does not fit: {remedy(config, shape, USABLE * memory, processes)}")
@@ -86,10 +90,20 @@ def need(
     )
 
 
+def _hours(config: TrainConfig, seconds: float) -> str:
+    if not config.epochs:
+        return f"{config.steps * seconds / 3600:.3g} h for {config.steps} steps"
+    million = 1e6 / config.batch_size * seconds / 3600
+    return f"{million:.3g} h for a million samples; {config.epochs:g} epochs are {config.epochs:g} times the data"
+
+
 def _shape(config: TrainConfig) -> OpenVLAConfig:
     if config.checkpoint is None:
         return shapes.tiny(vocab_size=config.vocabulary + 256, **config.model)
-    return OpenVLAConfig.from_dict(read_json(resolve(config.checkpoint) / "config.json"))
+    folder = resolve(config.checkpoint)
+    if any((folder / "checkpoints").glob("*.pt")):  # as load_folder tells a run directory of Prismatic's
+        return shape_of(folder)
+    return OpenVLAConfig.from_dict(read_json(folder / "config.json"))
 
 
 def _gpu(name: str | None) -> tuple[str, float, float]:

@@ -11,21 +11,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from openvla_policy.checkpoint.adapters import linear_modules
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.model.vla import OpenVLA
-from openvla_training.trainer.prepare import recompute_activations
+from openvla_training.trainer.ready import recompute_activations
 from openvla_training.trainer.strategies import Strategy, apply_strategy
 
 LABELS = 8  # seven action tokens and end of sequence
 PROMPT_TOKENS = 24  # text of a step: a prompt of about fifteen tokens, seven action tokens, end of sequence
 NF4_BYTES = 0.5 + 4 / 64  # four bits a weight, and a float32 scale for each block of 64
-# Dense bf16 rate [FLOP/s] and memory [bytes] as the makers state them.
+MIB = 2.0**20
+# Dense bf16 rate [FLOP/s] as the makers state it, and memory [bytes] as nvidia-smi shows it: their GB are 2^30 bytes.
 GPUS = {
-    "h200": (989e12, 141e9),
-    "h100": (989e12, 80e9),
-    "a100": (312e12, 80e9),
-    "l40s": (362e12, 48e9),
-    "rtx6000ada": (364e12, 48e9),
-    "a6000": (155e12, 48e9),
-    "rtx4090": (165e12, 24e9),
+    "h200": (989e12, 143771 * MIB),
+    "h100": (989e12, 81559 * MIB),
+    "a100": (312e12, 81920 * MIB),
+    "l40s": (362e12, 46068 * MIB),
+    "rtx6000ada": (364e12, 49140 * MIB),
+    "a6000": (155e12, 49140 * MIB),
+    "rtx4090": (165e12, 24564 * MIB),
 }
 
 
@@ -74,18 +75,22 @@ def estimate(
     model = _build(config, strategy, rank)
     matrices = {f"{name}.weight" for name in linear_modules(model)}
     weights = trained = 0.0
+    cast = {"layers": 0.0, "rest": 0.0}  # parameters of which there is a bf16 copy until the backward pass
     for name, p in model.named_parameters():
         matrix = name in matrices
         if p.requires_grad:
             trained += p.numel()
-            weights += p.numel() * (4 + (2 if bf16 and p.ndim > 1 else 0))  # autocast keeps a bf16 copy
+            weights += p.numel() * 4
+            cast["layers" if _in_layer(name) else "rest"] += p.numel() if p.ndim > 1 else 0
         elif strategy.quantised and matrix and "lm_head" not in name:
             weights += p.numel() * NF4_BYTES
         else:
             weights += p.numel() * (2 if bf16 and matrix else 4)
+    layers = config.text.num_hidden_layers
+    if bf16 and processes == 1:  # several gather in bf16 what they compute with
+        weights += 2 * (cast["rest"] + cast["layers"] / (layers if activation_checkpointing else 1))
     # All layers but the last are alike, and samples too: one and two of each say it all.
     dtype = torch.bfloat16 if bf16 else torch.float32
-    layers = config.text.num_hidden_layers
 
     def traced(depth: int, checkpointing: bool) -> tuple[float, float]:
         short = replace(config, text=replace(config.text, num_hidden_layers=depth))
@@ -98,12 +103,16 @@ def estimate(
         kept += traced(2, False)[0] - traced(1, False)[0]
     if processes > 1:
         # Gathered at once: what is in no layer (embeddings, head, projector) and two layers, in compute precision.
-        inside = [p.numel() for name, p in model.named_parameters() if ".layers." in name or ".blocks." in name]
+        inside = [p.numel() for name, p in model.named_parameters() if _in_layer(name)]
         total = sum(p.numel() for p in model.parameters())
         gathered = (2 if bf16 else 4) * (total - sum(inside) + 2 * sum(inside) / layers)
         weights = weights / processes + gathered
     trained /= processes
     return Estimate(weights, 4.0 * trained, optimizer_bytes * trained, samples * kept, flops, int(trained * processes))
+
+
+def _in_layer(name: str) -> bool:
+    return ".layers." in name or ".blocks." in name
 
 
 def _build(config: OpenVLAConfig, strategy: Strategy, rank: int) -> OpenVLA:

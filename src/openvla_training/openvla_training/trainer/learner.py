@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ from openvla_training.trainer.metrics import Metrics, errors_of, token_accuracy,
 from openvla_training.trainer.objective import Objective
 from openvla_training.trainer.optimizers import build_optimizers
 from openvla_training.trainer.parallel import World, release, shard, whole
-from openvla_training.trainer.prepare import ready_model
-from openvla_training.trainer.source import HeldOut, rows_of
+from openvla_training.trainer.ready import ready_model
+from openvla_training.trainer.samples import HeldOut, rows_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,6 @@ class Learner:
     """Applies the run's strategy to a checkpoint's model, divides it among the processes, and trains it."""
 
     def __init__(self, checkpoint: Checkpoint, config: TrainConfig, device: torch.device, world: World) -> None:
-        if world.size > 1 and config.optimizer != "adamw":
-            raise ValueError(f"optimizer: {config.optimizer} runs on one process, not {world.size}; use adamw")
         self.checkpoint, self.config, self.device, self.world = checkpoint, config, device, world
         self.adapter = ready_model(checkpoint, config)
         self.model = checkpoint.model
@@ -51,7 +50,7 @@ class Learner:
         """Optimizer step `number` on this process's part of a batch; `names`: of the samples' statistics, for L1.
 
         Raises:
-            FloatingPointError: the loss is not finite; nothing was changed.
+            FloatingPointError: the loss or the gradient is not finite; nothing was changed.
         """
         config, world = self.config, self.world
         torch.manual_seed((config.seed * 1_000_003 + number) * world.size + world.rank)  # of dropout
@@ -69,6 +68,8 @@ class Learner:
             if names is not None:
                 figures[2:] += share * torch.from_numpy(errors_of(output, self.checkpoint, tuple(names[rows])))
         norm = float(whole(nn.utils.clip_grad_norm_(self.trained, config.clip_norm)))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"norm of the gradient is {norm} at step {number}, loss {float(figures[0]):.4g}")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(number)
@@ -79,7 +80,9 @@ class Learner:
     def forward(self, batch: Batch) -> VLAOutput:
         """Loss logits of one batch, in the run's precision."""
         pixels = self.checkpoint.preparation.normalise(batch.images, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        # Recomputed layers cast their weights again: copies kept from the first time would serve nobody.
+        keep = not self.config.activation_checkpointing
+        with torch.autocast(self.device.type, torch.bfloat16, self.config.precision == "bf16", cache_enabled=keep):
             return self.model(
                 batch.input_ids.to(self.device), pixels, batch.attention_mask, labels=batch.labels.to(self.device)
             )

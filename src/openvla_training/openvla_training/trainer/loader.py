@@ -27,7 +27,7 @@ from openvla_training.openx.source import dataset_folder
 from openvla_training.openx.statistics import dataset_statistics
 from openvla_training.openx.stream import EpisodeReader, Sample, Stream, Wording
 from openvla_training.rlds.images import decode_image
-from openvla_training.trainer.augment import Augment, AugmentConfig
+from openvla_training.trainer.augment import Augment, AugmentConfig, Draw, augmented
 from openvla_training.trainer.batches import Batch, collate_tokens
 
 _DRAWS = 4096  # choices of a dataset that are drawn at once
@@ -81,8 +81,8 @@ class Loader:
         What normalised the actions is in `statistics` afterwards, and belongs into the checkpoint; given as an argument
         (those of a checkpoint that is trained on), it is used instead of measuring.
 
-        `workers`: decoding threads, 0 to do all in the caller's; `ahead`: batches made in advance; `state`: what
-        `state()` (of all ranks, merged by `merge_states`) gave, to go on from there.
+        `workers`: decoding and augmenting threads, 0 to do all in the caller's; `ahead`: batches made in advance;
+        `state`: what `state()` (of all ranks, merged by `merge_states`) gave, to go on from there.
 
         Raises:
             FileNotFoundError: none of the datasets is there, or one is missing. ValueError: what does not fit.
@@ -102,7 +102,13 @@ class Loader:
             )
         self._names = list(self._readers)
         self._transitions = {name: statistics.num_transitions for name, statistics in self.statistics.items()}
-        self._settings = {**vars(config), "mixture": dict(mixture.datasets), "transitions": self._transitions}
+        self._settings = {
+            **vars(config),
+            "mixture": dict(mixture.datasets),
+            "by": mixture.by,
+            "until": dict(mixture.until),
+            "transitions": self._transitions,
+        }
         self._lanes = list(range(rank, config.lanes, world))
         self._each = config.batch_size // config.lanes
         self._prompts: dict[str, np.ndarray] = {}
@@ -123,7 +129,8 @@ class Loader:
         """The rank's part of the next step's batch."""
         if self._decoding is None:
             samples, after = self._draw()
-            batch = self._finish(self._step - 1, [self._picture(sample) for sample in samples], samples)
+            pictures = [self._picture(sample, draw) for sample, draw in self._draws(samples, self._step - 1)]
+            batch = self._finish(pictures, samples)
         else:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._produce, name="openvla-loader", daemon=True)
@@ -226,16 +233,17 @@ class Loader:
     # ---- making ---------------------------------------------------------------------------------------------
 
     def _produce(self) -> None:
-        pending: deque[tuple[int, list[Future[np.ndarray]], list[Sample], dict[str, Any]]] = deque()
+        pending: deque[tuple[list[Future[np.ndarray]], list[Sample], dict[str, Any]]] = deque()
         assert self._decoding is not None
         try:
             while not self._stop.is_set():
                 samples, after = self._draw()
-                pictures = [self._decoding.submit(self._picture, sample) for sample in samples]
-                pending.append((self._step - 1, pictures, samples, after))
+                each = self._draws(samples, self._step - 1)
+                pictures = [self._decoding.submit(self._picture, sample, draw) for sample, draw in each]
+                pending.append((pictures, samples, after))
                 if len(pending) > 1:
-                    step, futures, drawn, state = pending.popleft()
-                    self._put((self._finish(step, [future.result() for future in futures], drawn), state))
+                    futures, drawn, state = pending.popleft()
+                    self._put((self._finish([future.result() for future in futures], drawn), state))
         except BaseException as error:
             self._put(error)
 
@@ -247,20 +255,26 @@ class Loader:
             except queue.Full:
                 continue
 
-    def _picture(self, sample: Sample) -> np.ndarray:
+    def _draws(self, samples: Sequence[Sample], step: int) -> list[tuple[Sample, Draw | None]]:
+        """Each sample with its augmentation, which depends on the seed, the lane and the step alone."""
+        if self._augment is None:
+            return [(sample, None) for sample in samples]
+        draws: list[Draw] = []
+        for lane in self._lanes:
+            seed = int(np.random.SeedSequence([self.config.seed, lane, step]).generate_state(1, np.uint64)[0] >> 1)
+            draws += Augment(self._augment, torch.Generator().manual_seed(seed)).draw(self._each)
+        return list(zip(samples, draws, strict=True))
+
+    def _picture(self, sample: Sample, draw: Draw | None) -> np.ndarray:
         try:
             image = decode_image(sample.image)
         except ValueError as error:
             raise ValueError(f"{sample.dataset}, episode {sample.episode}, step {sample.step}: {error}") from None
-        return self._checkpoint.preparation.resize(image[..., ::-1] if sample.bgr else image)
+        image = self._checkpoint.preparation.resize(image[..., ::-1] if sample.bgr else image)
+        return image if draw is None else augmented(image, draw)
 
-    def _finish(self, step: int, pictures: Sequence[np.ndarray], samples: Sequence[Sample]) -> Batch:
+    def _finish(self, pictures: Sequence[np.ndarray], samples: Sequence[Sample]) -> Batch:
         images = torch.from_numpy(np.stack(pictures))
-        if self._augment is not None:
-            for place, lane in enumerate(self._lanes):
-                part = slice(place * self._each, (place + 1) * self._each)
-                seed = int(np.random.SeedSequence([self.config.seed, lane, step]).generate_state(1, np.uint64)[0] >> 1)
-                images[part] = Augment(self._augment, torch.Generator().manual_seed(seed))(images[part])
         actions = np.stack([sample.actions for sample in samples])
         checkpoint = self._checkpoint
         ids, labels, mask = collate_tokens(

@@ -18,9 +18,11 @@ from openvla_training.trainer.metrics import Metrics
 from openvla_training.trainer.parallel import device_of, join
 from openvla_training.trainer.prepare import prepare
 from openvla_training.trainer.progress import Reporter, peak_rate
+from openvla_training.trainer.ready import check_processes
 from openvla_training.trainer.result import save_result
 from openvla_training.trainer.source import FrameSource, MixtureSource, Source, steps_of
 from openvla_training.trainer.state import State, load_state, save_state, states
+from openvla_training.trainer.stopping import Interruption
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.device = device_of(config.device)
         self.world = join(self.device)
+        check_processes(config, self.world)
         self.checkpoint, frames = prepare(config, self.device, self.world)
         found = states(self.output / "states")
         resumed = found[-1] if found else None
@@ -49,10 +52,13 @@ class Trainer:
         self.config = config = replace(config, steps=steps_of(config, self.source.length))
         self.learner = Learner(self.checkpoint, config, self.device, self.world)
         self.model, self.adapter = self.checkpoint.model, self.learner.adapter
-        self.step, self.losses = 0, []  # type: int, list[float]
+        self.step = 0
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []  # of action tokens, in training
         if resumed is not None:
             load_state(resumed, self.model, self.learner.optimizers, self._run(), self.world)
             self.step, self.losses = resumed.facts["step"], resumed.facts["losses"]
+            self.accuracies = resumed.facts.get("accuracies", [])  # states of before November 2026 have none
             log.info("resuming %s at step %d", self.output, self.step)
 
     # ---- running --------------------------------------------------------------------------------------------
@@ -62,15 +68,12 @@ class Trainer:
 
         Raises:
             FloatingPointError: see train_step. RunError: out of memory, or another process was lost, with the remedy.
+            KeyboardInterrupt: Ctrl-C; of all processes, whichever it reached, after the step at work was saved.
         """
         reporter = self._reporter() if self.world.first else None
         try:
-            self._train(reporter)
-        except KeyboardInterrupt:
-            if self.world.size == 1:  # several cannot agree on a step in which they were interrupted
-                self.save_state()
-                log.info("stopped at step %d; the same command goes on from there (%s)", self.step, self.output)
-            raise
+            with Interruption(self.world.size > 1) as interruption:
+                self._train(reporter, interruption)
         except RuntimeError as error:
             explained = explain(error, self.config, self.checkpoint.config, self.device, self.world, self.step)
             if explained is None:
@@ -82,30 +85,42 @@ class Trainer:
             self.source.close()
         return self._finish()
 
-    def _train(self, reporter: Reporter | None) -> None:
-        config, metrics = self.config, None
+    def _train(self, reporter: Reporter | None, interruption: Interruption) -> None:
+        config = self.config
         while self.step < config.steps:
             figures = self.train_step()
-            last = self.step == config.steps
+            last, metrics = self.step == config.steps, None
             if reporter is not None and self._reports(self.step):
                 reporter.training(self.step, figures)
-            metrics = None
+            done = False
             if self.step % config.validate_every == 0 or last:
                 metrics = self.validate()
+                done = self._accurate()
                 if reporter is not None:
                     reporter.validation(self.step, figures.loss, metrics, self.source.held_out())
-            done = metrics is not None and 0.0 < config.stop_at_accuracy <= metrics.accuracy
-            if self.step % config.save_every == 0 or last or done:
+            saves = self.step % config.save_every == 0 or last or done
+            if saves:
                 self.save_state(metrics if metrics is not None else self.validate())
             if done:
-                log.info("accuracy %.3f reached: done at step %d", metrics.accuracy if metrics else 0.0, self.step)
+                log.info("accuracy above %g in training: done at step %d", config.stop_at_accuracy, self.step)
                 return
+            if not last and self.world.any(interruption.asked):
+                if not saves:
+                    self.save_state()
+                log.info("stopped at step %d; the same command goes on from there (%s)", self.step, self.output)
+                raise KeyboardInterrupt
+
+    def _accurate(self) -> bool:
+        """Whether the training samples since the validation before are known well enough (paper, section 3.4)."""
+        recent = self.accuracies[-self.config.validate_every :]
+        return 0.0 < self.config.stop_at_accuracy < sum(recent) / max(1, len(recent))
 
     def train_step(self) -> Figures:
         """One optimizer step on the next batch; returns its figures.
 
         Raises:
-            FloatingPointError: the loss is not finite. The batch is saved for a look at it, nothing was changed.
+            FloatingPointError: the loss or the gradient is not finite. The batch is saved for a look at it, and nothing
+                was changed.
         """
         batch = self.source.next()
         names = self.source.names(batch) if self._reports(self.step + 1) else None
@@ -117,6 +132,7 @@ class Trainer:
             raise FloatingPointError(f"{error}; the batch is in {bad}. Lower learning_rate or clip_norm") from None
         self.step += 1
         self.losses.append(figures.loss)
+        self.accuracies.append(figures.accuracy)
         return figures
 
     def _reports(self, step: int) -> bool:
@@ -129,8 +145,8 @@ class Trainer:
     def save_state(self, metrics: Metrics | None = None) -> None:
         """Write what a second run goes on from, with the figures of this step."""
         facts: dict[str, Any] = {
-            "step": self.step, "run": self._run(), "losses": self.losses, "source": self.source.state(),
-            "metrics": metrics.to_json() if metrics else None,
+            "step": self.step, "run": self._run(), "losses": self.losses, "accuracies": self.accuracies,
+            "source": self.source.state(), "metrics": metrics.to_json() if metrics else None,
         }  # fmt: skip
         place, keep = self.output / "states", self.config.keep_last
         save_state(place, self.model, self.learner.optimizers, facts, self.world, keep)

@@ -14,7 +14,7 @@ from openvla_policy.checkpoint.folder import Checkpoint
 from openvla_policy.model.vla import VLAOutput
 from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.objective import Objective
-from openvla_training.trainer.source import HeldOut, in_robot_units
+from openvla_training.trainer.samples import HeldOut, in_robot_units
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,14 @@ class World:
         dist.all_gather_object(things, thing)
         return things
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is set in any process; all of them ask at the same point."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
     def mean(self, numbers: Tensor) -> Tensor:
         """The mean over all processes."""
         if self.size > 1:

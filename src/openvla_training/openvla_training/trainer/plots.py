@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from openvla_training.trainer.metrics import Metrics
-from openvla_training.trainer.source import HeldOut
+from openvla_training.trainer.samples import HeldOut
 
 UNITS = ("x [mm]", "y [mm]", "z [mm]", "roll [mrad]", "pitch [mrad]", "yaw [mrad]", "gripper [0..1]")
 SCALES = (1e3,) * 6 + (1.0,)
@@ -44,11 +44,11 @@ def draw(metrics: Metrics, samples: Sequence[HeldOut], title: str) -> np.ndarray
         low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
         axes.plot([low, high], [low, high], color="#9aa5b1", linewidth=1)
         axes.scatter(true, predicted, s=6, alpha=0.5, color=_RED, edgecolors="none")
-        axes.set_title(f"{UNITS[number]}, L1 {SCALES[number] * metrics.l1[number]:.2g}", fontsize=9)
+        axes.set_title(f"{UNITS[number]}, L1 {SCALES[number] * metrics.l1[number]:.3g}", fontsize=9)
         axes.set_xlabel("true")
     rows[1][0].set_ylabel("predicted")
-    figure.text(0.005, 0.878, "predicted", color=_RED, fontsize=9)
-    figure.text(0.005, 0.852, "true", color=_BLUE, fontsize=9)
+    figure.text(0.005, 0.965, "predicted", color=_RED, fontsize=9)
+    figure.text(0.005, 0.938, "true", color=_BLUE, fontsize=9)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -1,16 +1,14 @@
-"""What a run begins with: a checkpoint, read or fresh, the frames it trains on, and the parameters it trains."""
+"""What a run begins with: a checkpoint, read or fresh, its statistics, and the frames it trains on."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder
+from openvla_policy.checkpoint.folder import Checkpoint, load_folder, resolve
 from openvla_policy.checkpoint.tokenizer import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.prompt import build_prompt
@@ -22,8 +20,8 @@ from openvla_training.trainer.choice import choose
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.frames import Frames, load_frames
 from openvla_training.trainer.objective import order_action_tokens
-from openvla_training.trainer.parallel import LAYERS, World
-from openvla_training.trainer.strategies import STRATEGIES, apply_strategy
+from openvla_training.trainer.parallel import World
+from openvla_training.trainer.strategies import STRATEGIES
 
 log = logging.getLogger(__name__)
 GRIPPER_UNTOUCHED = (True,) * 6 + (False,)
@@ -51,9 +49,12 @@ def prepare(config: TrainConfig, device: torch.device, world: World) -> tuple[Ch
         if config.ordinal_tokens:
             order_action_tokens(checkpoint)
         return checkpoint, frames
+    if STRATEGIES[config.strategy].adapter and any((resolve(config.checkpoint) / "checkpoints").glob("*.pt")):
+        raise ValueError(
+            f"checkpoint: {config.checkpoint} is a run directory of Prismatic's, into which no adapter can be merged; "
+            "convert it first (docs/reference/checkpoints.md), or train another strategy"
+        )
     if STRATEGIES[config.strategy].quantised:
-        if world.size > 1:
-            raise ValueError(f"strategy: {config.strategy} runs on one process, not {world.size}; use lora, or one GPU")
         place = placer("int4", device, trainable_inputs=True)
         checkpoint = load_folder(config.checkpoint, compute_dtype("int4", device), device, place=place)
     else:
@@ -97,43 +98,3 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
             f"{actions.first_id} to {actions.last_id}: they do not belong together. Copy tokenizer.json, "
             "tokenizer_config.json and special_tokens_map.json from the folder that the weights came from"
         )
-
-
-def ready_model(checkpoint: Checkpoint, config: TrainConfig) -> Any:
-    """Choose what is trained, how activations are kept, whether layers are compiled.
-
-    Returns the peft wrapper of an adapter, else None.
-
-    Frozen matrices are held in bf16 when the products are computed in it: the same numbers, half the memory.
-    """
-    model, strategy = checkpoint.model, STRATEGIES[config.strategy]
-    wrapper = apply_strategy(model, strategy, config.lora_rank, config.lora_alpha, config.lora_dropout)
-    if config.precision == "bf16" and not strategy.quantised:
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
-                module.to(torch.bfloat16)
-    if config.activation_checkpointing:
-        recompute_activations(model)
-    if config.compile:
-        for module in model.modules():
-            if isinstance(module, LAYERS):
-                module.compile()
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    rank = f" r={config.lora_rank}" if strategy.adapter else ""
-    log.info(
-        "strategy %s%s trains %.1f M parameters (%s) of a model of %.1f M",
-        strategy.name, rank, trained / 1e6, strategy.description, _size(checkpoint) / 1e6,
-    )  # fmt: skip
-    return wrapper
-
-
-def recompute_activations(model: nn.Module) -> None:
-    """Keep only each layer's input for the backward pass, which computes the rest again."""
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
-
-    apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, LAYERS))
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in OpenVLA(checkpoint.config).parameters())

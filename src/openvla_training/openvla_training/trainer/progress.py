@@ -25,9 +25,10 @@ from openvla_training.trainer.estimate import GPUS, known_gpu
 from openvla_training.trainer.learner import Figures
 from openvla_training.trainer.metrics import Metrics
 from openvla_training.trainer.plots import draw
-from openvla_training.trainer.source import HeldOut
+from openvla_training.trainer.samples import HeldOut
 
 log = logging.getLogger(__name__)
+LINES_EVERY = 60.0  # [s] between lines of a log file
 _AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -65,6 +66,7 @@ class Reporter:
         self._started, self._first = time.perf_counter(), step
         columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))
         self._bar = Progress(*columns, disable=not os.isatty(1))
+        self._next_line = self._started  # where there is no terminal to keep a line in
         self._task = self._bar.add_task("train", total=config.steps, completed=step, now="")
         self._bar.start()
 
@@ -73,12 +75,14 @@ class Reporter:
         rate = self.samples_per_second(step)
         use = rate * self._flops / self._peak
         left = timedelta(seconds=round((self._config.steps - step) * self._config.batch_size / rate))
-        self._bar.update(
-            self._task,
-            completed=step,
-            now=f"loss {of.loss:.3f}  accuracy {of.accuracy:.2f}  {_errors(of.l1)}  {rate:.3g} samples/s  "
-            f"MFU {use:.1%}  ETA {left}",
+        now = (
+            f"loss {of.loss:.3f}  accuracy {of.accuracy:.2f}  {_errors(of.l1)}  {rate:.3g} samples/s  "
+            f"MFU {use:.1%}  ETA {left}"
         )
+        self._bar.update(self._task, completed=step, now=now)
+        if self._bar.disable and time.perf_counter() >= self._next_line:
+            log.info("step %d/%d  %s", step, self._config.steps, now)
+            self._next_line = time.perf_counter() + LINES_EVERY
         figures = {"loss": of.loss, "action_token_accuracy": of.accuracy, "samples_per_s": rate, "mfu": use}
         figures |= {"gradient_norm": of.norm, "learning_rate": self._config.learning_rate_at(step - 1)}
         self._write("train", step, figures | _by_axis(of.l1))

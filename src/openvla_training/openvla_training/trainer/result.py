@@ -51,12 +51,20 @@ def save_result(checkpoint: Checkpoint, config: TrainConfig, adapter: Any, folde
             state = None
             if world.size > 1:
                 state = {f"base_model.model.{name}": tensor for name, tensor in gathered.items()}
+            half = beside.with_name(beside.name + ".unfinished")
+            shutil.rmtree(half, ignore_errors=True)
             with without_peft_guesses():
-                adapter.save_pretrained(str(beside), state_dict=state)
+                adapter.save_pretrained(str(half), state_dict=state)
+            _put(half, beside)
             merge_folder(beside, unfinished, base=config.checkpoint, statistics=checkpoint.statistics)
         text = json.dumps(asdict(config), indent=2, default=str)
         (unfinished / "training.json").write_text(text + "\n", "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
+        _put(unfinished, folder)
     world.wait()
     return folder
+
+
+def _put(unfinished: Path, folder: Path) -> None:
+    """Give a written folder its name; one of an earlier run makes place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(unfinished, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,19 +24,11 @@ from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.frames import Frames, load_frames
 from openvla_training.trainer.loader import Loader, LoaderConfig, merge_states
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.samples import HeldOut, in_robot_units, rows_of
 
 log = logging.getLogger(__name__)
 HELD_OUT = 512  # samples of a validation
 ROWS = 64  # of one of its batches
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """A validation batch: its true actions (B, 7) in robot units, and each sample's dataset (name of statistics)."""
-
-    batch: Batch
-    actions: NDArray[np.float32]
-    names: tuple[str, ...]
 
 
 class Source(Protocol):
@@ -143,6 +135,7 @@ class MixtureSource:
             lanes=config.lanes if training else 1,
             steps=config.steps,
             buffer_bytes=(config.shuffle_mib if training else 8) << 20,
+            wording=config.wording if training else "first",
             split=split,
         )
         world = self._world if training else World()
@@ -176,24 +169,6 @@ class MixtureSource:
 
     def close(self) -> None:
         self._loader.close()
-
-
-def in_robot_units(
-    checkpoint: Checkpoint, actions: NDArray[np.floating], names: tuple[str, ...]
-) -> NDArray[np.float32]:
-    """Normalised actions (B, 7) in m, rad and gripper opening, each by the statistics of its dataset."""
-    made = np.empty(actions.shape, np.float32)
-    for name in set(names):
-        rows = np.array([other == name for other in names])
-        made[rows] = checkpoint.statistics[name].unnormalise(actions[rows])
-    return made
-
-
-def rows_of(batch: Batch, rows: slice) -> Batch:
-    """Part of a batch."""
-    tensors = {name: getattr(batch, name)[rows] for name in ("input_ids", "labels", "attention_mask", "images")}
-    actions = None if batch.actions is None else batch.actions[rows]
-    return replace(batch, **tensors, actions=actions, origins=batch.origins[rows])
 
 
 def steps_of(config: TrainConfig, length: float) -> int:

@@ -82,8 +82,12 @@ def save_state(
     if world.first:
         text = json.dumps({**facts, "processes": world.size, "optimizer_numbers": numbers})
         (unfinished / _FACTS).write_text(text, "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        old = folder.with_name(folder.name + ".old")
+        if folder.exists():  # of this very step, saved without figures, or damaged: gone only when the new one is there
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
         os.replace(unfinished, folder)
+        shutil.rmtree(old, ignore_errors=True)
         there = states(place)
         best = max(there, key=lambda state: state.score)
         for state in there[:-keep_last]:
