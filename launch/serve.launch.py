@@ -4,10 +4,8 @@ Starts `openvla-serve`, which needs no ROS, as one would in a shell. The policy 
 config/policies/remote.yaml.
 """
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction
-from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration
+from openvla_ros.nodes.bringup import resolve
+from openvla_ros.nodes.bringup_launch import description, ending
 
 # name (--NAME is the option of openvla-serve, with - for _), default ('' = openvla-serve's own), description
 ARGUMENTS = [
@@ -29,19 +27,17 @@ ARGUMENTS = [
 ]
 
 
-def processes(context):
-    from openvla_ros.nodes.bringup import resolve
+def server(given):
+    from launch.actions import ExecuteProcess
+    from launch_ros.substitutions import ExecutableInPackage
 
-    given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
-    command = ["openvla-serve", str(resolve(given.pop("checkpoint")))]
-    for name, value in given.items():
+    options = dict(given)
+    # By package, not by PATH, which only env.bash sets.
+    command = [ExecutableInPackage("openvla-serve", "openvla_policy"), str(resolve(options.pop("checkpoint")))]
+    for name, value in options.items():
         command += ["--" + name.replace("_", "-"), value] if value else []
-    ended = EmitEvent(event=Shutdown(reason="openvla-serve ended"))
-    return [ExecuteProcess(cmd=command, name="openvla_serve", output="screen", on_exit=[ended])]
+    return [ExecuteProcess(cmd=command, name="openvla_serve", output="screen", on_exit=ending("openvla-serve"))]
 
 
 def generate_launch_description():
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS
-    ]
-    return LaunchDescription([*declared, OpaqueFunction(function=processes)])
+    return description("serve.launch.py", ARGUMENTS, server)

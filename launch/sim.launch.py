@@ -7,6 +7,7 @@ from openvla_ros.nodes.bringup_launch import describe
 
 # Beside those of `bringup_launch.COMMON`: name, default ('' = what config/ says), description, the parameters it sets
 ARGUMENTS = [
+    ("robot", "sim", "sim, or a robot's own bridge on a simulated arm: franka_sim, widowx_sim", []),
     ("seed", "", "Seed of the first scene", [("sim_node", "seed", int)]),
     ("real_time_factor", "", "Simulated seconds per wall second", [("sim_node", "real_time_factor", float)]),
     ("expert_role", "", "off, label or act", [("sim_node", "expert.role", str)]),

@@ -36,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU; this machine has none"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_shared_memory_of_the_dead() -> Iterator[None]:
+    """Give back what nodes killed by tests, now or in an earlier session that was killed itself, left in /dev/shm."""
+    from openvla_ros.nodes.shared_memory import remove_dead_segments
+
+    remove_dead_segments()
+    yield
+    remove_dead_segments()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Top of the workspace."""
@@ -46,6 +56,27 @@ def root() -> Path:
 def fixtures() -> Path:
     """Folder of the files that tests read."""
     return ROOT / "test" / "fixtures"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Give `small_disk(mib)`: the folder of a file system of its own with so much room."""
+    folder = tmp_path / "disk"
+
+    def mount(mib: int) -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
+        try:
+            mounted = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("needs mount")
+        if mounted.returncode:
+            pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
+        return folder
+
+    yield mount
+    if folder.is_mount():  # a process may have its folder there still: detached, it goes with the process
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "the condition") -> Any:

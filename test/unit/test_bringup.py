@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from openvla_ros.nodes import bringup as table
-from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, arrival_config, gate_config
+from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, arrival_config, delta_frames, gate_config
+from openvla_ros.nodes.doctor import configured
 from openvla_ros.nodes.parameters import check
 from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
 from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
@@ -30,6 +31,15 @@ def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
             arrival_config(values.__getitem__)
 
 
+@pytest.mark.parametrize("robot", table.ROBOTS)
+@pytest.mark.parametrize("config", ["", "google_robot"])
+def test_the_policy_s_frame_is_one_that_the_bridge_knows(robot, config):
+    specs = {spec.name: spec for spec in table.bringup(robot, config=config if robot == "generic" else "")}
+    bridge, policy = (configured(specs[name]) for name in ("bridge_node", "policy_node"))
+    assert policy["frame"] in delta_frames(bridge.__getitem__)
+    assert policy["control_mode"] == bridge["control_mode"]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_defaults_are_within_their_own_ranges(name):
     assert len({row.name for row in TABLES[name]}) == len(TABLES[name])
@@ -48,7 +58,7 @@ def test_order_and_parts():
 
 
 def test_unknown_names_are_refused_with_the_choices():
-    with pytest.raises(ValueError, match="robot 'r2d2' is unknown; known robots: franka, franka_sim, sim, widowx"):
+    with pytest.raises(ValueError, match="'r2d2' is unknown; known robots: franka, franka_sim, generic, sim, widowx"):
         table.bringup("r2d2")
     with pytest.raises(ValueError, match=r"unknown nodes \['simnode'\]; nodes of 'sim': \['sim_node'"):
         table.bringup("sim", {"simnode": {"seed": 1}})

@@ -28,7 +28,8 @@ def entry_points() -> dict[str, str]:
     for setup in (ROOT / "src").glob("*/setup.py"):
         text = setup.read_text("utf-8")
         found |= dict(re.findall(r"(openvla-[\w-]+) = ([\w.]+:\w+)", text))
-        found |= {f"openvla-{name}": target for name, target in re.findall(r'"([\w-]+)": "([\w.]+:\w+)"', text)}
+        table = re.findall(r'"([\w-]+)": "([\w.]+:\w+)"', text)
+        found |= {f"openvla-{name.replace('_', '-')}": target for name, target in table}
     return found
 
 

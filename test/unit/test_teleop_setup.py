@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import importlib.util
 import io
 import os
 import pty
@@ -93,24 +91,6 @@ def test_the_topic_list_is_the_recorders() -> None:
     listed = topics("config/recording/recorder.yaml")
     assert listed[-1] == "/episode" and "/camera/image_raw" in listed and "/tf_static" in listed
     assert all(name.startswith("/") for name in listed)
-
-
-@pytest.mark.parametrize("file", ["record", "teleop"])
-def test_launch_files_have_arguments_with_descriptions(file: str) -> None:
-    source = (ROOT / "launch" / f"{file}.launch.py").read_text()
-    tree = ast.parse(source)
-    table = next(n for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "ARGUMENTS")
-    rows = eval(compile(ast.Expression(table.value), file, "eval"), {"str": str, "int": int, "bool": bool})  # noqa: S307
-    names = {row.name: row for row in RECORDER}
-    for name, _, description, *target in rows:
-        assert name and description
-        if target and target[0] not in (None, "use_sim_time"):
-            assert type(names[target[0]].default) is target[1]
-    # Everything that the file imports of ours exists.
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("openvla_ros"):
-            module = importlib.import_module(node.module)
-            assert all(hasattr(module, alias.name) for alias in node.names)
 
 
 # ---- keys ----------------------------------------------------------------------------------------

@@ -227,9 +227,9 @@ def test_every_interface_is_built_and_every_field_commented(root: Path) -> None:
     msgs = root / "src" / "openvla_msgs"
     cmake = (msgs / "CMakeLists.txt").read_text()
     files = [path for kind in ("msg", "srv", "action") for path in (msgs / kind).glob(f"*.{kind}")]
-    assert len(files) >= 13
+    assert len(files) == 13
+    assert sorted(re.findall(r'"((?:msg|srv|action)/.*)"', cmake)) == sorted(str(p.relative_to(msgs)) for p in files)
     for path in files:
-        assert f'"{path.parent.name}/{path.name}"' in cmake
         module = importlib.import_module(f"openvla_msgs.{path.parent.name}")
         assert hasattr(module, path.stem)
         # A comment stands above each block of fields, and a block holds no blank line.

@@ -25,6 +25,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn as Result
 from rclpy.parameter import Parameter as RosParameter
 
+from openvla_ros.nodes.interrupts import interrupt_once
 from openvla_ros.nodes.parameters import Parameter, Value, check, unknown_key
 
 RCLError = _rclpy.RCLError
@@ -199,6 +200,15 @@ class ManagedNode(LifecycleNode):
         self._attempt("release", self.release)
         self._destroy_owned()
 
+    def destroy_node(self) -> None:
+        """As rclpy's, and the lifecycle services with it, which rclpy forgets.
+
+        They would keep the node's DDS participant: 18 MB of shared memory that nobody gives back after `os._exit`, and
+        peers that hear no goodbye.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _attempt(self, what: str, function: Callable[[], None]) -> Result:
         try:
             function()
@@ -261,13 +271,9 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
     return made
 
 
-def make_executor() -> SingleThreadedExecutor:
-    """The executor the nodes run on. (Jazzy's experimental EventsExecutor keeps half a core busy when idle.)"""
-    return SingleThreadedExecutor()
-
-
 def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """Run a node until it is told to end; the exit status. Ends quietly on SIGINT and SIGTERM, busy or not."""
+    interrupted = interrupt_once()
     try:
         rclpy.init(args=args)
     except RCLError as error:
@@ -277,21 +283,24 @@ def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) ->
     threading.Thread(target=_end_when_stuck, daemon=True).start()
     try:
         node = node_class()
-        executor = make_executor()
+        executor = SingleThreadedExecutor()  # the experimental EventsExecutor keeps half a core busy when idle
         executor.add_node(node)
         if node.value("autostart"):
             node._autostart()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
-    except RCLError:
-        if rclpy.ok():  # else: the context went away under a publish, about 1 shutdown in 12
+    except Exception as error:
+        gone = isinstance(error, RCLError) and not rclpy.ok()  # the context, under a publish, about 1 shutdown in 12
+        if not (gone or interrupted()):
             raise
     finally:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    return node.exit_code if node is not None else 1
+        if node is not None:
+            node.destroy_node()
+    return node.exit_code if node is not None else 0  # told to end before it had begun
 
 
 def main_of(node_class: Callable[[], ManagedNode]) -> NoReturn:

@@ -19,18 +19,34 @@ ROBOTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bridge_node": ("robots/sim.yaml", "safety/sim.yaml"),
         "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
     },
-    "franka": {"bridge_node": ("robots/franka.yaml", "safety/franka.yaml"), "policy_node": ("policies/remote.yaml",)},
-    "widowx": {"bridge_node": ("robots/widowx.yaml", "safety/widowx.yaml"), "policy_node": ("policies/remote.yaml",)},
+    "franka": {
+        "bridge_node": ("robots/franka.yaml", "safety/franka.yaml"),
+        "policy_node": ("robots/franka.yaml", "policies/remote.yaml"),
+    },
+    "widowx": {
+        "bridge_node": ("robots/widowx.yaml", "safety/widowx.yaml"),
+        "policy_node": ("robots/widowx.yaml", "policies/remote.yaml"),
+    },
+    # Any arm with a pose controller or MoveIt Servo: `config` names it and its box.
+    "generic": {
+        "bridge_node": ("robots/generic.yaml", "safety/generic.yaml"),
+        "policy_node": ("robots/generic.yaml", "policies/remote.yaml"),
+    },
     # Those bridges on simulated robots that look like the drivers of the real ones.
     "franka_sim": {
         "sim_node": ("robots/sim.yaml", "cameras/sim.yaml", "robots/franka_sim.yaml"),
         "bridge_node": ("robots/franka.yaml", "safety/franka.yaml", "robots/franka_sim.yaml"),
-        "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
+        "policy_node": (
+            "robots/franka.yaml",
+            "cameras/sim.yaml",
+            "policies/openvla_tiny_sim.yaml",
+            "robots/franka_sim.yaml",
+        ),
     },
     "widowx_sim": {
         "sim_node": ("robots/sim.yaml", "cameras/sim.yaml", "robots/widowx_sim.yaml"),
         "bridge_node": ("robots/widowx.yaml", "safety/widowx.yaml", "robots/widowx_sim.yaml"),
-        "policy_node": ("cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
+        "policy_node": ("robots/widowx.yaml", "cameras/sim.yaml", "policies/openvla_tiny_sim.yaml"),
     },
 }
 MANAGER = "lifecycle_manager"
@@ -99,16 +115,19 @@ def resolve(path: str | Path) -> Path:
     return shared if shared.exists() else given
 
 
+def config_file(folder: str, name: str, what: str) -> Path:
+    """A YAML file by its name in config/`folder`, or by its path. FileNotFoundError says what it is, and the names."""
+    shipped = share_folder() / "config" / folder
+    for path in (shipped / f"{name}.yaml", Path(name).expanduser().absolute()):
+        if path.is_file():
+            return path
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+    raise FileNotFoundError(f"{what} '{name}' is neither a file nor one of {names}")
+
+
 def camera_files(camera: str) -> tuple[Path, ...]:
     """The YAML of a camera: a name in config/cameras, or a path; () for ''. FileNotFoundError lists the names."""
-    if not camera:
-        return ()
-    folder = share_folder() / "config" / "cameras"
-    for path in (folder / f"{camera}.yaml", Path(camera).expanduser()):
-        if path.is_file():
-            return (path,)
-    names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-    raise FileNotFoundError(f"camera '{camera}' is neither a file nor one of {names}")
+    return (config_file("cameras", camera, "camera"),) if camera else ()
 
 
 def companions(camera: str = "", driver: bool = True, foxglove_port: int = 0, namespace: str = "") -> list[ProcessSpec]:
@@ -132,17 +151,20 @@ def bringup(
     namespace: str = "",
     use_sim_time: bool | None = None,
     camera: str = "",
+    config: str = "",
     extra: Sequence[ProcessSpec] = (),
 ) -> list[ProcessSpec]:
     """The processes of a stack, in the order in which they are brought up; the lifecycle manager is last.
 
     overrides: node name -> parameter -> value. policy=False leaves the policy out (scripted expert,
-    teleoperation). camera: a file of config/cameras for the policy, after the robot's own. extra: further managed
-    nodes (a recorder), brought up before the policy. In a namespace a simulator has a clock of its own.
+    teleoperation). camera: a file of config/cameras for the policy, after the robot's own. config: a file of
+    config/robots or a path, whose values win over those. extra: further managed nodes (a recorder), brought up before
+    the policy. In a namespace a simulator has a clock of its own.
     """
     if robot not in ROBOTS:
         raise ValueError(f"robot '{robot}' is unknown; known robots: {', '.join(sorted(ROBOTS))}")
-    config = share_folder() / "config"
+    shipped = share_folder() / "config"
+    own = (config_file("robots", config, "config"),) if config else ()
     sim_time = "sim_node" in ROBOTS[robot] if use_sim_time is None else use_sim_time
     overrides = dict(overrides or {})
     clock = (("/clock", "clock"),) if namespace.strip("/") and "sim_node" in ROBOTS[robot] else ()
@@ -155,7 +177,7 @@ def bringup(
                 overrides.pop(name, None)
                 continue
         parameters = {"use_sim_time": sim_time and name != "sim_node", **overrides.pop(name, {})}
-        yaml_files = (*(config / f for f in files), *more)
+        yaml_files = (*(shipped / f for f in files), *more, *own)
         specs.append(ProcessSpec(name, name, yaml_files, parameters, namespace, clock))
     if manager:
         names = {"managed_nodes": [s.name for s in specs], **overrides.pop(MANAGER, {})}

@@ -1,24 +1,32 @@
-"""What the launch files of all robots share: arguments, and the bringup table's processes as launch actions.
+"""What the launch files share: arguments, and processes of the bringup table as launch actions.
 
-Launch files cannot import each other. `stack` needs no launch, so that it is tested where there is none.
+Launch files cannot import each other. Only `description`, `action` and what they call need ROS 2's launch packages
+(test/launch); the rest is tested where there are none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from openvla_ros.nodes.bringup import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, bringup, companions
+from openvla_ros.nodes.bringup import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, bringup, companions, share_folder
 
 # name, default ('' = what config/ says), description, the parameters it sets: (node, parameter, type)
 Argument = tuple[str, str, str, Sequence[tuple[str, str, type]]]
 BRIDGE = "bridge_node"
 COMMON: tuple[Argument, ...] = (
     ("namespace", "", "Namespace of all topics and nodes", ()),
-    ("use_sim_time", "", "Take the time from /clock ('' = only in the simulator)", ()),
+    ("use_sim_time", "", "true or false: take the time from /clock ('' = only in the simulator)", ()),
+    ("config", "", "Your settings: a YAML file whose values win (or a name in config/robots)", ()),
     ("policy", "true", "Start the policy node (false: scripted expert or teleoperation)", ()),
-    ("checkpoint", "", "Checkpoint folder of the policy", ((POLICY, "checkpoint", str),)),
+    ("checkpoint", "", "Checkpoint folder of a policy that runs here", ((POLICY, "checkpoint", str),)),
+    ("server", "", "Or the policy server: ws://HOST:8000", ((POLICY, "server.url", str),)),
     ("unnorm_key", "", "Dataset whose statistics un-normalise the actions", ((POLICY, "unnorm_key", str),)),
     ("precision", "", "Number format of the policy's weights", ((POLICY, "precision", str),)),
     ("instruction", "", "Instruction to begin with", ((POLICY, "instruction", str),)),
@@ -28,63 +36,146 @@ COMMON: tuple[Argument, ...] = (
     ("foxglove", "false", "Start foxglove_bridge; layout: config/foxglove/openvla.json", ()),
     ("foxglove_port", "8765", "Its WebSocket port", ()),
 )
+DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
-def truth(name: str, text: str) -> bool:
-    """A launch argument as a bool; ValueError names it."""
-    if text.lower() in ("true", "1", "yes"):
-        return True
-    if text.lower() in ("false", "0", "no"):
-        return False
-    raise ValueError(f"launch argument {name}:={text}: give true or false")
+def typed(name: str, text: str, kind: type) -> Any:
+    """A launch argument's text as `kind`; ValueError names it."""
+    if kind is bool:
+        if text.lower() in ("true", "1", "yes"):
+            return True
+        if text.lower() in ("false", "0", "no"):
+            return False
+        raise ValueError(f"launch argument {name}:={text}: give true or false")
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number"}[kind]
+        raise ValueError(f"launch argument {name}:={text}: give {wanted}") from None
+
+
+def overrides(given: Mapping[str, str], arguments: Sequence[Argument]) -> dict[str, dict[str, object]]:
+    """Node -> parameter -> value for the arguments that were given."""
+    made: dict[str, dict[str, object]] = {}
+    for name, _, _, targets in arguments:
+        for node, parameter, kind in targets:
+            if given[name]:
+                made.setdefault(node, {})[parameter] = typed(name, given[name], kind)
+    return made
 
 
 def stack(robot: str, given: Mapping[str, str], arguments: Sequence[Argument]) -> list[ProcessSpec]:
     """The processes for launch arguments as typed; `arguments` are COMMON and the robot's own."""
-    policy = truth("policy", given["policy"])
-    overrides: dict[str, dict[str, object]] = {}
-    for name, _, _, targets in arguments:
-        for node, parameter, kind in targets:
-            if given[name] and (policy or node != POLICY):
-                value = truth(name, given[name]) if kind is bool else kind(given[name])
-                overrides.setdefault(node, {})[parameter] = value
-    sim_time = truth("use_sim_time", given["use_sim_time"]) if given["use_sim_time"] else None
-    port = int(given["foxglove_port"]) if truth("foxglove", given["foxglove"]) else 0
-    driver = truth("camera_driver", given["camera_driver"])
+    policy = typed("policy", given["policy"], bool)
+    values = overrides(given, arguments)
+    if given["checkpoint"] and given["server"]:
+        raise ValueError("launch arguments checkpoint and server: give one, the policy is here or there")
+    if given["checkpoint"] or given["server"]:
+        values[POLICY]["policy.backend"] = "remote" if given["server"] else "local"
+    if not policy:
+        values.pop(POLICY, None)
+    sim_time = typed("use_sim_time", given["use_sim_time"], bool) if given["use_sim_time"] else None
+    port = typed("foxglove_port", given["foxglove_port"], int)
+    port = port if typed("foxglove", given["foxglove"], bool) else 0
+    driver = typed("camera_driver", given["camera_driver"], bool)
     managed = bringup(
-        robot, overrides, policy=policy, namespace=given["namespace"], use_sim_time=sim_time, camera=given["camera"]
-    )
+        given.get("robot", robot), values, policy=policy, namespace=given["namespace"], use_sim_time=sim_time,
+        camera=given["camera"], config=given["config"],
+    )  # fmt: skip
     return companions(given["camera"], driver, port, given["namespace"]) + managed
 
 
-def describe(robot: str, own: Sequence[Argument] = ()) -> Any:
-    """The LaunchDescription of a robot. Needs ROS 2's launch packages."""
-    launch, actions = import_module("launch"), import_module("launch.actions")
-    configuration = import_module("launch.substitutions").LaunchConfiguration
-    arguments = (*COMMON, *own)
+def refuse_unknown(file: str, names: Sequence[str], command: Sequence[str]) -> None:
+    """ValueError for a word `name:=value` of `ros2 launch`'s command line that the launch file does not know.
 
-    def processes(context: Any) -> list[Any]:
-        given = {name: configuration(name).perform(context) for name, *_ in arguments}
-        return [action(spec) for spec in stack(robot, given, arguments)]
+    launch ignores such words: with scael:=0.2 an arm would move at its full scale. Only when `file` itself was
+    launched; a file that includes it has arguments of its own.
+    """
+    if not any(Path(word).name == file for word in command):
+        return
+    for name, given, _ in (word.partition(":=") for word in command):
+        if given and name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names)}"
+            raise ValueError(f"{file} has no argument '{name}'; {hint}")
+
+
+def description(
+    file: str, arguments: Sequence[tuple[Any, ...]], actions: Callable[[Mapping[str, str]], list[Any]]
+) -> Any:
+    """The LaunchDescription of a launch file. arguments: name, default, description, …; actions: from their values."""
+    launch, known = import_module("launch"), import_module("launch.actions")
+    configuration = import_module("launch.substitutions").LaunchConfiguration
+    names = [name for name, *_ in arguments]
+
+    def start(context: Any) -> list[Any]:
+        refuse_unknown(file, names, sys.argv)
+        return actions({name: configuration(name).perform(context) for name in names})
 
     declared = [
-        actions.DeclareLaunchArgument(n, default_value=default, description=text) for n, default, text, _ in arguments
+        known.DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, default, text, *_ in arguments
     ]
-    return launch.LaunchDescription([*declared, actions.OpaqueFunction(function=processes)])
+    # As env.bash does: camera frames need more shared memory than Fast DDS takes by default, also in the driver.
+    profile = os.environ.get(DDS_PROFILE) or str(share_folder() / "config" / "dds" / "fastdds.xml")
+    environment = known.SetEnvironmentVariable(DDS_PROFILE, profile)
+    return launch.LaunchDescription([*declared, environment, known.OpaqueFunction(function=start)])
+
+
+def describe(robot: str, own: Sequence[Argument] = ()) -> Any:
+    """The LaunchDescription of a robot."""
+    arguments = (*COMMON, *own)
+    return description(
+        f"{robot}.launch.py", arguments, lambda given: [action(spec) for spec in stack(robot, given, arguments)]
+    )
 
 
 def action(spec: ProcessSpec) -> Any:
     """A process as a launch action; when it ends, all end. (A viewer's end is nobody's concern.)"""
-    ended = import_module("launch.events").Shutdown(reason=f"{spec.name} ended")
-    on_exit = [] if spec.package == FOXGLOVE.package else [import_module("launch.actions").EmitEvent(event=ended)]
+    if spec.package != "openvla_ros":
+        _installed(spec)
     return import_module("launch_ros.actions").Node(
         package=spec.package,
         executable=spec.executable,
         name=spec.name,
         namespace=spec.namespace,
-        parameters=[*(str(file) for file in spec.params_files), dict(spec.parameters)],
+        parameters=[*(str(file) for file in spec.params_files), {k: _value(v) for k, v in spec.parameters.items()}],
         remappings=list(spec.remappings),
         arguments=list(spec.arguments),
         output="screen",
-        on_exit=on_exit,
+        on_exit=[] if spec.package == FOXGLOVE.package else ending(spec.name),
     )
+
+
+def ending(name: str) -> Callable[[Any, Any], Any]:
+    """What is done when `name` ends: all others are ended, and `ros2 launch` itself fails when `name` did."""
+    shutdown = import_module("launch.events").Shutdown(reason=f"{name} ended")
+
+    def ended(event: Any, context: Any) -> Any:
+        if context.is_shutdown:
+            return None
+        if event.returncode:
+            how = signal.Signals(-event.returncode).name if event.returncode < 0 else f"status {event.returncode}"
+            raise RuntimeError(f"{name} ended with {how}; all others are ended")
+        return import_module("launch.actions").EmitEvent(event=shutdown)
+
+    return ended
+
+
+def _value(value: object) -> Any:
+    # launch_ros reads texts as YAML: an instruction would become a number, a bool, or an error.
+    as_is = import_module("launch_ros.parameter_descriptions").ParameterValue
+    if isinstance(value, str):
+        return as_is(value, value_type=str)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
+        return as_is(list(value), value_type=list[str])
+    return value
+
+
+def _installed(spec: ProcessSpec) -> None:
+    packages = import_module("ament_index_python.packages")
+    try:
+        packages.get_package_prefix(spec.package)
+    except packages.PackageNotFoundError:
+        apt = f"ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{spec.package.replace('_', '-')}"
+        raise RuntimeError(f"{spec.package} is not installed: sudo apt install {apt}") from None

@@ -6,19 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, bringup, share_folder
+from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, bringup, config_file, share_folder
 
 NODE, RECORDER, BRIDGE = "teleop_node", "recorder_node", "bridge_node"
 
 
 def device_file(device: str) -> Path:
     """The YAML of a device: a name in config/teleop, or a path. FileNotFoundError lists the names."""
-    folder = share_folder() / "config" / "teleop"
-    for path in (Path(device).expanduser(), folder / f"{device}.yaml"):
-        if path.is_file():
-            return path
-    names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-    raise FileNotFoundError(f"device '{device}' is neither a file nor one of {names}")
+    return config_file("teleop", device, "device")
 
 
 def teleoperation(

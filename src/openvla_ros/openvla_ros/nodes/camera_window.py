@@ -43,6 +43,7 @@ def main() -> None:
         if rclpy.ok():  # else: told to end while waiting
             raise
     window.close()
+    node.destroy_node()  # or its shared memory stays behind
     sys.stdout.flush()
     os._exit(0)  # as `main_of`
 

@@ -46,7 +46,7 @@ def configured(spec: ProcessSpec) -> dict[str, Any]:
 
 def examine(options: argparse.Namespace) -> list[Finding]:
     """All rows, in the order in which they should be mended."""
-    specs = {s.name: s for s in bringup(options.robot, manager=False, camera=options.camera)}
+    specs = {s.name: s for s in bringup(options.robot, manager=False, camera=options.camera, config=options.config)}
     simulated = bool(specs[BRIDGE_NODE].parameters["use_sim_time"])
     values = {name: configured(specs[name]) for name in TABLES}
     given = {"checkpoint": options.checkpoint, "unnorm_key": options.unnorm_key}
@@ -79,13 +79,13 @@ def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argp
     state, commands = listener.bridge_topics(BRIDGE_NODE)
     listener.spin(options.wait, lambda: listener.node.count_publishers(listener.node.resolve_topic_name(topic)) > 0)
     images = listener.record(topic, kind)
-    robot = [listener.record(name, type_) for name, type_ in state.items()]
-    listener.spin(options.listen)
+    robot = [one for name, type_ in state.items() if (one := listener.record(name, type_)) is not None]
     assert images is not None
+    listener.listen([images, *robot], options.listen, options.wait)
     return {
         "images": images.stream(),
         "others": listener.topics_of(kind),
-        "robot": [one.stream() for one in robot if one is not None],
+        "robot": [one.stream() for one in robot],
         "commands": commands,
         "controllers": listener.controllers(2.0),
         "safety": listener.safety,
@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--robot", default="sim", choices=sorted(ROBOTS), help="whose YAML files to read (%(default)s)")
     add("--camera", default="", metavar="NAME", help="config/cameras/NAME.yaml, as given to the launch file")
+    add("--config", default="", metavar="FILE", help="your settings, as given to the launch file")
     add("--namespace", default="", help="of the stack's topics and nodes")
     add("--checkpoint", default="", metavar="DIR", help="look at this one instead of the stack's")
     add("--unnorm-key", default="", metavar="NAME", help="look for these statistics instead of the stack's")
@@ -196,8 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.listen <= 0 or options.wait < 0:
         made.error("--listen must be more than 0 s, --wait 0 s or more")
     try:
-        if options.camera:
-            camera_files(options.camera)
+        camera_files(options.camera)
         rows = examine(options)
     except KeyboardInterrupt:
         return 130

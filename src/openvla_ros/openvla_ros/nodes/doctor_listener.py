@@ -40,7 +40,18 @@ class Recording:
         infos = [p for p in node.get_publishers_info_by_topic(self.topic) if p.topic_type == type_name(kind)]
         self._publishers = len(infos)
         self._reliable = bool(infos) and all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in infos)
-        node.create_subscription(kind, topic, self._on_message, STREAM if self._reliable else SENSOR)
+        qos = STREAM if self._reliable else SENSOR
+        self._subscription = node.create_subscription(kind, topic, self._on_message, qos)
+
+    @property
+    def connected(self) -> bool:
+        """Whether all its publishers speak to it by now."""
+        return bool(self._subscription.get_publisher_count() >= self._publishers)
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._start = time.monotonic()
+        self._got.clear()
 
     def _on_message(self, message: Any) -> None:
         now = self._node.get_clock().now().nanoseconds
@@ -152,6 +163,18 @@ class Listener:
                 return None
             return Recording(self.node, topic, found)
         return Recording(self.node, topic, kind)
+
+    def listen(self, recordings: Iterable[Recording], seconds: float, patience: float) -> None:
+        """Let recordings hear so long [s, the node's clock] what is said, once they are connected.
+
+        With simulated time a simulator that is slow gets the time that it takes; at most `patience` [s, wall] more.
+        """
+        end, clock, recordings = time.monotonic() + patience + seconds, self.node.get_clock(), list(recordings)
+        self.spin(patience, lambda: clock.now().nanoseconds > 0 and all(one.connected for one in recordings))
+        for one in recordings:
+            one.begin()
+        due = clock.now().nanoseconds + seconds * 1e9
+        self.spin(max(seconds, end - time.monotonic()), lambda: clock.now().nanoseconds >= due)
 
     def topics_of(self, kind: type) -> list[str]:
         """Published topics of a type."""

@@ -5,6 +5,7 @@ Exit status: 0 when told to end, 1 when a node failed; the last line in the log 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from openvla_ros.nodes.base import RCLError, _descriptor
+from openvla_ros.nodes.interrupts import interrupt_once
 from openvla_ros.nodes.parameters import Parameter, check, unknown_key
 
 PARAMETERS = (
@@ -152,6 +154,7 @@ def _request(transition: int) -> ChangeState.Request:
 
 def run(args: list[str] | None = None) -> int:
     """Bring up, watch, take down; the exit status."""
+    interrupted = interrupt_once()
     try:
         rclpy.init(args=args)
         manager = LifecycleManager()
@@ -168,17 +171,20 @@ def run(args: list[str] | None = None) -> int:
             return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except RCLError:
-        if rclpy.ok():
+    except Exception as error:
+        if not (interrupted() or (isinstance(error, RCLError) and not rclpy.ok())):
             raise
     finally:
         rclpy.try_shutdown()
+        manager.destroy_node()  # or its shared memory stays behind
     return 0
 
 
 def main() -> None:
     """Entry point."""
-    sys.exit(run())
+    code = run()
+    sys.stderr.flush()
+    os._exit(code)  # an interpreter that takes itself apart dies of a second SIGINT
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from openvla_ros.nodes.shared_memory import remove_dead_segments
+
 # Discovery ports of higher domains collide with Linux's ephemeral ports.
 DOMAINS = range(1, 100)
 # Asked, told, made to: a node may be busy in inference (or closing a bag) when the first signal arrives.
@@ -145,6 +147,7 @@ class Supervisor:
         for child in self._children:  # what an ended process may have left in its group
             _signal_group(child, signal.SIGKILL)
         self._children.clear()
+        remove_dead_segments()  # of those that were made to end, or died
 
     def __enter__(self) -> Supervisor:
         return self

@@ -1,0 +1,205 @@
+"""The launch files as `ros2 launch` itself runs them: real processes, told to end, or ended by one that dies.
+
+README.md in this folder says how to have `ros2 launch` without a ROS installation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+import robot_interfaces
+from lifecycle_msgs.srv import GetState
+from openvla_msgs.msg import ActionChunk, SafetyState
+
+from openvla_ros.nodes.bringup import argv, bringup
+from openvla_ros.nodes.qos import LATCHED, STATE
+
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        shutil.which("ros2") is None,
+        reason="ROS 2's command line is not installed (only on a ROS workstation)",
+    ),
+]
+FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
+PATIENCE = 240.0  # [s] a stack may take on a busy machine
+
+
+@pytest.fixture
+def launch(start_process, ros_domain, tmp_path):
+    """Give `launch("sim", "policy:=false", …)`: the running `ros2 launch`."""
+
+    def start(name, *arguments, **environment):
+        environment = {"ROS_LOG_DIR": str(tmp_path / "log"), **environment}
+        return start_process("ros2", "launch", "openvla_ros", f"{name}.launch.py", *arguments, **environment)
+
+    return start
+
+
+@pytest.fixture
+def hear(ros_node):
+    """Give `hear(type, topic, qos)`: the list of what came since."""
+
+    def hear(kind, topic, qos):
+        got = []
+        ros_node.create_subscription(kind, topic, got.append, qos)
+        return got
+
+    return hear
+
+
+@pytest.fixture
+def active(ros_node, spin_until):
+    """Give `active(process, node)`: wait until the node is active, while its launch runs."""
+
+    def active(process, name):
+        client = ros_node.create_client(GetState, f"{name}/get_state")
+        asked = []
+
+        def answered():
+            assert process.running, process.output
+            if not asked or asked[-1].done():
+                if asked and asked[-1].result().current_state.label == "active":
+                    return True
+                if client.service_is_ready():
+                    asked.append(client.call_async(GetState.Request()))
+            return False
+
+        spin_until(answered, PATIENCE, f"{name} to be active")
+
+    return active
+
+
+@pytest.fixture
+def ends(wait_for):
+    """Give `ends(process)`: wait for the launch's end; its status. Nothing it started is left, nothing complained."""
+
+    def ends(process):
+        wait_for(lambda: not process.running, 60.0, f"the launch to end; so far:\n{process.output}")
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.popen.pid, 0)
+        assert "Traceback" not in process.output, process.output
+        return process.popen.returncode
+
+    return ends
+
+
+@pytest.fixture
+def interrupted(ends):
+    """Give `interrupted(process)`: its status after Ctrl-C, which every process of the terminal hears."""
+
+    def interrupted(process):
+        os.killpg(process.popen.pid, signal.SIGINT)
+        status = ends(process)
+        assert "process has died" not in process.output, process.output
+        return status
+
+    return interrupted
+
+
+def test_show_args_lists_every_file_s_arguments(capsys):
+    from ros2launch.api import print_arguments_of_launch_file
+
+    for file in FILES:
+        print_arguments_of_launch_file(launch_file_path=str(file))
+        said = capsys.readouterr().out
+        assert "Arguments (pass arguments as '<name>:=<value>')" in said and "(no description given)" not in said, file
+
+
+def test_wrong_arguments_end_in_one_line_that_names_them(tmp_path):
+    for file, argument, said in (
+        ("sim", "policy:=perhaps", "launch argument policy:=perhaps: give true or false"),
+        ("franka", "scael:=0.2", "franka.launch.py has no argument 'scael'; did you mean scale?"),
+        ("record", "config:=mine", "config 'mine' is neither a file nor one of recorder, sim"),
+    ):
+        done = subprocess.run(
+            ["ros2", "launch", "openvla_ros", f"{file}.launch.py", argument],
+            env={**os.environ, "ROS_LOG_DIR": str(tmp_path)}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
+        assert done.returncode == 1 and line.endswith(said), line
+
+
+def test_the_server_answers_and_ends(launch, wait_for, interrupted):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = launch("serve", f"port:={port}")
+
+    def answer():
+        assert process.running, process.output
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200  # noqa: S310
+        except OSError:
+            return False
+
+    wait_for(answer, PATIENCE, "the server")
+    assert interrupted(process) == 0
+
+
+def test_the_recorder_starts_and_ends(launch, active, interrupted, tmp_path):
+    process = launch("record", f"output:={tmp_path / 'bags'}", "target:=3")
+    active(process, "recorder_node")
+    assert (tmp_path / "bags").is_dir()
+    assert interrupted(process) == 0
+
+
+@pytest.mark.slow
+def test_the_simulated_arm_moves_by_the_policy_and_ctrl_c_ends_all(launch, active, hear, spin_until, interrupted):
+    chunks, safe = hear(ActionChunk, "left/policy/action_chunk", STATE), hear(SafetyState, "left/safety/state", LATCHED)
+    process = launch("sim", "namespace:=left", "instruction:=lift the red cube", "control_mode:=blocking")
+    active(process, "left/policy_node")
+    spin_until(lambda: len(chunks) > 2, PATIENCE, "actions")
+    spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], 60.0, "the arm to move")
+    assert chunks[0].instruction == "lift the red cube"
+    assert interrupted(process) == 0
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_ends_all_and_the_launch_fails(launch, wait_for, ends):
+    process = launch("sim", "policy:=false", "expert_role:=off")
+    wait_for(lambda: "active: sim_node, bridge_node" in process.output, PATIENCE, "the stack")
+    pid = re.search(r"\[bridge_node-\d+\]: process started with pid \[(\d+)\]", process.output)
+    os.kill(int(pid[1]), signal.SIGKILL)
+    assert ends(process) == 1 and "bridge_node ended with SIGKILL; all others are ended" in process.output
+
+
+@pytest.mark.slow
+def test_a_node_that_refuses_its_parameters_ends_all(launch, ends, wait_for):
+    process = launch("sim", "policy:=false", "control_mode:=fast")
+    wait_for(lambda: not process.running, PATIENCE, "the launch to give up")
+    assert ends(process) == 1
+    assert "bringup failed: 'bridge_node' did not configure" in process.output
+    assert "parameter 'control_mode' is 'fast'; it must be one of 'blocking', 'streaming'" in process.output
+
+
+@pytest.mark.slow
+def test_teleoperation_starts_and_ends(launch, active, interrupted, tmp_path):
+    process = launch("teleop", "device:=none", f"output:={tmp_path}")
+    active(process, "recorder_node")
+    assert interrupted(process) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["franka", "widowx"])
+def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
+    robot, launch, start_process, active, hear, spin_until, interrupted
+):
+    environment = robot_interfaces.environment()
+    overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
+    face, *_ = bringup(f"{robot}_sim", overrides, policy=False, manager=False)
+    start_process(f"module:openvla_ros.nodes.{face.executable}", *argv(face)[3:], **environment)
+    safe = hear(SafetyState, "safety/state", LATCHED)
+    process = launch(robot, "policy:=false", "use_sim_time:=true", f"config:={robot}_sim", "scale:=1.0", **environment)
+    active(process, "bridge_node")
+    spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], PATIENCE, "the arm to move")
+    assert interrupted(process) == 0
