@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.geometry import Bounds, Pose
+from openvla_ros.geometry import Bounds, Pose, Vector
 from openvla_ros.nodes.bridge_core import BridgeCore, CoreConfig
 from openvla_ros.safety.gate import Chunk, GateConfig, State
 from openvla_ros.safety.limits import Limits
@@ -33,62 +33,77 @@ def streaming(config: CoreConfig, **changes: object) -> CoreConfig:
     return replace(config, gate=replace(config.gate, mode="streaming"), **changes)  # type: ignore[arg-type]
 
 
+STILL = (0.0, 0.0, 0.0)
+UP = Rotation.from_quat(DOWN).inv()
+SHARES = np.linspace(0.0, 1.0, 11)[:, None]
+
+
 @dataclass
 class Judge:
-    """Looks at the targets as they come, with its own arithmetic."""
+    """Looks at the targets as they come, with its own arithmetic: differences, and scipy's rotations."""
 
     config: CoreConfig
-    poses: list[Pose] = field(default_factory=list)  # one motion's targets, a period apart
-    hard: list[bool] = field(default_factory=list)  # whether each was sent while braking
+    poses: list[Pose] = field(default_factory=list)  # the newest target of one motion
+    hard: list[bool] = field(default_factory=list)  # whether each of the newest four was sent while braking
+    moves: list[Vector] = field(default_factory=list)  # velocities between them [m/s]
+    turns: list[Vector] = field(default_factory=list)  # likewise, angular [rad/s]
 
     def begin(self, pose: Pose) -> None:
         """A motion from rest."""
-        self.poses, self.hard = [pose] * 4, [False] * 4
+        self.poses, self.hard, self.moves, self.turns = [pose], [False] * 4, [STILL] * 3, [STILL] * 3
 
     def see(self, pose: Pose, braking: bool) -> None:
-        """One more target."""
-        zones = self.config.gate.limits.zones
-        p, before = np.array(pose.position), np.array(self.poses[-1].position)
-        assert np.all(np.isfinite(p)) and np.all(np.isfinite(pose.quaternion))
-        assert np.all(p >= np.array(zones.low) - 1e-8) and np.all(p <= np.array(zones.high) + 1e-8), f"out of box: {p}"
-        for box in zones.keep_out:
-            for share in np.linspace(0.0, 1.0, 11):
-                q = before + share * (p - before)
-                assert not np.all((q > box.low) & (q < box.high)), f"through {box.name}: {before} … {p}"
+        """One more target, a period after the one before."""
+        zones, dt, last = self.config.gate.limits.zones, self.config.period, self.poses[-1]
+        p, before = pose.position, last.position
+        assert all(map(math.isfinite, (*p, *pose.quaternion)))
+        for v, low, high in zip(p, zones.low, zones.high, strict=True):
+            assert low - 1e-8 <= v <= high + 1e-8, f"out of box: {p}"
+        if zones.keep_out:
+            way = np.array(before) + SHARES * (np.array(p) - np.array(before))
+            for box in zones.keep_out:
+                inside = np.all((way > box.low) & (way < box.high), axis=1)
+                assert not inside.any(), f"through {box.name}: {before} … {p}"
         lean, yaw = lean_and_yaw(pose)
         cone = zones.cone
         assert lean <= cone.angle + 1e-5, f"leans {lean}"
         assert cone.yaw_low - 1e-5 <= yaw <= cone.yaw_high + 1e-5, f"turned {yaw}"
-        self.poses = [*self.poses[-3:], pose]
-        self.hard = [*self.hard[-3:], braking]
+        turn = (Rotation.from_quat(pose.quaternion) * Rotation.from_quat(last.quaternion).inv()).as_rotvec()
+        self.poses, self.hard = [pose], [*self.hard[-3:], braking]
+        self.moves = [*self.moves[-2:], scaled(minus(p, before), 1 / dt)]
+        self.turns = [*self.turns[-2:], scaled((float(turn[0]), float(turn[1]), float(turn[2])), 1 / dt)]
         self._judge_derivatives()
 
     def _judge_derivatives(self) -> None:
         limits, dt = self.config.gate.limits, self.config.period
-        p = np.array([pose.position for pose in self.poses])
-        turns = [Rotation.from_quat(pose.quaternion) for pose in self.poses]
-        w = np.array([(b * a.inv()).as_rotvec() for a, b in zip(turns, turns[1:], strict=False)]) / dt
         k = limits.stop_factor if any(self.hard) else 1.0
-        for name, v, bounds, slack in (("move", np.diff(p, axis=0) / dt, limits.move, 1.0),
-                                       ("turn", w, limits.turn, 1.03)):  # fmt: skip
-            size = [float(np.linalg.norm(d)) for d in (v[-1], (v[-1] - v[-2]) / dt)]
-            jerk = float(np.linalg.norm((v[-1] - 2 * v[-2] + v[-3]) / dt**2))
-            assert size[0] <= bounds.speed * slack + 1e-5, f"{name}: speed {size[0]}"
-            assert size[1] <= k * bounds.acceleration * slack + 1e-2, f"{name}: acceleration {size[1]}"
+        for name, (v1, v2, v3), bounds, slack in (("move", self.moves, limits.move, 1.0),
+                                                  ("turn", self.turns, limits.turn, 1.03)):  # fmt: skip
+            speed, change = math.hypot(*v3), minus(v3, v2)
+            acceleration, jerk = math.hypot(*change) / dt, math.hypot(*minus(change, minus(v2, v1))) / dt**2
+            assert speed <= bounds.speed * slack + 1e-5, f"{name}: speed {speed}"
+            assert acceleration <= k * bounds.acceleration * slack + 1e-2, f"{name}: acceleration {acceleration}"
             assert jerk <= k * bounds.jerk * slack + 1.0, f"{name}: jerk {jerk}"
+
+
+def minus(a: Vector, b: Vector) -> Vector:
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
+
+
+def scaled(a: Vector, k: float) -> Vector:
+    return (a[0] * k, a[1] * k, a[2] * k)
 
 
 def lean_and_yaw(pose: Pose) -> tuple[float, float]:
     """How far the tool leans from straight down, and its turn about that axis: by vectors, not by swing and twist."""
-    turned = Rotation.from_quat(pose.quaternion) * Rotation.from_quat(DOWN).inv()
-    axis = np.array([0.0, 0.0, -1.0])
-    leaning = turned.apply(axis)
-    side = np.cross(axis, leaning)
-    lean = math.atan2(float(np.linalg.norm(side)), float(axis @ leaning))
+    turned = Rotation.from_quat(pose.quaternion) * UP
+    x, y, z = (float(v) for v in turned.apply((0.0, 0.0, -1.0)))
+    side, across = (y, -x, 0.0), math.hypot(x, y)  # (0, 0, -1) × leaning
+    lean = math.atan2(across, -z)
     if lean > 3.14:
         return lean, 0.0
-    swing = Rotation.from_rotvec(side / np.linalg.norm(side) * lean) if lean > 1e-9 else Rotation.identity()
-    return lean, float((swing.inv() * turned).as_rotvec() @ axis)
+    swing = Rotation.from_rotvec(scaled(side, lean / across)) if lean > 1e-9 else Rotation.identity()
+    return lean, -float((swing.inv() * turned).as_rotvec()[2])
 
 
 class Bench:
@@ -128,7 +143,7 @@ class Bench:
         if resting and (core._stream.target is not None or any(o.pose is not None for o in outputs)):
             # Just outside its limits a motion may begin at the nearest allowed pose: from there it is judged.
             limits = self.config.gate.limits
-            self.judge.begin(clamp(core.measured or self.pose, limits.zones, core._stream.margin)[0])
+            self.judge.begin(clamp(core.robot.pose or self.pose, limits.zones, core._stream.margin)[0])
         for output in outputs:
             if output.pose is not None:
                 stopping = core.stopping or self.state is not State.EXECUTING
@@ -138,8 +153,8 @@ class Bench:
             else:
                 assert output.opening in (0.0, 1.0)
                 self.openings.append((self.steady, output.opening))
-        if not resting and core._stream.target is None and method not in ("restarted", "pose_seen"):
-            for _ in range(3):  # a motion that is over has come to rest by its limits (but for a robot that was moved)
+        if not resting and core._stream.target is None and method not in ("restarted", "pose_seen", "fault"):
+            for _ in range(3):  # a motion that is over has come to rest by its limits (not of a robot that was moved)
                 self.judge.see(self.judge.poses[-1], self.judge.hard[-1])
         return answer
 

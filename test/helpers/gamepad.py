@@ -15,14 +15,12 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import RecorderStatus, SafetyState
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
 
-from openvla_ros.nodes.qos import SENSOR
+from openvla_ros.nodes.qos import LATCHED, SENSOR
 from openvla_ros.sim.scene import DOWN
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LB, RB, Y, A, B = 4, 5, 3, 0, 1
 X_AXIS, Y_AXIS, Z_AXIS, YAW_AXIS = 1, 0, 4, 3
 AXES, BUTTONS = 8, 11
@@ -30,6 +28,28 @@ REPEAT = 0.04  # [s] as joy_node repeats its state
 DEAD_ZONE, CURVE, LINEAR, ANGULAR = 0.12, 1.7, 0.1, 0.5  # config/teleop/gamepad.yaml
 EAGERNESS = 1.5  # [1/s] speed wanted for an error
 ABOVE = 0.08  # [m] over a cube's centre: the way there, and how far a cube is lifted
+
+
+class Pad:
+    """A gamepad that repeats its state while its node is spun, as joy_node does."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Joy, "joy", 10)
+        self._timer = node.create_timer(REPEAT, self._repeat)
+        self._axes, self._buttons = [0.0] * AXES, frozenset[int]()
+        self.speaking = True
+
+    def hold(self, *buttons: int, axes: dict[int, float] | None = None) -> None:
+        """Buttons down and sticks deflected; all else let go."""
+        self._buttons = frozenset(buttons)
+        self._axes = [float((axes or {}).get(i, 0.0)) for i in range(AXES)]
+
+    def _repeat(self) -> None:
+        if self.speaking:
+            message = Joy(axes=self._axes, buttons=[int(i in self._buttons) for i in range(BUTTONS)])
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._publisher.publish(message)
 
 
 class Gamepad:
@@ -41,8 +61,7 @@ class Gamepad:
         self.node = node = rclpy.create_node("gamepad", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)
-        self._publisher = node.create_publisher(Joy, "joy", 10)
-        self._axes, self._buttons = [0.0] * AXES, frozenset[int]()
+        self._pad = Pad(node)
         self.pose: PoseStamped | None = None
         self.opening = float("nan")
         self.recorder, self.safety = RecorderStatus(), SafetyState()
@@ -50,7 +69,6 @@ class Gamepad:
         node.create_subscription(JointState, "gripper/state", lambda m: setattr(self, "opening", m.position[0]), SENSOR)
         node.create_subscription(RecorderStatus, "recorder/status", lambda m: setattr(self, "recorder", m), LATCHED)
         node.create_subscription(SafetyState, "safety/state", lambda m: setattr(self, "safety", m), LATCHED)
-        node.create_timer(REPEAT, self._repeat)
 
     def __enter__(self) -> Gamepad:
         return self
@@ -103,19 +121,15 @@ class Gamepad:
 
     # ---- hands -----------------------------------------------------------------------------------
 
-    def _repeat(self) -> None:
-        message = Joy(axes=self._axes, buttons=[int(i in self._buttons) for i in range(BUTTONS)])
-        message.header.stamp = self.node.get_clock().now().to_msg()
-        self._publisher.publish(message)
-
     def hold(self, *buttons: int, **sticks: float) -> None:
         """Buttons down, and speeds x y z [m/s], yaw [rad/s] as deflections of the sticks; all else let go."""
-        self._buttons, self._axes = frozenset(buttons), [0.0] * AXES
+        axes = {}
         for name, axis in (("x", X_AXIS), ("y", Y_AXIS), ("z", Z_AXIS), ("yaw", YAW_AXIS)):
             share = np.clip(sticks.get(name, 0.0) / (ANGULAR if name == "yaw" else LINEAR), -1.0, 1.0)
             if abs(share) > 0.01:
                 deflection = DEAD_ZONE + abs(share) ** (1.0 / CURVE) * (1.0 - DEAD_ZONE)
-                self._axes[axis] = float(np.copysign(deflection, share))
+                axes[axis] = float(np.copysign(deflection, share))
+        self._pad.hold(*buttons, axes=axes)
 
     def press(self, button: int, *held: int) -> None:
         """Press and let go, `held` staying down."""

@@ -52,6 +52,8 @@ def build() -> None:
             "--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+        # (colcon would have make start no second job while the load is over the number of cores: minutes, when busy.)
+        environment["MAKEFLAGS"] = f"-j{os.cpu_count()}"
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the robots' interfaces do not build:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")

@@ -1,17 +1,22 @@
 """A node with the services of MoveIt Servo and of xs_sdk, which are on no registry; it writes down what it was asked.
 
-`python robot_services.py servo`; `… xs_sdk`: motors that answer, and do not take a profile (a power supply is off);
-`… hand`: a Franka hand that takes every goal and never comes to an end.
+`python robot_services.py servo`; `… xs_sdk`: a WidowX whose hand never arrives anywhere; `… xs_sdk dark`: one whose
+motors do not take a profile (a power supply is off); `… xs_sdk velocity`: one that somebody switched; `… hand`: a
+Franka hand that takes every goal, and ends it only when it is cancelled, after a while.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
+from functools import partial
 
 import rclpy
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.executors import ExternalShutdownException
+from sensor_msgs.msg import JointState
 
+from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.nodes.interfaces import load
 
 
@@ -30,32 +35,78 @@ def servo(node):
     node.create_service(load("std_srvs/srv/SetBool"), "servo_node/pause_servo", pause)
 
 
-def xs_sdk(node):
-    def registers(request, response):
-        response.values = [200] * 7 + [2000]
+def xs_sdk(node, how=""):
+    registers = {"Profile_Velocity": 2000, "Profile_Acceleration": 300}
+    states = node.create_publisher(JointState, "joint_states", 10)
+    finger = itertools.cycle([0.026, 0.0265])
+
+    def info(request, response):
+        response.joint_names = list(WIDOWX_250S.names)
+        response.mode, response.profile_type = "velocity" if how == "velocity" else "position", "time"
         return response
 
-    node.create_service(load("interbotix_xs_msgs/srv/OperatingModes"), "set_operating_modes", lambda _, r: r)
-    node.create_service(load("interbotix_xs_msgs/srv/RegisterValues"), "get_motor_registers", registers)
+    def write(request, response):
+        registers[request.reg] = request.value
+        return response
+
+    def read(request, response):
+        response.values = [registers[request.reg]] * 5 + [2000 if how == "dark" else registers[request.reg]]
+        return response
+
+    def modes(request, response):
+        print(f"mode {request.cmd_type} {request.name} {request.mode}", flush=True)
+        return response
+
+    def say():
+        names = [*WIDOWX_250S.names, "left_finger"]
+        message = JointState(name=names, position=[*WIDOWX_READY, next(finger)])
+        message.header.stamp = node.get_clock().now().to_msg()
+        states.publish(message)
+
+    node.create_service(load("interbotix_xs_msgs/srv/RobotInfo"), "get_robot_info", info)
+    node.create_service(load("interbotix_xs_msgs/srv/OperatingModes"), "set_operating_modes", modes)
+    node.create_service(load("interbotix_xs_msgs/srv/RegisterValues"), "set_motor_registers", write)
+    node.create_service(load("interbotix_xs_msgs/srv/RegisterValues"), "get_motor_registers", read)
+    single = load("interbotix_xs_msgs/msg/JointSingleCommand")
+    node.create_subscription(single, "commands/joint_single", lambda m: print(f"{m.name} {m.cmd:g}", flush=True), 10)
+    node.create_timer(0.02, say)
 
 
 def hand(node):
+    """Says `stop` when a goal has ended, as the real one, which takes a stop for the next goal's, too."""
+    going = {}
+
+    def accept(name, handle):
+        print(f"{name} accepted", flush=True)
+        going[name] = handle
+
     def cancel(handle):
         print("cancelled", flush=True)
         return CancelResponse.ACCEPT
 
+    def look():
+        for name, handle in list(going.items()):
+            if handle.is_cancel_requested:
+                del going[name]
+                print(f"{name} stops", flush=True)
+                handle.execute(end)
+
+    def end(handle):
+        handle.canceled()
+        return handle._action_server.action_type.Result()
+
     for name, kind in (("move", "Move"), ("grasp", "Grasp")):
         node.servers = [*getattr(node, "servers", []), ActionServer(
-            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", lambda handle: None,
-            handle_accepted_callback=lambda handle, name=name: print(f"{name} accepted", flush=True),
-            cancel_callback=cancel,
+            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", end,
+            handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
         )]  # fmt: skip
+    node.create_timer(0.3, look)
 
 
 if __name__ == "__main__":
     rclpy.init()
     node = rclpy.create_node("robot_services")
-    {"servo": servo, "xs_sdk": xs_sdk, "hand": hand}[sys.argv[1]](node)
+    {"servo": servo, "xs_sdk": xs_sdk, "hand": hand}[sys.argv[1]](node, *sys.argv[2:])
     try:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -61,9 +61,13 @@ class Terminal:
         """The end of what was shown."""
         return self.shown[-3000:]
 
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._ours, keys.encode())
+
     def interrupt(self, seconds: float = 40.0) -> int:
         """Type Ctrl-C and wait for the end; the exit status."""
-        os.write(self._ours, b"\x03")
+        self.type("\x03")
         return self.popen.wait(seconds)
 
     def close(self) -> None:

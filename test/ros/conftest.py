@@ -11,16 +11,6 @@ import pytest
 SENTENCES = ["In: What action should the robot take to lift the red cube?\nOut:"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nodes are real processes: on a shared machine discovery now and then takes longer than any sensible limit.
-
-    A test that fails is run once more, which the report shows as R; what is broken fails twice.
-    """
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.flaky(reruns=1))
-
-
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random tiny OpenVLA, statistics `sim`, actions of at most a few millimetres."""
@@ -82,9 +72,9 @@ def call(ros_node: Any, spin_until: Any) -> Callable[..., Any]:
 
     def call(kind: type, name: str, **fields: Any) -> Any:
         client = ros_node.create_client(kind, name)
-        spin_until(client.service_is_ready, 20.0, f"service {name}")
+        spin_until(client.service_is_ready, 60.0, f"service {name}")
         future = client.call_async(kind.Request(**fields))
-        spin_until(future.done, 20.0, f"an answer of {name}")
+        spin_until(future.done, 60.0, f"an answer of {name}")
         ros_node.destroy_client(client)
         return future.result()
 

@@ -44,7 +44,8 @@ def lift(call, spin_until, scores, seed, target):
 
 
 OTHER = {
-    "command.topic": "equilibrium_pose", "hand.kind": "command", "hand.name": "franka_gripper/gripper_action"
+    "command.topic": "cartesian_impedance_example_controller/equilibrium_pose",
+    "hand.kind": "command", "hand.name": "franka_gripper/gripper_action",
 }  # fmt: skip
 
 

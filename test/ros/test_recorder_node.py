@@ -27,6 +27,7 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_topics import message_class
 from openvla_ros.recording.recover import recover
 from openvla_training.bags.convert import Options, convert_bag
@@ -35,7 +36,6 @@ from openvla_training.rlds.images import decode_image
 PERIOD = 200_000_000
 pytestmark = pytest.mark.ros
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STATE = QoSProfile(depth=100)
 
 
@@ -147,15 +147,27 @@ def contents(bag: Path) -> dict[str, list[Any]]:
     return found
 
 
+def accounted(status: RecorderStatus, topic: str) -> int:
+    """How many messages of the topic have come or are known to be lost; while idle: since the last episode."""
+    if topic not in status.topics:
+        return 0
+    index = status.topics.index(topic)
+    return status.received[index] + status.dropped[index]
+
+
 def texts(messages: list[String]) -> list[str]:
     return [message.data for message in messages]
 
 
 def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder: Any, tmp_path: Path) -> None:
+    statuses: list[RecorderStatus] = []
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
     bench.publish("instruction", String(data="lift the blue cube"))
-    bench.spin(1.5)  # the recorder asks every node for its parameters
+    bench.until(lambda: statuses and accounted(statuses[-1], "/instruction") == 1, "the instruction to be recorded")
     started = bench.begin(instruction="")
     assert started.success, started.message
+    # Its start, the sentence, and the parameters of the two nodes, which the recorder asks for.
+    bench.until(lambda: statuses[-1].state == "recording" and statuses[-1].messages == 4, "the parameters")
     refused = bench.call(bench.start, StartEpisode.Request(instruction="again"))
     assert not refused.success and started.episode_id in refused.message
 
@@ -232,13 +244,15 @@ def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) 
         set_parameter(bench, "target_episodes", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=50))
         if episode:  # a recorder that does not get round to it, and a queue of 50 messages for each topic
             recorder.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, recorder.pid, os.WSTOPPED)
             for index in range(10, 100):
                 bench.step(index, frame)
-            time.sleep(0.3)
             recorder.send_signal(signal.SIGCONT)
-            bench.spin(0.5)
+            bench.until(lambda: accounted(statuses[-1], "/camera/image_raw") == 100, "what was sent meanwhile")
             bench.step(100, frame)
-        bench.until(lambda: statuses[-1].state == "recording" and statuses[-1].target == 50, "the status")
+        sent = 101 if episode else 10
+        bench.until(lambda s=sent: accounted(statuses[-1], "/camera/image_raw") == s, "the last picture")
+        assert statuses[-1].state == "recording" and statuses[-1].target == 50
         stopped = bench.call(bench.stop, StopEpisode.Request(outcome=0, score=1.0))
         bags.append(contents(Path(stopped.path)))
     for bag in bags:
@@ -262,8 +276,10 @@ def test_marking_writes_no_bag_but_says_when_episodes_begin_and_end(
     parameters = ("autostart:=true", f"output:={tmp_path}/bags", "min_free_gib:=0.0", "write:=false")
     start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
     said: list[String] = []
-    bench.node.create_subscription(String, "episode", said.append, 10)
+    history = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # what was said before we are matched
+    bench.node.create_subscription(String, "episode", said.append, history)
     started = bench.begin("lift the red cube")
+    bench.until(lambda: len(said) == 1, "the first event")
     bench.step(0, np.zeros((8, 8, 3), np.uint8))
     assert started.success and started.path == ""
     assert bench.call(bench.stop, StopEpisode.Request(outcome=StopEpisode.Request.DISCARD)).success
@@ -275,9 +291,10 @@ def test_marking_writes_no_bag_but_says_when_episodes_begin_and_end(
 
 
 def test_a_disk_is_noticed_before_it_is_full(
-    bench: Bench, tmp_path: Path, start_node: Callable[..., Any], small_disk: Path
+    bench: Bench, tmp_path: Path, start_node: Callable[..., Any], small_disk: Callable[[int], Path]
 ) -> None:
-    parameters = ("autostart:=true", f"output:={small_disk}/bags", "min_free_gib:=0.01", "compression:=none")
+    disk = small_disk(24)
+    parameters = ("autostart:=true", f"output:={disk}/bags", "min_free_gib:=0.01", "compression:=none")
     start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
     statuses: list[RecorderStatus] = []
     bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
@@ -291,30 +308,13 @@ def test_a_disk_is_noticed_before_it_is_full(
     bench.until(lambda: statuses[-1].state == "idle", "the end of the episode")
     assert statuses[-1].unfinished == 1
     assert "ended early" in statuses[-1].reason and "make room" in statuses[-1].reason
-    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     assert free > 2**22  # the 10 MiB kept back, less what was written between two looks
     found = contents(Path(started.path))
     assert json.loads(found["episode"][-1].data)["outcome"] == "unfinished"
     assert found["camera/image_raw"] == bench.sent["camera/image_raw"][: len(found["camera/image_raw"])]
     refused = bench.call(bench.start, StartEpisode.Request(instruction="next"))
     assert not refused.success and "make room" in refused.message
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 24 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("needs mount")
-    if mounted.returncode:
-        pytest.skip(f"may not mount a tmpfs here: {mounted.stderr.strip()}")
-    yield folder
-    # The recorder, whose fixture was set up before, still has its folder there: detach it, it goes with the process.
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_terminated_recorder_closes_its_episode_as_unfinished(bench: Bench, recorder: Any) -> None:

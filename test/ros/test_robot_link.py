@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,15 +45,62 @@ def test_a_missing_message_package_is_named_with_its_cure(bridge, wait_for):
 
 
 @pytest.mark.slow  # builds the interfaces where they are not built yet
-def test_a_driver_that_is_not_there_or_takes_no_profile_is_refused(bridge, start_process, ros_domain, wait_for):
+@pytest.mark.parametrize(
+    ("how", "timeout", "why"),
+    [
+        ("", 2.0, "service get_robot_info is not there: is xs_sdk running"),
+        ("dark", 15.0, "2000], not 200: the motors did not take Profile_Velocity = 200 ms"),
+        ("velocity", 15.0, "get_robot_info says mode = ['velocity'], not position: is xs_sdk running"),
+    ],
+)
+def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
+    bridge, start_process, ros_domain, wait_for, how, timeout, why
+):
     environment = robot_interfaces.environment()
-    process = bridge("widowx", environment)
-    wait_for(lambda: not process.running, 30, "the bridge to refuse")
-    assert "service set_operating_modes is not there: is xs_sdk running" in process.output
-    start_process("python", SERVICES, "xs_sdk", **environment)
-    process = bridge("widowx", environment, call_timeout=15.0)
+    if how:
+        start_process("python", SERVICES, "xs_sdk", how, **environment)
+    process = bridge("widowx", environment, call_timeout=timeout)
     wait_for(lambda: not process.running, 60, "the bridge to refuse")
-    assert "2000], not 200: the motors did not take Profile_Velocity = 200 ms" in process.output
+    assert why in process.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP], ids=lambda number: number.name)
+def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
+    bridge, start_process, ros_node, listen, spin_until, wait_for, how
+):
+    environment = robot_interfaces.environment()
+    arm = start_process("python", SERVICES, "xs_sdk", **environment)
+    process = bridge("widowx", environment, call_timeout=30.0, enabled=True, **{"watchdog.state": 2.0})
+    safe = listen(SafetyState, "safety/state", LATCHED)
+    chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
+    spin_until(lambda: chunks.get_subscription_count() > 0, 10.0, "the bridge to listen")
+    (keeper,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
+    at = ros_node.get_clock().now()
+    chunks.publish(
+        messages.chunk_message(
+            [(0.0,) * 7], frame="wx250s/base_link", at_ns=at.nanoseconds, observation=at.to_msg(), sequence=1,
+            source="policy", instruction="", period=0.2,
+        )
+    )  # fmt: skip
+    wait_for(lambda: "gripper -250" in arm.output, 10, "the hand to close")
+    os.kill(process.popen.pid, how)
+    wait_for(lambda: "gripper -100" in arm.output, 15, "its effort to end")
+    assert arm.output.split("gripper -250")[1].count("gripper") == 1
+    why = "hangs" if how == signal.SIGSTOP else "is gone"
+    assert f"the bridge {why}: gripper is sent -100" in process.output
+    assert "mode single gripper pwm" in arm.output and "mode group" not in arm.output
+    os.kill(process.popen.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(keeper), 10, "the keeper of the will to end")
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended may wait for its new parent to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.slow
@@ -78,35 +127,51 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end(
 
 
 @pytest.mark.slow
-def test_a_hand_that_never_comes_to_an_end_does_not_keep_the_arm_and_is_cancelled(
+def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     bridge, start_process, ros_node, listen, spin_until, wait_for
 ):
     environment = robot_interfaces.environment()
     hand = start_process("python", SERVICES, "hand", **environment)
-    parameters = {"hand.timeout": 1.0, "franka.robot_state_topic": "''", "control_mode": "streaming"}
-    process = bridge("franka", environment, call_timeout=15.0, enabled=True, **parameters, **{"watchdog.state": 2.0})
+    parameters = {
+        "hand.timeout": 1.0, "franka.robot_state_topic": "''", "control_mode": "streaming", "gripper.interval": 0.0,
+        "watchdog.state": 2.0, "enabled": True,
+    }  # fmt: skip
+    process = bridge("franka", environment, call_timeout=15.0, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
     targets = listen(messages.PoseStamped, "target_pose", STATE)
     poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
-    def spoken(condition):
+    def spoken(condition, frame="fr3_link0"):
         def spin():
             at = ros_node.get_clock().now().nanoseconds
-            poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), "fr3_link0", at))
+            poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
             return condition()
 
         return spin
 
-    spin_until(spoken(lambda: safe and safe[-1].state == SafetyState.READY), 60.0, "the bridge to be READY")
-    at = ros_node.get_clock().now()
-    chunks.publish(
-        messages.chunk_message(
-            [(0.03, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)], frame="fr3_link0", at_ns=at.nanoseconds, observation=at.to_msg(),
-            sequence=1, source="policy", instruction="", period=0.2,
-        )
-    )  # fmt: skip
+    def act(sequence, forward, opening):
+        at = ros_node.get_clock().now()
+        chunks.publish(
+            messages.chunk_message(
+                [(forward, 0.0, 0.0, 0.0, 0.0, 0.0, opening)], frame="fr3_link0", at_ns=at.nanoseconds,
+                observation=at.to_msg(), sequence=sequence, source="policy", instruction="", period=0.2,
+            )
+        )  # fmt: skip
+
+    wrong = "its poses are in frame 'world', not in base_frame 'fr3_link0'"
+    spin_until(spoken(lambda: wrong in process.output, "world"), 60.0, "poses of another frame to be refused")
+    assert safe[-1].state == SafetyState.HOLD
+    spin_until(spoken(lambda: safe[-1].state == SafetyState.READY), 60.0, "the bridge to be READY")
+    spin_until(lambda: chunks.get_subscription_count() > 0, 10.0, "the bridge to listen")
+    act(1, 0.03, 0.0)
     spin_until(spoken(lambda: targets and targets[-1].pose.position.x > 0.425), 10.0, "the arm to go its way")
     wait_for(lambda: "grasp accepted" in hand.output, 5, "the hand to take its goal")
-    spin_until(spoken(lambda: "cancelled" in hand.output), 10.0, "the hand to be cancelled")
+    spin_until(spoken(lambda: "grasp stops" in hand.output), 10.0, "the hand to be cancelled")
     assert "franka_gripper/grasp took longer than 1 s: cancelled" in process.output
+    act(2, 0.0, 1.0)
+    spin_until(spoken(lambda: "move accepted" in hand.output), 10.0, "the hand to open")
+    act(3, 0.0, 0.0)
+    spin_until(spoken(lambda: hand.output.count("grasp accepted") == 2), 10.0, "the hand to close again")
+    said = [line for line in hand.output.split("\n") if line in ("move accepted", "move stops", "grasp accepted")]
+    assert said == ["grasp accepted", "move accepted", "move stops", "grasp accepted"]

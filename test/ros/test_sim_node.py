@@ -25,7 +25,8 @@ def text(name: str, value: str) -> Parameter:
 def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen, call, spin_until):
     start_stack(
         {"sim_node": {"expert.role": "act", "real_time_factor": 4.0, "camera.rate": 2.0, "autostart": True},
-         "bridge_node": {"autostart": True}}, policy=False, manager=False,
+         "bridge_node": {"autostart": True, "watchdog.state": 60.0}},  # (wall time: a busy machine cuts no action off)
+        policy=False, manager=False,
     )  # fmt: skip
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)

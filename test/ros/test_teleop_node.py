@@ -2,74 +2,70 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-import pty
 import re
-import subprocess
+import shlex
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from gamepad import LB, RB, Pad, Y
 from geometry_msgs.msg import PoseStamped, Twist
 from openvla_msgs.msg import ActionChunk, SafetyState
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, JointState, Joy
 from std_msgs.msg import Bool
+from terminal import Terminal
 
 from openvla_ros.nodes.bringup import ProcessSpec, argv
 from openvla_ros.nodes.bringup_teleop import NODE, teleoperation
-from openvla_ros.nodes.qos import SENSOR, STATE
+from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}
-LB, RB, BACK = 4, 5, 6
-FORWARD, UP = {1: 1.0}, {4: 1.0}
+BACK = 6
+FORWARD, UP, RIGHT = {1: 1.0}, {4: 1.0}, {0: -1.0}
+RELEASED = "the deadman is not held"  # it listens, has all it needs, and has heard that nothing is held
 
 
-class Pad:
-    """A gamepad that repeats its state 25 times a second while the test spins, as joy_node does."""
+class Told:
+    """What teleop_node says of itself on /diagnostics, once a second."""
 
-    def __init__(self, node: Any) -> None:
-        self._node = node
-        self._publisher = node.create_publisher(Joy, "joy", 10)
-        self._timer = node.create_timer(0.04, self._repeat)
-        self.axes, self.buttons = [0.0] * 8, [0] * 11
-        self.speaking = True
+    def __init__(self, listen: Any, spin_until: Any) -> None:
+        self._said = listen(DiagnosticArray, "/diagnostics", STATE)
+        self._spin_until = spin_until
 
-    def hold(self, *buttons: int, **axes: float) -> None:
-        self.buttons = [int(i in buttons) for i in range(11)]
-        self.axes = [float(axes.get(f"a{i}", 0.0)) for i in range(8)]
+    def says(self, words: str, timeout: float = 60.0) -> None:
+        """Wait until it says `words`, from now on."""
+        self._said.clear()
 
-    def _repeat(self) -> None:
-        if self.speaking:
-            message = Joy(axes=self.axes, buttons=self.buttons)
-            message.header.stamp = self._node.get_clock().now().to_msg()
-            self._publisher.publish(message)
+        def said() -> bool:
+            return any(words in s.message for m in self._said for s in m.status if s.name == f"/{NODE}")
+
+        self._spin_until(said, timeout, f"{NODE} to say {words!r}")
+
+    def spin(self, seconds: float) -> None:
+        """Give what must not happen the time to happen."""
+        end = time.monotonic() + seconds
+        self._spin_until(lambda: time.monotonic() > end, seconds + 5.0)
 
 
-class Bench:
+class Bench(Told):
     """What the stack said, newest last, and waiting for it."""
 
     def __init__(self, listen: Any, spin_until: Any) -> None:
+        super().__init__(listen, spin_until)
         self.poses = listen(PoseStamped, "robot/ee_pose", SENSOR)
         self.grippers = listen(JointState, "gripper/state", SENSOR)
         self.chunks = listen(ActionChunk, "policy/action_chunk", STATE)
         self.safety = listen(SafetyState, "safety/state", LATCHED)
-        self._spin_until = spin_until
 
     def until(self, condition: Callable[[], Any], timeout: float, what: str) -> None:
         self._spin_until(condition, timeout, what)
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self._spin_until(lambda: time.monotonic() > end, seconds + 5.0)
 
     def position(self) -> np.ndarray:
         p = self.poses[-1].pose.position
@@ -78,6 +74,18 @@ class Bench:
     def ready(self) -> None:
         self.until(lambda: self.safety and self.safety[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
         self.until(lambda: self.poses and self.grippers, 10.0, "the robot's state")
+
+    def stays(self, seconds: float = 1.5) -> None:
+        """Wait until the gate holds and the arm stands; from then on no action comes and the arm does not move."""
+        self.until(lambda: self.safety[-1].state == SafetyState.HOLD and not self.safety[-1].stopping, 10.0, "HOLD")
+        assert "no fresh action" in self.safety[-1].reason
+        self.until(lambda: np.ptp(self._newest(10), axis=0).max() < 0.0005, 10.0, "the arm to stand")
+        count, rest = len(self.chunks), self.position()
+        self.spin(seconds)
+        assert len(self.chunks) == count and np.linalg.norm(self.position() - rest) < 0.004
+
+    def _newest(self, number: int) -> np.ndarray:
+        return np.array([(m.pose.position.x, m.pose.position.y, m.pose.position.z) for m in self.poses[-number:]])
 
 
 @pytest.fixture
@@ -95,17 +103,18 @@ def start(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def bench(listen: Any, spin_until: Any) -> Iterator[Bench]:
-    yield Bench(listen, spin_until)
+def bench(listen: Any, spin_until: Any) -> Bench:
+    return Bench(listen, spin_until)
 
 
-def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, ros_node, call) -> None:
+def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, ros_node) -> None:
     pad, stops = Pad(ros_node), []
     ros_node.create_subscription(Bool, "e_stop", lambda m: stops.append(m.data), STATE)
     processes = start("gamepad", teleop={"instruction": "lift the red cube"})
     bench.ready()
+    bench.says(RELEASED)
 
-    pad.hold(a1=1.0)  # the stick alone moves nothing
+    pad.hold(axes=FORWARD)  # the stick alone moves nothing
     bench.spin(1.0)
     assert not bench.chunks
 
@@ -113,7 +122,7 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     bench.until(lambda: len(bench.chunks) >= 3, 20.0, "actions of zeros: deadman held, sticks centred")
     assert all(not _delta(c)[:6].any() for c in bench.chunks)
     begin = bench.position()
-    pad.hold(LB, a1=1.0)
+    pad.hold(LB, axes=FORWARD)
     bench.until(lambda: bench.position()[0] > begin[0] + 0.05, 20.0, "the arm to move forward")
     moved = bench.position() - begin
     assert abs(moved[1]) < 0.01 and abs(moved[2]) < 0.01
@@ -122,28 +131,25 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     assert chunk.observation_stamp != type(chunk.observation_stamp)() and math.isclose(chunk.period, 0.1)
     np.testing.assert_allclose(_delta(chunk), [0.01, 0, 0, 0, 0, 0, 1.0], atol=1e-9)
 
-    pad.hold(a1=1.0)  # the deadman is let go, the stick is not
-    bench.spin(0.4)
-    count, rest = len(bench.chunks), bench.position()
-    bench.spin(1.5)
-    assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
+    pad.hold(axes=FORWARD)  # the deadman is let go, the stick is not
+    bench.says(RELEASED)
+    bench.stays()
 
-    pad.hold(LB, a4=1.0)
-    bench.until(lambda: bench.position()[2] > rest[2] + 0.02, 20.0, "the arm to rise")
+    begin = bench.position()
+    pad.hold(LB, axes=UP)
+    bench.until(lambda: bench.position()[2] > begin[2] + 0.02, 20.0, "the arm to rise")
     pad.speaking = False  # the receiver falls out; the last message had the deadman held
-    bench.spin(0.8)
-    count, rest = len(bench.chunks), bench.position()
-    bench.spin(1.5)
-    assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
-    assert bench.safety[-1].state == SafetyState.HOLD and "no fresh action" in bench.safety[-1].reason
+    bench.says("the device is silent")
+    bench.stays()
+    count = len(bench.chunks)
     pad.speaking = True
-    bench.spin(1.0)
-    assert len(bench.chunks) == count  # it comes back with the deadman held: not enough
+    bench.says("let the deadman go once")  # it comes back with the deadman held: not enough
+    assert len(bench.chunks) == count
     pad.hold()
-    bench.spin(0.2)
+    bench.says(RELEASED)
 
     pad.hold(LB)
-    bench.spin(0.3)
+    bench.until(lambda: len(bench.chunks) > count, 20.0, "the deadman to be felt")
     pad.hold(LB, RB)
     bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
     assert _delta(bench.chunks[-1])[6] == 0.0
@@ -158,74 +164,49 @@ def test_blocking_control_gets_one_action_for_each_ready(start, bench, ros_node)
     bridge = {"control_mode": "blocking", "watchdog.action": 3.0}
     start("gamepad", overrides={"bridge_node": bridge})
     bench.ready()
-    bench.until(lambda: ros_node.count_subscribers("joy"), 20.0, "the teleoperation to listen")
-    bench.spin(1.0)  # until it has heard that nothing is held: a deadman that is held from the start does not count
+    bench.says(RELEASED)
     pad.hold(LB)
+    bench.until(lambda: bench.chunks, 20.0, "an action of zeros")
     begin = bench.position()
-    bench.spin(0.3)
-    pad.hold(LB, a0=-1.0)
+    pad.hold(LB, axes=RIGHT)
     bench.until(lambda: bench.position()[1] < begin[1] - 0.03, 40.0, "the arm to move right")
     pad.hold()
-    bench.spin(1.0)
-    assert bench.safety[-1].executed_sequence == bench.chunks[-1].sequence == len(bench.chunks) - 1
+    bench.says(RELEASED)
+    last = bench.chunks[-1].sequence
+    bench.until(lambda: bench.safety[-1].executed_sequence == last, 10.0, "the last action's end")
+    assert last == bench.chunks[-1].sequence == len(bench.chunks) - 1
     assert not any(s.refused for s in bench.safety)
     assert len({(c.observation_stamp.sec, c.observation_stamp.nanosec) for c in bench.chunks}) == len(bench.chunks)
 
 
-def test_keys_of_a_terminal_move_the_arm(start, bench, start_process, ros_domain) -> None:
+def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Path) -> None:
     start("none")
     bench.ready()
     spec = next(s for s in teleoperation("keyboard", teleop={"autostart": True}) if s.name == NODE)
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, *argv(spec)[1:]], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "110", "LINES": "40"},
-        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # its own terminal: Ctrl-C is a signal
-    )  # fmt: skip
-    os.set_blocking(ours, False)
-    shown = ""
-
-    def read() -> str:
-        nonlocal shown
-        try:
-            shown += os.read(ours, 65536).decode(errors="replace")
-        except BlockingIOError:
-            pass
-        return shown
-
+    terminal = Terminal("exec " + shlex.join([sys.executable, *argv(spec)[1:]]), tmp_path, (40, 110))
     try:
-        bench.until(lambda: "no key is held" in read(), 30.0, "the face")
-        assert "EMERGENCY STOP" in shown and "open or close the hand" in shown
+        bench.until(lambda: "no key is held" in terminal.shown, 30.0, "the face")
+        assert "EMERGENCY STOP" in terminal.shown and "open or close the hand" in terminal.shown
         begin, due = bench.position(), time.monotonic()
 
         def typed_until_up() -> bool:
             nonlocal due
-            read()
             if time.monotonic() >= due:
-                os.write(ours, b"r")  # as a held key repeats
+                terminal.type("r")  # as a held key repeats
                 due = time.monotonic() + 0.05
             return bool(bench.position()[2] > begin[2] + 0.04)
 
         bench.until(typed_until_up, 30.0, "the arm to rise")
-        assert re.search(r"moving.*z \+10 mm", read())
-        bench.spin(0.6)
-        rest, count = bench.position(), len(bench.chunks)
-        bench.spin(1.0)
-        assert len(bench.chunks) == count and np.linalg.norm(bench.position() - rest) < 0.004
-        os.write(ours, b" ")
-        bench.until(lambda: read() and bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
-        os.write(ours, b"\r")
-        bench.until(lambda: "no recorder answers" in read(), 10.0, "the answer to starting an episode")
-        os.write(ours, b"\x03")
-        bench.until(lambda: read() and process.poll() is not None, 15.0, "the end")
-        assert process.returncode == 0
+        assert re.search(r"moving.*z \+10 mm", terminal.shown)
+        bench.stays(1.0)
+        terminal.type(" ")
+        bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
+        terminal.type("\r")
+        bench.until(lambda: "no recorder answers" in terminal.shown, 10.0, "the answer to starting an episode")
+        assert terminal.interrupt(15.0) == 0
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        os.close(ours)
-        os.close(theirs)
-        print(shown[-3000:])
+        print(terminal.tail())
+        terminal.close()
 
 
 def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, spin_until, ros_domain) -> None:
@@ -236,7 +217,7 @@ def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, 
     assert ros_node.count_publishers("policy/action_chunk") == 0
 
     def answered() -> bool:
-        pad.hold(*((3,) if int(2 * time.monotonic()) % 2 else ()))  # pressed anew until the node is active and hears it
+        pad.hold(*((Y,) if int(2 * time.monotonic()) % 2 else ()))  # pressed anew until the node is active and hears it
         return "no recorder answers on" in process.output
 
     spin_until(answered, 30.0, "the answer to Y")
@@ -248,11 +229,12 @@ def _delta(chunk: ActionChunk) -> np.ndarray:
                      a.gripper])  # fmt: skip
 
 
-class Stage:
+class Stage(Told):
     """The topics of a robot and a bridge, without either: enough for teleop_node to speak."""
 
     def __init__(self, node: Any, listen: Any, spin_until: Any) -> None:
-        self.node, self._spin_until = node, spin_until
+        super().__init__(listen, spin_until)
+        self.node = node
         self.chunks = listen(ActionChunk, "policy/action_chunk", STATE)
         publisher = node.create_publisher
         self._safety = publisher(SafetyState, "safety/state", LATCHED)
@@ -264,10 +246,6 @@ class Stage:
         self.hand.pose.orientation.w = 1.0
         self.held = False
         node.create_timer(0.04, self._repeat)
-
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self._spin_until(lambda: time.monotonic() > end, seconds + 5.0)
 
     def _repeat(self) -> None:
         now = self.node.get_clock().now().to_msg()
@@ -290,8 +268,7 @@ def stage(start_process: Any, ros_node: Any, listen: Any, spin_until: Any, ros_d
                  "joy.deadman": 0, "joy.dead_zone": 0.0, "joy.curve": 1.0, **parameters}  # fmt: skip
         start_process(f"module:openvla_ros.nodes.{NODE}", *argv(ProcessSpec(NODE, NODE, (), given))[3:])
         made = Stage(ros_node, listen, spin_until)
-        spin_until(lambda: ros_node.count_subscribers("joy"), 20.0, "teleop_node")
-        made.spin(1.0)
+        made.says(RELEASED)
         return made
 
     return start
@@ -308,7 +285,9 @@ def test_a_leaders_motion_while_the_clutch_is_held_adds_up(stage, spin_until) ->
         bench.hand.pose.position.x += 0.005
         bench.hand.pose.position.z -= 0.0025
         bench.spin(0.05)
-    bench.spin(0.8)
+    spin_until(lambda: sum(_delta(c)[0] for c in bench.chunks) > 0.05 - 1e-9, 10.0, "all of the motion")
+    count = len(bench.chunks)
+    spin_until(lambda: len(bench.chunks) > count + 2, 10.0, "actions after the motion")
     total = sum(_delta(c)[:6] for c in bench.chunks)
     np.testing.assert_allclose(total, [0.05, 0, -0.025, 0, 0, 0], atol=1e-6)
     assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the hand stays closed, as it was found
@@ -325,7 +304,7 @@ def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
     bench.spin(0.5)
     assert not bench.chunks  # a reading that is no number is not followed, nor half of it
     bench.held, bench.twist.angular.x = False, 0.0
-    bench.spin(0.3)
+    bench.says(RELEASED)
     bench.held = True
     spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
     np.testing.assert_allclose(_delta(bench.chunks[-1])[:3], [0, 0, -0.01], atol=1e-9)  # the gripper's z points down

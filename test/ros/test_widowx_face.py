@@ -39,4 +39,5 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
         assert [n for n, up in zip(scores[-1].objects, scores[-1].lifted, strict=True) if up] == [target]
     assert list(joints[-1].name[-2:]) == ["left_finger", "right_finger"]
     assert "refused" not in processes["sim_node"].output
+    assert "sags" not in processes["sim_node"].output  # nobody cut the arm's torque
     assert "reach" not in {name for m in safe for name in m.clipped}

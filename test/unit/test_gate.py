@@ -225,6 +225,11 @@ def test_streaming_holds_when_the_policy_goes_quiet_and_goes_on_when_it_is_back(
     assert gate.state is State.EXECUTING
     gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10))
     assert gate.state is State.HOLD and gate.reason.startswith("no fresh action")
+    # Another fault comes and goes meanwhile: what is still missing is named then, and not what is over.
+    gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10, forbidden="not enabled"))
+    assert gate.reason == "not enabled"
+    gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10))
+    assert gate.state is State.HOLD and gate.reason.startswith("no fresh action")
     back = now + 7 * NS // 10
     assert safety.update(gate, STREAMING, fine(back)).state is State.HOLD
     gate, actions = safety.admit(gate, STREAMING, fine(back), chunk(back, 1))

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from openvla_ros.geometry import Bounds
+from openvla_ros.safety.hand import Hand, gripper_command
 from openvla_ros.safety.joints import JointLimits, limit_joints
-from openvla_ros.safety.limits import Limits, brake_time, gripper_command, limit_action, malformed
+from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed
 from openvla_ros.safety.zones import Zones
 
 ZONES = Zones((0.2, -0.3, 0.0), (0.7, 0.3, 0.5))
@@ -59,6 +60,17 @@ def test_gripper_hysteresis():
     assert gripper_command(0.7, 0.0, LIMITS) == 1.0
     assert gripper_command(0.5, 0.0, LIMITS) == 0.0
     assert gripper_command(0.5, 1.0, LIMITS) == 1.0
+
+
+def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart():
+    second = 1_000_000_000
+    hand = Hand(0.0, 10 * second)
+    assert hand.wanted(0.9, 0.0, 10 * second + second // 5, LIMITS) == (0.0, ("gripper_rate",))
+    assert hand.wanted(0.1, 0.0, 10 * second + second // 5, LIMITS) == (0.0, ())
+    assert hand.wanted(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
+    assert hand.wanted(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock that went back locks nothing"
+    assert hand.forget().wanted(0.5, 0.9, 10 * second, LIMITS) == (1.0, ()), "between the two: as it was measured"
+    assert Hand().wanted(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
 
 
 @pytest.mark.parametrize(

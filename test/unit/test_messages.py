@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 
@@ -130,3 +131,15 @@ def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_number
             messages.command_message(Opening(opening))
     with pytest.raises(TypeError, match="no message for a str"):
         messages.command_message("go")  # type: ignore[arg-type]
+
+
+def test_no_other_file_builds_a_command(root):
+    """A robot's commands, and the goals of its hand, are made by `nodes.messages` alone: it casts and checks."""
+    made_by_name = ("PoseStamped", "TwistStamped", "Twist", "Point", "Vector3", "Quaternion", "Float64", "JointState")
+    found = []
+    for path in (root / "src" / "openvla_ros" / "openvla_ros" / "nodes").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and path.name != "messages.py":
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                found += [f"{path.name}:{node.lineno}: {name}"] * (name in made_by_name)
+    assert not found

@@ -84,6 +84,20 @@ def test_moveit_servo_is_switched_then_unpaused_and_paused_at_the_end():
     assert not GenericAdapter(GenericConfig("base")).start()
 
 
+def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
+    """It forgets a pose after 0.1 s; controllers that do not are told once."""
+    servo = GenericAdapter(GenericConfig("base", servo_node="servo_node", period=0.02))
+    servo.target(pose(x=0.5), 20 * MS)
+    assert not servo.tick(40 * MS, True)  # the stream goes on
+    ((_, again),) = servo.tick(60 * MS, True)
+    assert again == PoseTarget(pose(x=0.5), "base", 60 * MS)
+    assert not servo.tick(100 * MS, False)
+    assert not servo.rest(120 * MS) and not servo.tick(200 * MS, True)
+    holds = GenericAdapter(GenericConfig("base", period=0.02))
+    holds.target(pose(), 20 * MS)
+    assert not holds.tick(400 * MS, True)
+
+
 def test_twists_follow_the_stream_and_end_in_rest():
     servo = GenericAdapter(GenericConfig("base", "twist", "servo_node/delta_twist_cmds", speed=0.3, period=0.02))
     servo.pose_seen(pose())
@@ -112,12 +126,24 @@ def widowx(**changes):
     return made
 
 
-def test_a_widowx_sets_its_profile_and_reads_it_back():
-    group, single, velocity, acceleration = widowx().setup()
-    assert group.fields["profile_velocity"] == 200 and group.fields["mode"] == "position"
-    assert (single.fields["cmd_type"], single.fields["mode"]) == ("single", "pwm")
-    assert velocity.fields["reg"] == "Profile_Velocity" and velocity.expect == {"values": 200}
-    assert acceleration.fields["reg"] == "Profile_Acceleration" and acceleration.expect == {"values": 50}
+def test_a_widowx_sets_its_profile_reads_it_back_and_leaves_the_arm_its_torque():
+    info, hand, *registers = widowx().setup()
+    assert (info.service, info.expect["mode"], info.expect["profile_type"]) == ("get_robot_info", "position", "time")
+    assert info.expect["joint_names"] == WIDOWX_250S.names
+    # (xs_sdk cuts the torque of what it switches: that must be the hand alone.)
+    assert (hand.service, hand.fields["cmd_type"], hand.fields["mode"]) == ("set_operating_modes", "single", "pwm")
+    assert [(c.service, c.fields["reg"], c.fields["value"], c.expect) for c in registers] == [
+        ("set_motor_registers", "Profile_Velocity", 200, {}),
+        ("set_motor_registers", "Profile_Acceleration", 50, {}),
+        ("get_motor_registers", "Profile_Velocity", 0, {"values": 200}),
+        ("get_motor_registers", "Profile_Acceleration", 0, {"values": 50}),
+    ]
+    assert {c.fields["name"] for c in (info, *registers)} == {"arm"}
+
+
+def test_a_profile_that_the_motors_would_cut_is_refused():
+    with pytest.raises(ValueError, match=r"profile_acceleration 0.15 s is over half of widowx.profile_time 0.2 s"):
+        widowx(profile_acceleration=0.15)
 
 
 def test_targets_become_joints_within_speed_and_the_rest_of_the_way_follows():
@@ -178,11 +204,28 @@ def test_the_hands_effort_ends_at_the_stall_and_at_the_end_of_its_travel():
             values += [c.value for _, c in arm.tick(now * MS, False)]  # also while the arm may not move
         return values
 
+    assert close([0.037 - 0.0004 * (i % 2) for i in range(200)])[1:] == [-100.0]  # neither stalls nor gets anywhere
     moving = [0.037 - 0.001 * i for i in range(10)]
     assert close([*moving, *[0.027] * 40]) == [-250.0, -100.0]  # stalled on something: hold it
     shut = [0.027 - 0.001 * i for i in range(13)]
     assert close([*moving, *shut, *[0.015] * 20]) == [-250.0, 0.0]  # closed on nothing
     assert close([0.037] * 12) == [-250.0]  # it takes a while to begin
+
+
+@pytest.mark.parametrize(("opening", "ended"), [(0.0, -100.0), (1.0, 0.0)])
+def test_while_the_hand_pushes_there_is_a_last_will_that_ends_it(opening, ended):
+    arm = widowx()
+    arm.say(WIDOWX_READY, 0.026, 0)
+    assert arm.will_topics == ("commands/joint_single",) and arm.will is None
+    arm.gripper(opening)
+    assert arm.will is not None
+    assert list(arm.will.commands) == [("commands/joint_single", JointSingle("gripper", ended))]
+    first, now = arm.will, 0
+    while arm.will is first and now < 2000:
+        now += 20
+        arm.say(WIDOWX_READY, 0.026, now * MS)
+        arm.tick(now * MS, False)
+    assert arm.will is None and 300 < now < 1e3 * first.within  # it stalled: nothing is left to end
 
 
 def test_joints_that_are_missing_are_named():

@@ -88,8 +88,8 @@ def test_every_parameter_of_the_policy_node():
     assert table.keys() == {row.name for row in PARAMETERS}
     for row in PARAMETERS:
         default, unit, meaning = table[row.name]
-        value = str(row.default).lower() if isinstance(row.default, bool) else row.default or "''"
-        value = row.default if isinstance(row.default, int) and not isinstance(row.default, bool) else value
+        value = str(row.default).lower() if isinstance(row.default, bool) else row.default
+        value = "''" if value == "" else value
         assert (default, unit) == (f"`{value}`", row.unit), row.name
         assert meaning.startswith(row.description) and row.constraint in meaning, row.name
 

@@ -1,6 +1,7 @@
 """Where an arm's tool is, and which joint positions take it somewhere: damped least squares on MuJoCo's Jacobians.
 
-MuJoCo computes the kinematics in C, from a chain that is built from a table (`arms`). The damping is Nakamura &
+MuJoCo computes the kinematics in C, from a chain that is built from a table (`arms`); it is there anyway, for the
+simulator, where mink, which solves on top of it, would bring a second numpy. The damping is Nakamura &
 Hanafusa's ("Inverse kinematic solutions with singularity robustness for robot manipulator control", J. Dyn. Sys. Meas.
 Control 108, 1986): none while the arm is far from a singularity, growing as the smallest singular value falls, so that
 the tool gives way there and the joints do not race.

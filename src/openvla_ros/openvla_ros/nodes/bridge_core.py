@@ -7,24 +7,24 @@ clock. Targets come out while the gate is EXECUTING and while a motion that was 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from openvla_ros.geometry import IDENTITY, Pose, Quaternion, angle, distance
+from openvla_ros.geometry import IDENTITY, Pose, Quaternion
 from openvla_ros.nodes.target_stream import MARGIN, TargetStream
-from openvla_ros.robots.chunks import Ensemble
+from openvla_ros.robots.chunks import Schedule
 from openvla_ros.robots.motion import Arrival, ArrivalConfig
 from openvla_ros.robots.stream import StreamError
 from openvla_ros.robots.target_pose import BASE, compose, leash
 from openvla_ros.safety import gate as safety
 from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
-from openvla_ros.safety.limits import gripper_command
+from openvla_ros.safety.hand import Hand
 from openvla_ros.safety.permission import Permission, PermissionConfig
-from openvla_ros.safety.watchdogs import NS, Now, Seen
-from openvla_ros.safety.zones import clamp, reachable
+from openvla_ros.safety.robot_state import RobotState
+from openvla_ros.safety.watchdogs import Now, Seen
+from openvla_ros.safety.zones import reachable
 
-STATE_JUMP = 0.05  # [m] smaller steps between two measured poses are never taken for a jump
 CATCH_UP = 2  # steps of the target that a late tick makes up for; what is later still is only later
 
 
@@ -72,21 +72,16 @@ class BridgeCore:
         self.robot_fault = ""  # why the robot itself does not move; '' = it does
         self.outputs: list[Output] = []
         self.notes: list[str] = []  # what a person should read in the log
-        self.measured: Pose | None = None
-        self.opening: float | None = None  # measured
+        self.refused: Counter[str] = Counter()  # chunks since activation, by the name of what refused
+        self.clipped: Counter[str] = Counter()  # or clipped them
+        self.robot = RobotState()
         self._stream = TargetStream(config.gate.limits, config.period, config.gate.mode == "blocking")
-        self._state: Seen | None = None
-        self._not_before_ns = 0  # measurements stamped earlier are from before the robot was restarted
-        self._gripper: float | None = None  # commanded
-        self._switched_ns: int | None = None  # when it was, motion clock
+        self._schedule = Schedule(config.actions_per_chunk, config.ensemble_decay, self.blocking)
+        self._hand = Hand()  # as commanded; its time is the motion clock's
         self._commanded: Pose | None = None  # where the last action was to end
         self._sent: Pose | None = None  # the newest target sent
-        self._queue: deque[tuple[float, ...]] = deque()
         self._frame: tuple[str, Quaternion] = (BASE, IDENTITY)
-        self._chunk_period = 0.2
         self._arrival: Arrival | None = None
-        self._ensemble = Ensemble(config.ensemble_decay or 0.0)
-        self._slot = 0  # blocking: actions begun since the last stop
 
     def take(self) -> tuple[list[Output], list[str]]:
         """What is to be sent, in this order, and what is to be logged since the last call."""
@@ -106,7 +101,7 @@ class BridgeCore:
 
     def ages(self, now: Now) -> dict[str, float]:
         """How old what the watchdogs look at is by now [s], as far as there is any."""
-        found = {"state": self._state}
+        found = {"state": self.robot.seen}
         if self.gate.newest is not None and self.gate.newest_at is not None:
             came = self.gate.newest_at
             found |= {"action": Seen(came.node, came), "observation": Seen(self.gate.newest.observation_ns, came)}
@@ -116,7 +111,9 @@ class BridgeCore:
 
     def activate(self, now: Now) -> None:
         """Motion may begin once every other permission is there, too."""
-        self.active, self._gripper = True, None
+        self.active, self._hand = True, self._hand.forget()
+        self.refused.clear()
+        self.clipped.clear()
         self._set(safety.begin(self.gate, self.config.gate), now)
         self.look(now)
 
@@ -172,35 +169,30 @@ class BridgeCore:
 
     def pose_seen(self, pose: Pose, stamp_ns: int, now: Now) -> None:
         """A measured pose. Older ones than the newest are ignored."""
-        before, seen = self.measured, self._state
-        # (A newest stamp that lies in the future is of a clock that was set back, or wrong: what comes now counts.)
-        if stamp_ns < self._not_before_ns or (seen is not None and stamp_ns <= seen.stamp <= now.node):
+        robot, jumped = self.robot.pose_seen(pose, stamp_ns, now, self.config.max_state_speed)
+        if robot is self.robot:
             return
-        self.measured, self._state = pose, Seen(stamp_ns, now)
-        if before is not None and seen is not None and (jump := distance(before, pose)) > STATE_JUMP:
-            elapsed = (stamp_ns - seen.stamp) * 1e-9
-            if jump > self.config.max_state_speed * elapsed:
-                what = f"robot state jumped {jump:.3f} m in {elapsed:.3f} s: the robot was moved or restarted"
-                self._restart(what, now)
+        self.robot = robot
+        if jumped:
+            self._restart(jumped, now)
         if self._arrival is not None:
             self._arrival = self._arrival.seen(self.config.arrival, pose, stamp_ns)
             self._go_on(now)
 
     def gripper_seen(self, opening: float, stamp_ns: int, now: Now) -> None:
         """A measured gripper opening."""
-        self.opening = opening
+        self.robot = replace(self.robot, opening=opening)
         if self._arrival is not None:
             self._arrival = self._arrival.gripper_seen(self.config.arrival, opening, stamp_ns)
             self._go_on(now)
 
     def restarted(self, stamp_ns: int, now: Now) -> None:
         """The robot's controller was restarted or its scene reset: its set-point is the measured pose now."""
-        self._not_before_ns = stamp_ns
-        self.measured = self._state = None
+        self.robot = self.robot.restarted(stamp_ns)
         self._restart("robot restarted", now)
 
     def _restart(self, reason: str, now: Now) -> None:
-        self._gripper = None
+        self._hand = self._hand.forget()
         self._rest()  # nothing is left to brake: the old target means nothing to the robot any more
         self._set(safety.hold(self.gate, reason), now)
 
@@ -215,80 +207,59 @@ class BridgeCore:
             self.notes.append(f"refused {chunk.source}'s chunk {chunk.sequence} ({gate.refused[0]}): {why}")
             self._set(gate, now)
             return
-        self._frame, self._chunk_period = self.config.frames[chunk.frame], chunk.period
+        self._frame = self.config.frames[chunk.frame]
         if self._stream.target is None:  # start anew from where the robot is, so that the first target is no jump
-            assert self.measured is not None
-            self._commanded = self._stream.anchor(self.measured, self._motion_ns(now))
-            self._sent = self.measured
-        if self.config.ensemble_decay is None:
-            self._queue = deque(actions[: self.config.actions_per_chunk or None])
-        else:
-            start = self._slot * round(chunk.period * NS) if self.blocking else chunk.observation_ns
-            self._ensemble.add(start, chunk.period, actions)
-            if not self.blocking and self.gate.state is State.EXECUTING and self._stream.busy:
-                self._set(gate, now)
-                return  # the action under way goes on; the next one hears of this chunk
-        action = self._next(now)
+            assert self.robot.pose is not None
+            self._commanded = self._stream.anchor(self.robot.pose, self._motion_ns(now))
+            self._sent = self.robot.pose
+        self._schedule.take(actions, chunk.period, chunk.observation_ns)
+        if self._schedule.ensemble and not self.blocking and self.gate.state is State.EXECUTING and self._stream.busy:
+            self._set(gate, now)
+            return  # the action under way goes on; the next one hears of this chunk
+        action = self._schedule.next(now.node)
         if action is None:
             self._set(safety.hold(gate, "the chunk predicts nothing for the present: it took too long"), now)
             return
         self._begin(gate, action, now, fresh=True)
 
-    def _next(self, now: Now) -> tuple[float, ...] | None:
-        if self._queue:
-            return self._queue.popleft()
-        if self.config.ensemble_decay is None:
-            return None
-        slot_ns = self._slot * round(self._chunk_period * NS) if self.blocking else now.node
-        return self._ensemble.at(slot_ns)
-
     def _begin(self, gate: Gate, action: tuple[float, ...], now: Now, fresh: bool = False) -> None:
         """Put one action on its way. fresh: the first of a new chunk."""
-        assert self.measured is not None and self._stream.target is not None
+        assert self.robot.pose is not None and self._stream.target is not None
         limits, at = self.config.gate.limits, self._stream.target
-        wanted, names = self._opening_for(action[6], now)
-        turned = self._gripper is None or wanted != self._gripper
+        wanted, names = self._hand.wanted(action[6], self.robot.opening, self._motion_ns(now), limits)
+        turned = wanted != self._hand.opening
         split = turned and self.config.gripper_first and self.blocking and any(action[:6])
         if split:
             # In two: the hand alone, then, with the hand as it is then, the motion.
-            self._queue.appendleft(action)
+            self._schedule.put_back(action)
             action = (0.0,) * 6 + (action[6],)
         # The deltas add up on what was commanded. A new chunk in streaming: on where the target is by now, since the
         # image that asked for it was taken before the action before it was finished.
         base = at.pose if self._commanded is None or (fresh and not self.blocking) else self._commanded
-        asked = compose(leash(base, self.measured, *self.config.leash), action, *self._frame)
+        asked = compose(leash(base, self.robot.pose, *self.config.leash), action, *self._frame)
         goal, cut = reachable(at.pose, asked, limits.zones, self._stream.margin)
         if cut and limits.on_limit == "refuse":
             where = [round(v, 3) for v in asked.position]
             self._refuse(gate, cut[0], f"the target {where} is outside the limits ({', '.join(cut)})", now)
             return
         try:
-            duration = self._stream.go(goal, self._chunk_period)
+            duration = self._stream.go(goal, self._schedule.period)
         except StreamError as error:
             self._refuse(gate, "trajectory", str(error), now)
             return
-        self._commanded, self._gripper = goal, wanted
-        self._slot += not split
+        self._commanded = goal
+        if not split:
+            self._schedule.begun()
         self._arrival = Arrival(goal, now.node, duration, wanted if turned else None)
         self._set(replace(gate, clipped=tuple(dict.fromkeys((*gate.clipped, *names, *cut)))), now)
         if turned:
-            self._switched_ns = self._motion_ns(now)
+            self._hand = Hand(wanted, self._motion_ns(now))
             self.outputs.append(Output(None, wanted, now.node))
         self._send_due(now, 1)
 
-    def _opening_for(self, asked: float, now: Now) -> tuple[float, tuple[str, ...]]:
-        """The opening to command, and `gripper_rate` when it was changed too short a time ago to change again."""
-        limits = self.config.gate.limits
-        present = self._gripper if self._gripper is not None else self.opening
-        wanted = gripper_command(asked, 1.0 if present is None else present, limits)
-        if self._gripper is None or wanted == self._gripper or self._switched_ns is None:
-            return wanted, ()
-        since = (self._motion_ns(now) - self._switched_ns) / NS
-        return (self._gripper, ("gripper_rate",)) if 0.0 <= since < limits.gripper_interval else (wanted, ())
-
     def _refuse(self, gate: Gate, name: str, why: str, now: Now) -> None:
         """An action turned out not to be executable: brake if it came in motion, and ask for another one."""
-        self._queue.clear()
+        self._schedule.drop()
         self._arrival = None
         self.notes.append(f"refused an action ({name}): {why}")
         gate = safety.refuse(gate, self._inputs(now), name, why)
@@ -306,14 +277,14 @@ class BridgeCore:
             over, note = self._arrival.done(self.config.arrival, now.node)
             if not over:
                 return
-        more = self._queue or not self.blocking
-        if more and (action := self._next(now)) is not None:
+        more = self._schedule.waiting or not self.blocking
+        if more and (action := self._schedule.next(now.node)) is not None:
             self._begin(self.gate, action, now)
             return
-        assert self._state is not None
+        assert self.robot.seen is not None
         if self.blocking:
             self._arrival = None
-            self._set(safety.executed(self.gate, self._state.stamp, note), now)
+            self._set(safety.executed(self.gate, self.robot.seen.stamp, note), now)
             return
         self._set(safety.streamed(self.gate), now)
         if self._stream.moving and self._commanded is not None:
@@ -359,8 +330,7 @@ class BridgeCore:
 
     def _brake(self) -> None:
         """Bring the target to rest, and forget what was to come."""
-        self._queue.clear()
-        self._ensemble.clear()
+        self._schedule.clear()
         self._arrival = None
         if self._stream.braking:
             return
@@ -371,11 +341,9 @@ class BridgeCore:
 
     def _rest(self) -> None:
         """Forget the motion: the next one starts from the measured pose."""
-        self._queue.clear()
-        self._ensemble.clear()
+        self._schedule.clear()
         self._stream.rest()
         self._arrival = self._commanded = None
-        self._slot = 0
 
     def _motion_ns(self, now: Now) -> int:
         return now.node if self.config.simulated_time else now.steady
@@ -387,27 +355,23 @@ class BridgeCore:
             now=now,
             active=self.active,
             forbidden=self.permission.missing(self.config.permission, now) or self.robot_fault,
-            state=self._state,
+            state=self.robot.seen,
             outside=self._outside() if self._stream.target is None else "",
             stopping=self._stream.braking,
         )
 
     def _outside(self) -> str:
         """Why motion may not begin where the robot is; '' when it may."""
-        if self.measured is None:
-            return ""
-        zones, (far, turned) = self.config.gate.limits.zones, self.config.tolerance
-        pose, names = clamp(self.measured, zones)
-        near = distance(pose, self.measured) <= far and angle(pose, self.measured) <= turned
-        inside = [f"keep_out_{box.name}" for box in zones.keep_out if box.contains(pose.position, 2 * MARGIN)]
-        if near and not inside:
-            return ""
-        where = [round(v, 3) for v in self.measured.position]
-        return f"the robot stands at {where}, outside its limits ({', '.join((*names, *inside))}): move it by hand"
+        return self.robot.outside(self.config.gate.limits.zones, *self.config.tolerance, 2 * MARGIN)
 
     def _set(self, gate: Gate, now: Now) -> None:
         """Take over a new gate state, and do what its change asks for."""
         before, self.gate = self.gate, gate
+        if gate.refused_count > before.refused_count:
+            self.refused.update(gate.refused)
+        if gate.clipped is not before.clipped:
+            known = before.clipped if gate.newest is before.newest else ()
+            self.clipped.update(name for name in gate.clipped if name not in known)
         if gate.state in (State.HOLD, State.ESTOP, State.INACTIVE) and before.state is not gate.state:
             if before.state is State.EXECUTING:
                 self.notes.append(f"stopped: {gate.reason}")

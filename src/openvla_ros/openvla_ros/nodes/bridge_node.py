@@ -97,6 +97,8 @@ class BridgeNode(ManagedNode):
             "refused": gate.refused_count,
             "refused_for": ", ".join(gate.refused),
             "clipped": ", ".join(gate.clipped),
+            "refused_since_activation": ", ".join(f"{name} {count}" for name, count in core.refused.items()),
+            "clipped_since_activation": ", ".join(f"{name} {count}" for name, count in core.clipped.items()),
             "executed": gate.executed_sequence,
             "emergency_stop_reset": f"by {gate.reset_by} at {gate.reset_ns / 1e9:.3f}" if gate.reset_by else "",
             **{f"{name}_age": f"{age:.3f} s" for name, age in core.ages(self._now()).items()},

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from openvla_ros.geometry import IDENTITY, Bounds, Pose, Quaternion, Vector
 from openvla_ros.nodes.bridge_core import CoreConfig
 from openvla_ros.nodes.parameters import Parameter as P
-from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS
+from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, Get
 from openvla_ros.robots import ADAPTERS
 from openvla_ros.robots.motion import ArrivalConfig
 from openvla_ros.robots.target_pose import BASE, END_EFFECTOR
@@ -19,7 +18,7 @@ from openvla_ros.safety.permission import MODES as ENABLE_MODES, PermissionConfi
 from openvla_ros.safety.watchdogs import Watchdogs
 from openvla_ros.safety.zones import Cone, KeepOut, Zones
 
-Get = Callable[[str], Any]
+_ARRIVAL, _WATCHDOG = ArrivalConfig(), Watchdogs()
 
 PARAMETERS = (
     P("robot", "sim", "The robot's adapter", choices=ADAPTERS),
@@ -48,14 +47,17 @@ PARAMETERS = (
     P("leash.translation", 0.05, "Farthest that the commanded position may be from the measured one", "m", 0.001, 0.5),
     P("leash.rotation", 0.3, "Farthest that the commanded orientation may be from the measured one", "rad", 0.01, 3.1),
     P("max_state_speed", 4.0, "A measured pose that moved faster was put there: start anew from it", "m/s", 0.1, 50.0),
-    P("arrival.position", 0.005, "An action is executed when the position is this near", "m", 1e-4, 0.1),
-    P("arrival.rotation", 0.03, "An action is executed when the orientation is this near", "rad", 1e-3, 1.0),
-    P("arrival.still_speed", 0.01, "Slower than this is standing: executed as far as it goes", "m/s", 1e-4, 0.2),
-    P("arrival.still_time", 0.1, "How long it must stand", "s", 0.01, 5.0),
-    P("arrival.gripper", 0.03, "The gripper has arrived when its opening is this near", "1", 1e-3, 0.5),
-    P("arrival.gripper_speed", 0.05, "A gripper slower than this stands: it holds something", "1/s", 1e-3, 2.0),
-    P("arrival.gripper_delay", 0.15, "Time a gripper has to begin to move", "s", 0.0, 5.0),
-    P("arrival.time_limit", 1.5, "Time after the planned motion to call an action executed anyway", "s", 0.05, 30.0),
+    P("arrival.position", _ARRIVAL.position, "An action is executed when the position is this near", "m", 1e-4, 0.1),
+    P("arrival.rotation", _ARRIVAL.rotation, "Likewise, by angle", "rad", 1e-3, 1.0),
+    P("arrival.still_speed", _ARRIVAL.still_speed, "Slower than this is standing: executed as far as it goes", "m/s",
+      1e-4, 0.2),
+    P("arrival.still_time", _ARRIVAL.still_time, "How long it must stand", "s", 0.01, 5.0),
+    P("arrival.gripper", _ARRIVAL.gripper, "The gripper has arrived when its opening is this near", "1", 1e-3, 0.5),
+    P("arrival.gripper_speed", _ARRIVAL.gripper_speed, "A gripper slower than this stands: it holds something",
+      "1/s", 1e-3, 2.0),
+    P("arrival.gripper_delay", _ARRIVAL.gripper_delay, "Time a gripper has to begin to move", "s", 0.0, 5.0),
+    P("arrival.time_limit", _ARRIVAL.time_limit, "Time after the planned motion to call an action executed anyway", "s",
+      0.05, 30.0),
     P("workspace.low", [0.2, -0.4, 0.0], "Lowest corner of the workspace, base frame", "m", -5.0, 5.0, length=3),
     P("workspace.high", [0.8, 0.4, 0.6], "Highest corner of the workspace, base frame", "m", -5.0, 5.0, length=3),
     P("tolerance.translation", 0.01, "How far outside its limits the arm may stand to begin with", "m", 0.0, 0.1),
@@ -83,11 +85,12 @@ PARAMETERS = (
     P("gripper.open_above", 0.6, "The gripper opens when the policy asks for more", "1", 0.0, 1.0),
     P("gripper.interval", 0.3, "Shortest time between two changes of the gripper's command", "s", 0.0, 10.0),
     P("gripper.first", False, "Blocking control: a gripper that opens or closes is done before the arm moves"),
-    P("watchdog.observation", 2.0, "Oldest image an action may come from", "s", 0.01, 600.0),
-    P("watchdog.action", 1.0, "Oldest action that is still executed", "s", 0.01, 600.0),
-    P("watchdog.state", 0.3, "Oldest robot state to move on", "s", 0.01, 600.0),
-    P("watchdog.clock_jump", 1.0, "A clock that gains more on the steady one, or goes back, holds", "s", 0.01, 600.0),
-    P("watchdog.future", 0.05, "How far ahead of this clock a stamp may be", "s", 0.001, 10.0),
+    P("watchdog.observation", _WATCHDOG.observation, "Oldest image an action may come from", "s", 0.01, 600.0),
+    P("watchdog.action", _WATCHDOG.action, "Oldest action that is still executed", "s", 0.01, 600.0),
+    P("watchdog.state", _WATCHDOG.state, "Oldest robot state to move on", "s", 0.01, 600.0),
+    P("watchdog.clock_jump", _WATCHDOG.clock_jump, "A clock that gains more on the steady one, or goes back, holds",
+      "s", 0.01, 600.0),
+    P("watchdog.future", _WATCHDOG.future, "How far ahead of this clock a stamp may be", "s", 0.001, 10.0),
     *ROBOT_PARAMETERS,
 )  # fmt: skip
 
@@ -119,10 +122,9 @@ def gate_config(get: Get) -> GateConfig:
         open_above=get("gripper.open_above"),
         gripper_interval=get("gripper.interval"),
     )
-    names = ("observation", "action", "state", "clock_jump", "future")
     return GateConfig(
         limits=limits,
-        watchdogs=Watchdogs(**{name: get(f"watchdog.{name}") for name in names}),
+        watchdogs=Watchdogs(**{name: get(f"watchdog.{name}") for name in Watchdogs.__dataclass_fields__}),
         mode=get("control_mode"),
         sources=tuple(get("sources")),
         source=get("source"),

@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help="expert: the scripted expert acts instead, as a baseline that needs no checkpoint",
     )
     add("--checkpoint", type=Path, metavar="DIR", help="Hugging Face folder; default: the policy's YAML")
-    add("--unnorm-key", metavar="NAME", help="whose statistics, where the checkpoint has those of several data sets")
+    add("--unnorm-key", metavar="NAME", help="whose statistics, where the checkpoint has those of several datasets")
     add("--server", metavar="URL", help="ask the openvla-serve at ws://HOST:PORT or http://HOST:PORT; no --checkpoint")
     add(
         "--camera",

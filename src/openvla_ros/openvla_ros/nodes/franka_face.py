@@ -21,8 +21,10 @@ from openvla_ros.robots.target_pose import Pose
 from openvla_ros.sim.scene import FINGER_TRAVEL
 
 CONVENIENCE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-TARGETS = ("target_pose", "equilibrium_pose", "cartesian_motion_controller/target_frame")
-IDLE, MOVE, REFLEX = 1, 2, 4  # FrankaRobotState.robot_mode
+TARGETS = (
+    "target_pose", "cartesian_impedance_example_controller/equilibrium_pose",
+    "cartesian_motion_controller/target_frame",
+)  # fmt: skip
 STILL = 0.004  # [1] of opening: slower than this in a quarter of a second is standing
 GRACE_NS = 1_000_000_000  # after a reset of the scene: a bridge that has not heard of it yet is not at fault
 PERIOD = 0.02  # [s] between two looks at the hand's goals
@@ -45,7 +47,7 @@ class FrankaFace(SimFace):
     def connect(self) -> None:
         """As franka_robot_state_broadcaster, franka_gripper, the action server and three pose controllers."""
         node, broadcaster = self._node, "franka_robot_state_broadcaster"
-        self._state_type = load("franka_msgs/msg/FrankaRobotState")
+        self._state_type: Any = load("franka_msgs/msg/FrankaRobotState")
         self._pose_pub = node.publisher(messages.PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
         self._joint_pub = node.publisher(messages.JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
         self._state_pub = node.publisher(self._state_type, f"{broadcaster}/robot_state", STREAM)
@@ -81,8 +83,11 @@ class FrankaFace(SimFace):
         if self._goal is None:
             return
         now = self._node.now_ns()
-        _, _, _, since, then = self._goal
-        if abs(self._measured - then) > STILL:
+        handle, _, _, since, then = self._goal
+        if handle.is_cancel_requested:
+            self._opening = self._measured  # it stops
+            self._finish(False)
+        elif abs(self._measured - then) > STILL:
             self._goal[3:] = [now, self._measured]
         elif now - since > 250_000_000 or now < since:
             self._finish(True)
@@ -157,7 +162,8 @@ class FrankaFace(SimFace):
         joints = messages.joint_message(scene.joint_names, positions, velocities, now_ns)
         self._joint_pub.publish(joints)
         state = self._state_type(header=messages.header(now_ns), o_t_ee=pose, measured_joint_state=joints)
-        state.robot_mode = REFLEX if self._in_reflex else MOVE
+        kind = self._state_type
+        state.robot_mode = kind.ROBOT_MODE_REFLEX if self._in_reflex else kind.ROBOT_MODE_MOVE
         state.current_errors.cartesian_reflex = self._in_reflex
         self._state_pub.publish(state)
         finger = self._measured * FINGER_TRAVEL

@@ -6,8 +6,9 @@ import importlib
 import os
 
 _HOW = {
-    "franka_msgs": "apt install ros-{distro}-franka-msgs, or build github.com/frankarobotics/franka_ros2",
-    "interbotix_xs_msgs": "build github.com/Interbotix/interbotix_ros_core, which has no apt package",
+    # (Neither is in rosdistro's jazzy.)
+    "franka_msgs": "build github.com/frankarobotics/franka_ros2, branch {distro}, which has no apt package",
+    "interbotix_xs_msgs": "build github.com/Interbotix/interbotix_ros_core, branch {distro}, which has no apt package",
     "control_msgs": "apt install ros-{distro}-control-msgs",
     "moveit_msgs": "apt install ros-{distro}-moveit-msgs",
 }
@@ -24,8 +25,9 @@ def load(name: str) -> type:
         found = getattr(importlib.import_module(f"{package}.{folder}"), kind, None)
     except ImportError as error:
         how = _HOW.get(package, f"rosdep install {package}").format(distro=os.environ.get("ROS_DISTRO", "jazzy"))
-        raise ImportError(f"this robot needs {name}, but {package} does not import ({error}): {how}; then source it") \
-            from error
+        raise ImportError(
+            f"this robot needs {name}, but {package} does not import ({error}): {how}; then source it"
+        ) from error
     if not isinstance(found, type):
         raise ImportError(f"{package}.{folder} has no {kind}: is its version the one for ROS 2 Jazzy?")
     return found

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from openvla_ros.nodes.bringup import resolve
+from openvla_ros.safety.still_picture import StillPicture, frozen
 
 # Parameters that are LocalPolicy's by the same name.
 PASSED_ON = ("precision", "vocabulary", "runtime", "center_crop", "idle", "gripper", "frame", "period")
@@ -67,7 +68,7 @@ class LocalBackend:
         )  # fmt: skip
         self.statistics = policy.unnorm_key or ""
         _warm_up(policy, value)
-        return policy
+        return AwakePolicy(policy, value("image.max_still"))
 
     def close(self) -> None:
         """Nothing outlives the policy."""
@@ -104,7 +105,7 @@ class RemoteBackend:
             raise ConnectionError(
                 f"the policy server gives no action: {error}; see the server's log, or raise 'server.timeout'"
             ) from error
-        return self._policy
+        return AwakePolicy(self._policy, self._value("image.max_still"))
 
     def close(self) -> None:
         """Close the connection."""
@@ -146,6 +147,28 @@ class RemoteBackend:
                     f"{where} has actions of {parameter} {theirs}{unit}, parameter '{parameter}' says {mine}{unit}; "
                     f"set it to the server's, or start the server with --{parameter} {mine}"
                 )
+
+
+class FrozenCamera(TimeoutError):
+    """The camera sends the same picture over and over. It passes: the policy is asked again a while later."""
+
+
+class AwakePolicy:
+    """A policy that gives no action on the pictures of a frozen camera."""
+
+    def __init__(self, policy: Any, limit: float) -> None:
+        """`limit` [s] of the same picture; 0 = none."""
+        self._policy, self._limit, self._still = policy, limit, StillPicture()
+
+    def reset(self) -> None:
+        """As the policy's; a picture stays as old as it is."""
+        self._policy.reset()
+
+    def predict(self, observation: Any, instruction: str) -> Any:
+        """As the policy's; FrozenCamera instead of an action where the picture has been the same for too long."""
+        if self._limit > 0.0 and (why := frozen(self._still.age(observation.image, observation.stamp), self._limit)):
+            raise FrozenCamera(why)
+        return self._policy.predict(observation, instruction)
 
 
 def _warm_up(policy: Any, value: Values) -> None:

@@ -46,6 +46,8 @@ PARAMETERS = (
     P("image.reliability", "auto", "auto: reliable if all publishers are", choices=("auto", "reliable", "best_effort")),
     P("image.timeout", 10.0, "How long configure waits for the camera's publisher", "s", 0.0, 600.0),
     P("image.max_age", 2.0, "Older images are not looked at", "s", 0.01, 600.0),
+    P("image.max_still", 0.0, "A picture that stays the same to the last bit for longer is a frozen camera's, whatever "
+      "its stamp says; 0 = it may (a simulator has no noise)", "s", 0.0, 600.0),
     P("stall_timeout", 20.0, "A run_instruction goal fails after so long without an executed action (wall clock)",
       "s", 0.5, 3600.0),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rclpy
+from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
@@ -18,12 +19,14 @@ from rclpy.serialization import deserialize_message
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.last_will import WillKeeper
 from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
 HAND = (Opening, JointSingle)
 MODE_SILENCE = 1.0  # [s] of it count as a fault
+CANCEL_TIME = 1.0  # [s] a driver has to end a cancelled goal before it is given up
 
 
 class RobotLink:
@@ -40,10 +43,15 @@ class RobotLink:
         """on_measured: called with what was measured and its stamp [ns]; on_fault: with why the robot stands, or ''."""
         self._node, self._adapter, self._timeout = node, adapter, call_timeout
         self._on_measured, self._on_fault = on_measured, on_fault
+        self._base_frame = node.value("base_frame")
         self._recovery = adapter.recovery[0] if adapter.recovery is not None else ""
         self._running: dict[str, _Running] = {}
+        self._next: tuple[str, Goal] | None = None  # waits for the hand to end what it does
         self._modes: dict[str, tuple[type, bytes | None, float]] = {}
+        self._keeper = WillKeeper(node, adapter.will_topics) if adapter.will_topics else None
         self._call(adapter.setup())
+        if self._keeper is not None:
+            self._keeper.wait(call_timeout)
         self._publishers = {
             # A set-point that is overtaken does not matter; a hand's command must arrive.
             topic: node.publisher(messages.message_type(kind), topic, STATE if kind in HAND else COMMAND)
@@ -76,11 +84,16 @@ class RobotLink:
 
     def send(self, sent: Sent) -> None:
         """Publish commands, and send goals without waiting."""
+        will = self._adapter.will
+        if self._keeper is not None and will is not None:
+            self._keeper.tell(will)  # before what it is to end
         for topic, command in sent:
             if isinstance(command, Goal):
                 self._send_goal(topic, command)
             else:
                 self._publishers[topic].publish(messages.command_message(command))
+        if self._keeper is not None:
+            self._keeper.tell(will)
 
     def recover(self) -> tuple[bool, str]:
         """Ask the robot to recover from its fault; whether it was asked, and what to look at."""
@@ -95,49 +108,59 @@ class RobotLink:
     def check(self) -> None:
         """Cancel goals that took too long; called regularly."""
         for name, running in list(self._running.items()):
-            if time.monotonic() > running.deadline:
+            if time.monotonic() <= running.deadline:
+                continue
+            if running.cancelled:
+                self._forget(name)
+            else:
                 self._node.get_logger().warning(f"{name} took longer than {running.timeout:g} s: cancelled")
-                self._drop(name)
+                running.cancel()
+        if self._keeper is not None and not self._keeper.alive:
+            self._on_fault("the keeper of the hand's last will is gone: configure the bridge again")
 
     def _client(self, kind: str, name: str) -> Any:
         made = ActionClient(self._node, load(kind), name)
         return self._node._own(lambda client: client.destroy(), made)
 
     def _send_goal(self, name: str, goal: Goal) -> None:
-        if name != self._recovery:  # a hand does one thing at a time
-            for other in [n for n in self._running if n != self._recovery]:
-                self._drop(other)
+        busy = [running for other, running in self._running.items() if other != self._recovery]
+        if name != self._recovery and busy:
+            # A hand does one thing at a time, and its driver takes the stop of one for a stop of the next.
+            self._next = (name, goal)
+            for running in busy:
+                running.cancel()
+            return
         client = self._clients[name]
         if not client.server_is_ready():
             self._node.get_logger().error(f"action {name} is not there: the goal {dict(goal.fields)} was not sent")
             return
-        running = self._running[name] = _Running(goal.timeout, time.monotonic() + goal.timeout)
+        running = self._running[name] = _Running(goal.timeout)
         future = client.send_goal_async(messages.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
         future.add_done_callback(lambda f: self._answered(name, running, f.result()))
 
     def _answered(self, name: str, running: _Running, handle: Any) -> None:
         if not handle.accepted:
-            self._running.pop(name, None)
             self._node.get_logger().error(f"{name} refused its goal")
+            self._forget(name, running)
             return
-        if self._running.get(name) is not running:  # overtaken or timed out before it was accepted
-            handle.cancel_goal_async()
-            return
-        running.handle = handle
+        running.accepted(handle)
         handle.get_result_async().add_done_callback(lambda f: self._ended(name, running, f.result()))
 
     def _ended(self, name: str, running: _Running, answer: Any) -> None:
-        if self._running.get(name) is running:
-            del self._running[name]
-            result = answer.result
-            if not getattr(result, "success", True):
-                why = getattr(result, "error", "") or "no reason given"
-                self._node.get_logger().warning(f"{name} did not succeed: {why}")
+        result, status = answer.result, answer.status
+        if not running.cancelled and (status != GoalStatus.STATUS_SUCCEEDED or not getattr(result, "success", True)):
+            why = getattr(result, "error", "") or "no reason given"
+            self._node.get_logger().warning(f"{name} did not succeed: {why}")
+        self._forget(name, running)
 
-    def _drop(self, name: str) -> None:
-        running = self._running.pop(name)
-        if running.handle is not None:
-            running.handle.cancel_goal_async()
+    def _forget(self, name: str, running: _Running | None = None) -> None:
+        """A goal has come to its end; what waited for the hand goes on."""
+        if running is not None and self._running.get(name) is not running:
+            return  # given up before
+        del self._running[name]
+        if self._next is not None and not any(other != self._recovery for other in self._running):
+            (after, goal), self._next = self._next, None
+            self._send_goal(after, goal)
 
     # ---- in --------------------------------------------------------------------------------------
 
@@ -161,6 +184,8 @@ class RobotLink:
 
     def _pose(self, message: messages.PoseStamped) -> None:
         pose, stamp_ns = messages.read_pose(message)
+        if (frame := message.header.frame_id) != self._base_frame:
+            raise ValueError(f"its poses are in frame '{frame}', not in base_frame '{self._base_frame}': not used")
         self._adapter.pose_seen(pose)
         self._on_measured(Measured(pose), stamp_ns)
 
@@ -214,16 +239,32 @@ class RobotLink:
 class _Running:
     """A goal under way."""
 
-    def __init__(self, timeout: float, deadline: float) -> None:
-        self.timeout, self.deadline = timeout, deadline
-        self.handle: Any = None
+    def __init__(self, timeout: float) -> None:
+        self.timeout, self.deadline = timeout, time.monotonic() + timeout
+        self.cancelled = False
+        self._handle: Any = None
+
+    def accepted(self, handle: Any) -> None:
+        """Its server took it; a goal that was cancelled before that is so now."""
+        self._handle = handle
+        if self.cancelled:
+            handle.cancel_goal_async()
+
+    def cancel(self) -> None:
+        """Ask its server to end it, which is waited for a while."""
+        if self.cancelled:
+            return
+        self.cancelled, self.deadline = True, time.monotonic() + CANCEL_TIME
+        if self._handle is not None:
+            self._handle.cancel_goal_async()
 
 
 def _expect(call: Call, answer: Any) -> None:
-    """RuntimeError naming what a service answered, unless each expected field is as expected (each of a list is)."""
+    """RuntimeError naming what a service answered, unless each field is as `Call.expect` says."""
     expected: Mapping[str, object] = call.expect
     for name, wanted in expected.items():
         value = getattr(answer, name)
         values = [value] if isinstance(value, (bool, int, float, str)) else list(value)
-        if not values or any(v != wanted for v in values):
+        right = tuple(values) == wanted if isinstance(wanted, tuple) else {*values} == {wanted}
+        if not right:
             raise RuntimeError(f"{call.service} says {name} = {values}, not {wanted}: {call.remedy}")

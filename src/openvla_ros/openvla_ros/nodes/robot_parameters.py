@@ -23,8 +23,9 @@ ROBOT_PARAMETERS = (
     # franka, generic
     P("command.kind", "pose", "What the arm's controller takes: pose (PoseStamped) or twist (TwistStamped)",
       choices=("pose", "twist")),
-    P("command.topic", "target_pose", "Topic of its targets: target_pose (crisp_controllers), equilibrium_pose "
-      "(Franka's example), <controller>/target_frame (FZI), servo_node/pose_target_cmds or delta_twist_cmds (MoveIt)"),
+    P("command.topic", "target_pose", "Topic of its targets: target_pose (crisp_controllers), "
+      "cartesian_impedance_example_controller/equilibrium_pose (franka_ros2), <controller>/target_frame (FZI), "
+      "servo_node/pose_target_cmds or delta_twist_cmds (MoveIt)"),
     P("state.pose_topic", "robot/ee_pose", "Topic of the measured end-effector pose (PoseStamped)"),
     P("servo.node", "", "Name of MoveIt Servo's node, to be switched and un-paused at activate; '' = none"),
     P("servo.gain", 2.0, "Twists make up for what the arm lags behind at this rate", "1/s", 0.0, 20.0),

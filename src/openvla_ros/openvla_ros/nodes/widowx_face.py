@@ -36,6 +36,7 @@ class WidowXFace(SimFace):
         group, single = (load(f"interbotix_xs_msgs/msg/Joint{what}Command") for what in ("Group", "Single"))
         node.subscribe(group, "commands/joint_group", self._on_group, STATE)
         node.subscribe(single, "commands/joint_single", self._on_single, STATE)
+        node.serve(load("interbotix_xs_msgs/srv/RobotInfo"), "get_robot_info", self._on_info)
         node.serve(load("interbotix_xs_msgs/srv/OperatingModes"), "set_operating_modes", self._on_modes)
         registers = load("interbotix_xs_msgs/srv/RegisterValues")
         node.serve(registers, "get_motor_registers", self._on_get)
@@ -57,15 +58,24 @@ class WidowXFace(SimFace):
             return
         self._pwm = float(message.cmd)
 
+    def _on_info(self, request: Any, response: Any) -> Any:
+        if request.name == GROUP:
+            response.joint_names, response.num_joints = list(WIDOWX_250S.names), DOF
+            response.profile_type = "time"
+        response.name, response.mode = [request.name], self._mode.get(request.name, "")
+        return response
+
     def _on_modes(self, request: Any, response: Any) -> Any:
+        if request.name == GROUP:
+            self._refuse("cut the arm's torque to change its mode: a real arm sags")
+            if request.profile_type == "time":
+                self._registers["Profile_Velocity"] = int(request.profile_velocity)
+                self._registers["Profile_Acceleration"] = int(request.profile_acceleration)
         self._mode[request.name] = request.mode
-        if request.name == GROUP and request.profile_type == "time":
-            self._registers["Profile_Velocity"] = int(request.profile_velocity)
-            self._registers["Profile_Acceleration"] = int(request.profile_acceleration)
         return response
 
     def _on_get(self, request: Any, response: Any) -> Any:
-        count = DOF + 2 if request.cmd_type == "group" else 1  # the shadows of shoulder and elbow are motors, too
+        count = DOF if request.cmd_type == "group" else 1  # the shadows of shoulder and elbow are not in the group
         response.values = [self._registers.get(request.reg, 0)] * count
         return response
 

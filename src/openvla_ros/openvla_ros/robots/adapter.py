@@ -74,7 +74,7 @@ class Call:
     service: str
     kind: str  # as `std_srvs/srv/SetBool`
     fields: Fields
-    expect: Mapping[str, object] = field(default_factory=dict)
+    expect: Mapping[str, object] = field(default_factory=dict)  # a tuple: the very list; else each value of a list
     remedy: str = ""
 
 
@@ -89,6 +89,17 @@ class Source:
     topic: str
     what: Literal["pose", "joints", "mode"]
     kind: str  # message type, as `sensor_msgs/msg/JointState`
+
+
+@dataclass(frozen=True)
+class LastWill:
+    """What is said in a bridge's place when it is gone, or has hung for `within` [s] since it made this will.
+
+    For commands that a robot obeys until it hears another one, such as a motor's raw effort.
+    """
+
+    commands: Sequence[tuple[str, JointSingle]]
+    within: float
 
 
 POSE, JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
@@ -110,6 +121,8 @@ class RobotAdapter:
     sources: Sequence[Source] = (Source("robot/ee_pose", "pose", POSE), Source("gripper/state", "joints", JOINTS))
     recovery: tuple[str, Goal] | None = None  # what an operator may ask for after a fault of the robot
     clipped: tuple[str, ...] = ()  # limits of its own that cut the newest target
+    will_topics: Sequence[str] = ()  # topics of its last wills; () = it never makes one
+    will: LastWill | None = None  # the present one
 
     def setup(self) -> Sequence[Call]:
         """Calls at configure."""

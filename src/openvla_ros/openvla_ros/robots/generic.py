@@ -1,10 +1,10 @@
 """Any arm with a pose-target controller or MoveIt Servo, by YAML alone.
 
 Pose targets (PoseStamped): `target_pose` of utiasDSL/crisp_controllers (src/cartesian_controller.cpp: KeepLast(1); it
-ignores the topic while two nodes publish there), `equilibrium_pose` of Franka's impedance example,
-`<controller>/target_frame` of FZI's cartesian_controllers (cartesian_motion_controller/src/
-cartesian_motion_controller.cpp), `<servo node>/pose_target_cmds` of MoveIt Servo; velocities (TwistStamped):
-`<servo node>/delta_twist_cmds`.
+ignores the topic while two nodes publish there), `cartesian_impedance_example_controller/equilibrium_pose` of
+franka_ros2 (its example's `~/equilibrium_pose`), `<controller>/target_frame` of FZI's cartesian_controllers
+(cartesian_motion_controller/src/cartesian_motion_controller.cpp), `<servo node>/pose_target_cmds` of MoveIt Servo;
+velocities (TwistStamped): `<servo node>/delta_twist_cmds`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class GenericAdapter(RobotAdapter):
         self.topics = ((config.topic, kind), *self._hand.topics)
         self.actions = self._hand.actions
         self.sources = (Source(config.pose_topic, "pose", POSE), *self._hand.sources)
+        self._last: tuple[Pose, int] | None = None  # the newest target, and its time
         self._twister = servo.Twister(config.servo_gain, config.speed, config.turn)
 
     def start(self) -> Sequence[Call]:
@@ -60,20 +61,25 @@ class GenericAdapter(RobotAdapter):
     def target(self, pose: Pose, stamp_ns: int) -> Sent:
         """The pose as it is, or the velocity that leads there."""
         frame = self._config.base_frame
+        self._last = (pose, stamp_ns)
         if self._config.command == "twist":
             return ((self._config.topic, self._twister.follow(pose, frame, stamp_ns)),)
         return ((self._config.topic, PoseTarget(pose, frame, stamp_ns)),)
 
     def tick(self, stamp_ns: int, permitted: bool) -> Sent:
-        """The velocity that makes up for what the arm still lags behind when the targets have ended."""
-        last = self._twister.last
-        late = last is not None and stamp_ns - last[1] > 1.5e9 * self._config.period
-        if self._config.command != "twist" or not permitted or last is None or not late:
+        """What brings an arm that lags behind to the last target when the targets have ended.
+
+        A velocity must be followed by another one, and MoveIt Servo forgets a pose as well as a velocity after its
+        incoming_command_timeout; other controllers keep on pulling towards a pose.
+        """
+        last, forgets = self._last, self._config.command == "twist" or bool(self._config.servo_node)
+        if last is None or not permitted or not forgets or stamp_ns - last[1] <= 1.5e9 * self._config.period:
             return ()
         return self.target(last[0], stamp_ns)
 
     def rest(self, stamp_ns: int) -> Sent:
         """A velocity of nought; a pose holds by itself."""
+        self._last = None
         if self._config.command != "twist":
             return ()
         return ((self._config.topic, self._twister.rest(self._config.base_frame, stamp_ns)),)

@@ -3,8 +3,8 @@
 Services and topics of moveit/moveit2, branch jazzy, moveit_ros/moveit_servo/src/servo_node.cpp and
 config/servo_parameters.yaml: ~/switch_command_type (moveit_msgs/srv/ServoCommandType: JOINT_JOG 0, TWIST 1, POSE 2),
 ~/pause_servo (std_srvs/srv/SetBool, true pauses), ~/delta_twist_cmds (TwistStamped), ~/pose_target_cmds (PoseStamped);
-commands older than `incoming_command_timeout` (0.1 s) halt it. pause_servo answers success = false when the state is
-already the wished one, so its answer is not judged.
+commands older than `incoming_command_timeout` (0.1 s) halt it. Both services say success when the state is the wished
+one, also when it was so before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def begin(node: str, command: str) -> Sequence[Call]:
     return (
         Call(f"{node}/switch_command_type", "moveit_msgs/srv/ServoCommandType", {"command_type": TYPES[command]},
              {"success": True}, _REMEDY),
-        Call(f"{node}/pause_servo", "std_srvs/srv/SetBool", {"data": False}, {}, _REMEDY),
+        Call(f"{node}/pause_servo", "std_srvs/srv/SetBool", {"data": False}, {"success": True}, _REMEDY),
     )  # fmt: skip
 
 

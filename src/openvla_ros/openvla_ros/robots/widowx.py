@@ -1,10 +1,17 @@
 """WidowX 250s under Interbotix' xs_sdk: joint positions by this bridge's inverse kinematics, and a PWM gripper.
 
-Names and types: Interbotix/interbotix_ros_core, branch humble, interbotix_xs_sdk/src/xs_sdk_obj.cpp: topics
+Names and types: Interbotix/interbotix_ros_core, branches humble and jazzy, interbotix_xs_sdk/src/xs_sdk_obj.cpp: topics
 commands/joint_group (JointGroupCommand) and commands/joint_single (JointSingleCommand), joint_states (the motors, then
-left_finger and right_finger [m]), services set_operating_modes (OperatingModes), get_motor_registers (RegisterValues).
+left_finger and right_finger [m]), services get_robot_info (RobotInfo), set_operating_modes (OperatingModes),
+set_motor_registers and get_motor_registers (RegisterValues; one value a joint of the group, shadows are not in it).
 PWM of the gripper, 150 … 350, and its end stops: interbotix_xs_modules/xs_robot/gripper.py (interbotix_ros_toolboxes).
 The default profile of xs_sdk (interbotix_xsarm_control/config/modes.yaml) takes 2 s for every move.
+
+Two traps of xs_sdk (interbotix_xs_driver, src/xs_driver.cpp). set_operating_modes cuts the torque of each motor it
+changes: an arm would sag, so its profile goes into the registers alone, as Interbotix' own set_trajectory_time does it,
+and its mode is only looked at. And a PWM is obeyed until the next one comes, with no watchdog: while the hand pushes
+there is a last will (`adapter.LastWill`) that ends it. (No current limit instead: xs_sdk sets none in its
+current_based_position mode, and the hand's small motor, an XL430, is said to know none.)
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from openvla_ros.robots.adapter import (
     Call,
     JointGroup,
     JointSingle,
+    LastWill,
     Measured,
     RobotAdapter,
     Sent,
@@ -47,8 +55,17 @@ class WidowXConfig:
     stall_speed: float = 0.002  # [m/s] of a finger; slower is stalled
     stall_time: float = 0.15  # [s]
     start_time: float = 0.3  # [s] a finger has to begin to move
+    push_time: float = 3.0  # [s] the longest push; opening or closing takes about one
     end: float = 0.0005  # [m] so near to its end of travel a finger counts as there
     reach: float = 0.01  # [m] a target farther from what the arm reaches is named as a limit
+
+    def __post_init__(self) -> None:
+        """A profile that the motors would silently cut is refused (Dynamixel X, Profile Acceleration, time-based)."""
+        if 2.0 * self.profile_acceleration > self.profile_time:
+            raise ValueError(
+                f"widowx.profile_acceleration {self.profile_acceleration} s is over half of widowx.profile_time "
+                f"{self.profile_time} s: the motors would cut it"
+            )
 
 
 class WidowXAdapter(RobotAdapter):
@@ -62,6 +79,7 @@ class WidowXAdapter(RobotAdapter):
         self._states = f"{config.prefix}joint_states"
         self.topics = ((self._group, JointGroup), (self._single, JointSingle))
         self.sources = (Source(self._states, "joints", JOINTS),)
+        self.will_topics = (self._single,)
         self._joints: tuple[float, ...] | None = None  # measured
         self._sent: tuple[float, ...] | None = None
         self._goal: tuple[float, ...] | None = None  # what the joints' speed kept from being sent yet
@@ -72,28 +90,38 @@ class WidowXAdapter(RobotAdapter):
         self._at = 0.0  # [m] where it is
 
     def setup(self) -> Sequence[Call]:
-        """The profile of the arm, the mode of the hand, and whether both took."""
+        """Whether this is the arm and in its mode, the mode of the hand, the arm's profile, and whether that took."""
         cfg = self._config
-        time, acceleration = round(cfg.profile_time * 1000), round(cfg.profile_acceleration * 1000)
-        modes, registers = f"{cfg.prefix}set_operating_modes", f"{cfg.prefix}get_motor_registers"
-        remedy = "is xs_sdk running (ros2 launch interbotix_xsarm_control xsarm_control.launch.py robot_model:=wx250s)?"
+        launch = "ros2 launch interbotix_xsarm_control xsarm_control.launch.py robot_model:=wx250s"
+        running = f"is xs_sdk running ({launch})?"
+        info = Call(
+            f"{cfg.prefix}get_robot_info", "interbotix_xs_msgs/srv/RobotInfo",
+            {"cmd_type": "group", "name": cfg.group},
+            {"joint_names": WIDOWX_250S.names, "mode": "position", "profile_type": "time"},
+            f"{running} With the modes.yaml it comes with? (The bridge does not switch the arm's mode: xs_sdk would "
+            "cut its torque.)",
+        )  # fmt: skip
+        hand = Call(
+            f"{cfg.prefix}set_operating_modes", "interbotix_xs_msgs/srv/OperatingModes",
+            {"cmd_type": "single", "name": cfg.gripper, "mode": "pwm"}, {}, running,
+        )  # fmt: skip
+        registers = {
+            "Profile_Velocity": round(cfg.profile_time * 1000),  # [ms], by the motors' time-based profile
+            "Profile_Acceleration": round(cfg.profile_acceleration * 1000),
+        }
+        write = [self._register("set", name, value, {}, running) for name, value in registers.items()]
+        check = [
+            self._register("get", name, 0, {"values": value},
+                           f"the motors did not take {name} = {value} ms: are all powered and without a red light?")
+            for name, value in registers.items()
+        ]  # fmt: skip
+        return (info, hand, *write, *check)
 
-        def mode(cmd_type: str, name: str, mode: str) -> Call:
-            fields = {"cmd_type": cmd_type, "name": name, "mode": mode, "profile_type": "time",
-                      "profile_velocity": time, "profile_acceleration": acceleration}  # fmt: skip
-            return Call(modes, "interbotix_xs_msgs/srv/OperatingModes", fields, {}, remedy)
-
-        def register(name: str, value: int) -> Call:
-            fields = {"cmd_type": "group", "name": cfg.group, "reg": name, "value": 0}
-            taken = f"the motors did not take {name} = {value} ms: are all of them powered and without a red light?"
-            return Call(registers, "interbotix_xs_msgs/srv/RegisterValues", fields, {"values": value}, taken)
-
-        return (
-            mode("group", cfg.group, "position"),
-            mode("single", cfg.gripper, "pwm"),
-            register("Profile_Velocity", time),
-            register("Profile_Acceleration", acceleration),
-        )
+    def _register(self, verb: str, name: str, value: int, expect: dict[str, object], remedy: str) -> Call:
+        cfg = self._config
+        fields = {"cmd_type": "group", "name": cfg.group, "reg": name, "value": value}
+        service = f"{cfg.prefix}{verb}_motor_registers"
+        return Call(service, "interbotix_xs_msgs/srv/RegisterValues", fields, expect, remedy)
 
     # ---- the arm ---------------------------------------------------------------------------------
 
@@ -141,7 +169,15 @@ class WidowXAdapter(RobotAdapter):
 
     def _push(self, effort: float) -> Sent:
         self._effort = effort
+        self.will = None
+        if self._pushing:
+            ended = ((self._single, JointSingle(self._config.gripper, self._rest_effort())),)
+            self.will = LastWill(ended, self._config.push_time + 1.0)
         return ((self._single, JointSingle(self._config.gripper, effort)),)
+
+    def _rest_effort(self) -> float:
+        """What a push ends in where it meets something: an open hand needs none, a closed one holds."""
+        return 0.0 if self._effort > 0.0 else -self._config.hold_pwm
 
     def tick(self, stamp_ns: int, permitted: bool) -> Sent:
         """The rest of a way that was cut by the joints' speed; and less effort for a hand that has arrived or stalls.
@@ -161,8 +197,9 @@ class WidowXAdapter(RobotAdapter):
         at_end = self._at >= opened - cfg.end if self._effort > 0.0 else self._at <= closed + cfg.end
         assert self._began_ns is not None
         still_since = max(self._began_ns, self._finger[1] if self._finger else self._began_ns)
-        slow = now_ns - self._began_ns > cfg.start_time * NS and now_ns - still_since > cfg.stall_time * NS
-        if not (at_end or slow):
+        pushed = now_ns - self._began_ns
+        slow = pushed > cfg.start_time * NS and now_ns - still_since > cfg.stall_time * NS
+        if not (at_end or slow or pushed > cfg.push_time * NS):
             return ()
         self._pushing = False
-        return self._push(0.0 if at_end or self._effort > 0.0 else -cfg.hold_pwm)
+        return self._push(0.0 if at_end else self._rest_effort())

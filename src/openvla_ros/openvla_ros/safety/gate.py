@@ -118,8 +118,9 @@ def update(gate: Gate, config: GateConfig, inputs: Inputs) -> Gate:
         if inputs.stopping:
             reason = gate.reason if gate.state is State.HOLD else "the target is still being stopped"
             return replace(gate, state=State.HOLD, reason=reason)
-        if _silent(gate, config, inputs):
-            return replace(gate, state=State.HOLD)  # streaming went quiet: only a new chunk ends this hold
+        if why := _silent(gate, config, inputs):  # streaming went quiet: only a new chunk ends this hold
+            known = gate.state is State.HOLD and gate.reason.split(":")[0] == why.split(":")[0]
+            return replace(gate, state=State.HOLD, reason=gate.reason if known else why)
         return ready(gate, inputs.state.stamp if inputs.state else inputs.now.node, "waiting for an action")
     if gate.state is State.EXECUTING and config.mode == "streaming":
         why = _silent(gate, config, inputs)

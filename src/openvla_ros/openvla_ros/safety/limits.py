@@ -108,12 +108,3 @@ def _scaled(values: list[float], factor: float, cap: float) -> list[float]:
     if factor > 0.0 and all(math.isfinite(v) for v in values):
         return [min(cap, max(-cap, v * factor)) for v in values]
     return [0.0 for _ in values]  # so large that it overflowed: no direction is left to keep
-
-
-def gripper_command(wanted: float, present: float, limits: Limits) -> float:
-    """The opening to command, 0 or 1: hysteresis keeps a policy's noise from opening and closing the hand."""
-    if wanted < limits.close_below:
-        return 0.0
-    if wanted > limits.open_above:
-        return 1.0
-    return 1.0 if present >= 0.5 else 0.0
