@@ -19,7 +19,7 @@ setup:  ## system packages, .venv, ROS 2 and the colcon build; does only what is
 demo: setup  ## the policy lifts the named cube in the simulator; results in outputs/demo
 	@$(ENV) exec openvla-demo $(ARGS)
 
-policy: setup  ## record, convert and train the shipped small policy anew (hours); results in outputs/sim
+policy: setup  ## record, convert and train the shipped small policy anew (two hours); results in outputs/sim
 	@$(ENV) exec bash scripts/policy.bash
 
 test: setup  ## everything but the tests marked slow

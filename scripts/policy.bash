@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Makes the shipped small policy (checkpoints/openvla-tiny-sim) anew, from nothing: demonstrations in the simulator,
 # recorded and converted as a lab's would be, training, corrections of what the first policy gets wrong (DAgger,
-# recorded the same way), training on both. Run by `make policy`; hours on 2 cores. Every step can be interrupted and
+# recorded the same way), training on both. Run by `make policy`; two hours on 2 cores. Every step can be interrupted and
 # goes on where it stopped. The result is left in outputs/sim/stage2/checkpoint.
 # BAGS="DIR…" trains on these recordings instead (yours, or of openvla-collect) and is done: BAGS=data/mine make policy
 # Environment (a try-out in a minute: OUT=outputs/try DEMONSTRATIONS=8 CORRECTIONS=2 STEPS1=4 STEPS2=4 make policy):
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="${OUT:-outputs/sim}"
-demonstrations="${DEMONSTRATIONS:-800}" corrections="${CORRECTIONS:-400}" # recordings
-steps1="${STEPS1:-2500}" steps2="${STEPS2:-4400}"                         # of training
+demonstrations="${DEMONSTRATIONS:-800}" corrections="${CORRECTIONS:-300}" # recordings
+steps1="${STEPS1:-2000}" steps2="${STEPS2:-4000}"                         # of training
 
-# Bags of one folder to an RLDS data set of the same name; every frame is labelled by the expert for every cube.
+# Bags of one folder to an RLDS dataset of the same name; every frame is labelled by the expert for every cube.
 convert() {
     openvla-convert "$out/$1"/bags-* --output "$out/rlds" --dataset-name "$1" --rate 5 \
         --actions expert/action_chunk --image-size camera --image-encoding jpeg --keep-failed --no-drop-noops --no-drop-first-zero

@@ -1,8 +1,8 @@
-"""What a gripper number means, by data set: the one place where a gripper's sign is turned.
+"""What a gripper number means, by dataset: the one place where a gripper's sign is turned.
 
-The contract is `opening`: 0 closed .. 1 open. The reference's training code brings the data sets it reads to that
+The contract is `opening`: 0 closed .. 1 open. The reference's training code brings the datasets it reads to that
 (prismatic/vla/datasets/rlds/oxe/transforms.py), so that policies trained with it, the published ones among them,
-speak it whatever robot the data came from; `DATASETS` says what the *recorded* numbers mean, and for which data sets
+speak it whatever robot the data came from; `DATASETS` says what the *recorded* numbers mean, and for which datasets
 the reference passes them on as they are. Environments that want another convention get it from `from_opening`.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger("openvla.gripper")
 
 @dataclass(frozen=True)
 class DatasetGripper:
-    """One data set's recorded gripper numbers.
+    """One dataset's recorded gripper numbers.
 
     convention: None where the action has no gripper (the reference fills in a constant) or where what it means is
     not documented, so that the reference passes the numbers on unchanged. binarise: values on their way count as
@@ -88,7 +88,7 @@ def from_opening(opening: np.ndarray, convention: Convention, binarise: bool = F
 def policy_convention(dataset: str) -> Convention:
     """What a policy trained by the reference on `dataset` (the `unnorm_key`) means by its seventh number.
 
-    `opening` for all: for the data sets the reference standardises because it does, for unknown names because it is
+    `opening` for all: for the datasets the reference standardises because it does, for unknown names because it is
     the contract. For the few it passes on unchecked, and for those without a gripper, a warning says so once.
     """
     entry = DATASETS.get(dataset.removesuffix("_no_noops"), DATASETS.get(dataset))

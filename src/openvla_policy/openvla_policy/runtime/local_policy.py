@@ -208,7 +208,7 @@ class LocalPolicy:
         return tuple(self.checkpoint.tokenizer.encode_prompt(build_prompt(instruction, self.prompt_style)))
 
     def _guesses(self, streams: Sequence[Hashable], names: Sequence[str]) -> list[tuple[int, ...]] | None:
-        """Each stream's last answer, or the data set's mean action where there is none yet."""
+        """Each stream's last answer, or the dataset's mean action where there is none yet."""
         if self._memory is None:
             return None
         return [self._memory.recall(s) or self._usual_ids(name) for s, name in zip(streams, names, strict=True)]

@@ -22,7 +22,7 @@ class OFTPolicy(LocalPolicy):
     """A checkpoint with OFT heads: chunks of `heads.config.chunk` actions. LocalPolicy.from_folder finds the heads.
 
     `Observation.image` is the primary camera; the others are taken from `extra_images` by the names in
-    `heads.config.cameras`. `Observation.state` is the proprioception in the data set's units and order (LIBERO:
+    `heads.config.cameras`. `Observation.state` is the proprioception in the dataset's units and order (LIBERO:
     position x y z [m], axis-angle rotation [rad], the two finger joints [m]).
     """
 
