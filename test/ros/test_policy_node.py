@@ -33,7 +33,7 @@ def errors(output: str) -> list[str]:
          "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
         ({"image.timeout": 3.0}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 3(.0)? s\); "
                                  r"published topics of this type: /another/camera; .*'image.topic'"),
-        ({"image.timeout": 20.0, "image.topic": "words"},
+        ({"image.timeout": 5.0, "image.topic": "words"},
          "'/words' carries std_msgs/msg/String, not sensor_msgs/msg/Image"),
         ({"unorm_key": "sim"}, "unknown parameter 'unorm_key' for node 'policy_node'; did you mean unnorm_key"),
         ({"rate": 500.0}, "parameter 'rate' is 500.0; it must be 0.1 … 200 Hz"),
