@@ -7,8 +7,8 @@
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="${OUT:-outputs/adaptation}" rlds="${RLDS:-outputs/sim/rlds/demonstrations}"
-third="${THIRD:-blue}" demonstrations="${DEMONSTRATIONS:-50}" record="${RECORD:-170}" # recordings; a third are of one colour
-pretrain="${PRETRAIN:-3500}" lora="${LORA:-600}" scratch="${SCRATCH:-600}"           # steps
+third="${THIRD:-blue}" demonstrations="${DEMONSTRATIONS:-50}" record="${RECORD:-165}" # recordings; a third are of one colour
+pretrain="${PRETRAIN:-3000}" lora="${LORA:-700}" scratch="${SCRATCH:-700}"           # steps
 episodes="${EPISODES:-50}"                                                           # of each judgement
 batch="${BATCH:-64}"                                                                 # samples a step
 shape=(--config config/training/sim.yaml dataset_name=sim_cubes)
@@ -16,20 +16,23 @@ shape=(--config config/training/sim.yaml dataset_name=sim_cubes)
 # Two colours: no sentence of this training names the third, though its cube is always in the picture.
 openvla-train "${shape[@]}" output="$out/two" data="[$rlds]" sentences="^(?!.*$third)" steps="$pretrain"
 
-# The third: recordings in which that cube was the expert's own aim, with no labels for the others.
-openvla-collect --episodes "$record" --seed 900000 --output "$out/recordings" --wander 8 --noise 0.015 \
+# The third: recordings in which that cube was the expert's own aim, with no labels for the others; up to 40 random motions
+# first, so that each shows its scene from many poses.
+openvla-collect --episodes "$record" --seed 910000 --output "$out/recordings" --wander 40 --noise 0.015 \
     --noise-probability 0.5 --instances 2
 openvla-convert "$out/recordings"/bags-* --output "$out/rlds" --dataset-name third --rate 5 \
     --actions expert/action_chunk --image-size camera
 chosen=(data="[$out/rlds/third]" sentences="$third" demonstrations="$demonstrations" label_sigma=4)
 openvla-train dataset_name=sim_cubes checkpoint="$out/two/checkpoint" output="$out/lora" "${chosen[@]}" strategy=lora \
-    lora_rank=32 learning_rate=1e-3 batch_size="$batch" steps="$lora" validate_every=100 save_every=100 \
+    lora_rank=32 lora_alpha=32 learning_rate=3e-3 final_learning_rate=1e-5 warmup_steps=20 batch_size="$batch" steps="$lora" \
+    validate_every=200 save_every=200 \
     augment="{crop_area: [0.85, 1.0]}"
-openvla-train "${shape[@]}" output="$out/scratch" "${chosen[@]}" batch_size="$batch" steps="$scratch" validate_every=100 save_every=100
+openvla-train "${shape[@]}" output="$out/scratch" "${chosen[@]}" batch_size="$batch" steps="$scratch" \
+    validate_every=200 save_every=200
 
 for policy in two lora scratch; do
     openvla-demo --checkpoint "$out/$policy/checkpoint" --instruction "lift the $third cube" --episodes "$episodes" \
-        --seed 0 --output "$out/judged/$policy" --no-video
+        --seed 0 --max-steps 30 --real-time-factor 4 --output "$out/judged/$policy" --no-video
 done
 python - "$out" "$third" "$demonstrations" <<'PYTHON'
 import json, sys

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from openvla_ros.geometry import Bounds, exp, log, multiply
 from openvla_ros.robots.motion import Arrival, ArrivalConfig, MinimumJerk, Target
-from openvla_ros.robots.stream import brake, flow, settle
+from openvla_ros.robots.stream import Halt, brake, flow, settle
 from openvla_ros.robots.target_pose import Pose, angle, compose, distance
 
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
@@ -108,6 +108,25 @@ def test_a_way_to_rest_from_a_straight_motion_stays_straight():
         share = (p[0] - 0.5) / 0.1
         assert p == pytest.approx((0.5 + 0.1 * share, 0.05 * share, 0.2 - 0.02 * share), abs=1e-9)
         assert 0.0 <= share <= 1.0
+
+
+@given(dz=st.floats(0.005, 0.1), lean=st.floats(0.01, 0.5), period=st.floats(0.0, 0.5), share=st.floats(0.02, 0.98))
+@settings(max_examples=100, deadline=None)
+def test_a_halt_stays_on_its_way_and_never_passes_its_end(dz, lean, period, share):
+    move, turn = Bounds(0.9, 9.0, 180.0), Bounds(2.0, 20.0, 400.0)
+    start = Pose.of((0.45, 0.0, 0.25), (1.0, 0.0, 0.0, 0.0))
+    goal = Pose.of((0.45, 0.0, 0.25 + dz), multiply(exp((0.0, lean, 0.0)), start.quaternion))
+    way = MinimumJerk.plan(start, goal, period, move, turn)
+    now, halt = way.at(share * way.duration), Halt(way, share * way.duration, move, turn)
+    assert halt.at(0.0).velocity == pytest.approx(now.velocity, abs=1e-9)
+    before = 0.0
+    for i in range(101):
+        target = halt.at(halt.duration * i / 100)
+        z, tilt = target.pose.position[2] - 0.25, angle(start, target.pose)
+        assert before - 1e-9 <= z <= dz + 1e-12 and tilt <= lean + 1e-7
+        assert z / dz == pytest.approx(tilt / lean, abs=1e-5)
+        before = z
+    assert not target.moving
 
 
 @given(st.tuples(*[st.floats(-1.8, 1.8)] * 3))

@@ -247,7 +247,7 @@ class PolicyNode(ManagedNode):
             return
         if self._retry_at:
             self._retry_at = 0.0
-            self.get_logger().info("the policy server answers again")
+            self.get_logger().info("predictions work again")
         chunk, converted = result
         inference = float(chunk.timings.get("inference", 0.0))
         preparation = converted + float(chunk.timings.get("preparation", 0.0))

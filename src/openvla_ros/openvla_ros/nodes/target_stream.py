@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from openvla_ros.geometry import Pose, Vector, conjugate, exp, log, multiply
 from openvla_ros.robots.motion import MinimumJerk, Path, Target
-from openvla_ros.robots.stream import Course, StreamError, brake, flow, settle
+from openvla_ros.robots.stream import Course, Halt, StreamError, brake, flow, settle
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import clamp, crossed, outside
@@ -84,12 +84,17 @@ class TargetStream:
 
     def brake(self) -> str:
         """Go to rest by the braking limits; '' or why it cannot but stand still at once."""
-        self._path = None
+        way, self._path = self._path, None
         if not self.moving:
             return ""
         assert self.target is not None
+        limits = self._limits
         try:
-            self._path, self._t, self.braking = self._way_to_rest(self.target), 0.0, True
+            if isinstance(way, MinimumJerk):
+                self._path = Halt(way, self._t, limits.braking(limits.move), limits.braking(limits.turn))
+            else:
+                self._path = self._way_to_rest(self.target)
+            self._t, self.braking = 0.0, True
         except StreamError as error:
             return str(error)
         return ""

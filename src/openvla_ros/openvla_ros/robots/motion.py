@@ -65,13 +65,18 @@ class MinimumJerk:
 
     def at(self, t: float) -> Target:
         """Where the target is; at the goal's very numbers from `duration` on."""
-        s = t / self.duration
-        if s >= 1.0:
-            return Target(self.goal)
-        s = max(0.0, s)
+        return Target(self.goal) if t >= self.duration else self.point(*self.progress(t))
+
+    def progress(self, t: float) -> tuple[float, float, float]:
+        """The share of the way at `t` [s] before the end, and its first two derivatives [1/s, 1/s²]."""
+        s = max(0.0, t / self.duration)
         share = s * s * s * (10.0 + s * (6.0 * s - 15.0))
         rate = 30.0 * s * s * (1.0 - s) ** 2 / self.duration
         growth = 60.0 * s * (1.0 - s) * (1.0 - 2.0 * s) / self.duration**2
+        return share, rate, growth
+
+    def point(self, share: float, rate: float, growth: float) -> Target:
+        """The target at a share of the way, where that share has these derivatives [1/s, 1/s²]."""
         a, b = self.start.position, self.goal.position
         way: Vector = (b[0] - a[0], b[1] - a[1], b[2] - a[2])
         turn = log(multiply(self.goal.quaternion, conjugate(self.start.quaternion)))

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchronization, Trajectory
 
-from openvla_ros.geometry import Bounds, Pose, Quaternion, Vector, conjugate, cross, exp, log, multiply
-from openvla_ros.robots.motion import STILL, Target
+from openvla_ros.geometry import Bounds, Pose, Quaternion, Vector, angle, conjugate, cross, distance, exp, log, multiply
+from openvla_ros.robots.motion import STILL, MinimumJerk, Target
 
 AXIS = 1.0 / math.sqrt(3.0)
 TURN_RESERVE = 0.97  # a rotation vector's second derivative is the angular acceleration only up to (angle·speed²)/6
@@ -39,6 +39,33 @@ class Course:
         if t >= self.duration - END and max(map(abs, v)) < 1e-9:
             return Target(pose)
         return Target(pose, (v[0], v[1], v[2]), (a[0], a[1], a[2]), _carry(r, v[3:]), _carry(r, a[3:]))
+
+
+class Halt:
+    """To rest on a straight way, and not past its end: the share of the way is what brakes, all six axes with it.
+
+    (Six axes that brake each by itself leave the way, and stretched to the same time some pass its end.)
+    """
+
+    def __init__(self, way: MinimumJerk, t: float, move: Bounds, turn: Bounds) -> None:
+        """From `t` [s] on, within `move` [m/s², m/s³] and `turn` [rad/s², rad/s³], at least those of the way itself."""
+        self._way = way
+        spans = ((distance(way.start, way.goal), move), (angle(way.start, way.goal), turn))
+        wish = InputParameter(1)
+        wish.control_interface = ControlInterface.Velocity
+        position, velocity, acceleration = way.progress(t)
+        wish.current_position, wish.current_velocity = [position], [velocity]
+        wish.current_acceleration, wish.target_velocity, wish.target_acceleration = [acceleration], [0.0], [0.0]
+        wish.max_velocity = [max(velocity, 1.0 / way.duration)]  # means nothing to this interface, but must be there
+        wish.max_acceleration = [min(bounds.acceleration / span for span, bounds in spans if span > 0.0)]
+        wish.max_jerk = [min(bounds.jerk / span for span, bounds in spans if span > 0.0)]
+        self._trajectory = _calculate(wish, f"{t:g} s of {way}")
+        self.duration = float(self._trajectory.duration)  # [s]
+
+    def at(self, t: float) -> Target:
+        """Where the target is; at rest from `duration` on."""
+        share, rate, growth = (one[0] for one in self._trajectory.at_time(min(max(t, 0.0), self.duration)))
+        return self._way.point(min(share, 1.0), *((0.0, 0.0) if t >= self.duration - END else (rate, growth)))
 
 
 def brake(now: Target, move: Bounds, turn: Bounds) -> Course:
@@ -96,14 +123,20 @@ def _input(now: Target, move: Bounds, turn: Bounds) -> InputParameter:
 
 
 def _solve(wish: InputParameter, now: Target, duration: float | None) -> Course:
-    trajectory = Trajectory(6)
-    try:
-        result = Ruckig(6).calculate(wish, trajectory)
-    except RuntimeError as error:
-        raise StreamError(f"no trajectory from {now}: {error}") from error
-    if result not in (Result.Working, Result.Finished):
-        raise StreamError(f"no trajectory from {now}: {result}")
+    trajectory = _calculate(wish, str(now))
     return Course(trajectory, now.pose.quaternion, float(trajectory.duration) if duration is None else duration)
+
+
+def _calculate(wish: InputParameter, start: str) -> Trajectory:
+    axes = len(wish.current_position)
+    trajectory = Trajectory(axes)
+    try:
+        result = Ruckig(axes).calculate(wish, trajectory)
+    except RuntimeError as error:
+        raise StreamError(f"no trajectory from {start}: {error}") from error
+    if result not in (Result.Working, Result.Finished):
+        raise StreamError(f"no trajectory from {start}: {result}")
+    return trajectory
 
 
 def _carry(r: Sequence[float], rate: Sequence[float]) -> Vector:
