@@ -8,7 +8,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="${OUT:-outputs/adaptation}" rlds="${RLDS:-outputs/sim/rlds/demonstrations}"
 third="${THIRD:-blue}" demonstrations="${DEMONSTRATIONS:-50}" record="${RECORD:-165}" # recordings; a third are of one colour
-pretrain="${PRETRAIN:-3000}" lora="${LORA:-700}" scratch="${SCRATCH:-700}"           # steps
+pretrain="${PRETRAIN:-3000}" lora="${LORA:-1000}" scratch="${SCRATCH:-700}"           # steps
 episodes="${EPISODES:-50}"                                                           # of each judgement
 batch="${BATCH:-64}"                                                                 # samples a step
 shape=(--config config/training/sim.yaml dataset_name=sim_cubes)
@@ -24,9 +24,8 @@ openvla-convert "$out/recordings"/bags-* --output "$out/rlds" --dataset-name thi
     --actions expert/action_chunk --image-size camera
 chosen=(data="[$out/rlds/third]" sentences="$third" demonstrations="$demonstrations" label_sigma=4)
 openvla-train dataset_name=sim_cubes checkpoint="$out/two/checkpoint" output="$out/lora" "${chosen[@]}" strategy=lora \
-    lora_rank=32 lora_alpha=32 learning_rate=3e-3 final_learning_rate=1e-5 warmup_steps=20 batch_size="$batch" steps="$lora" \
-    validate_every=200 save_every=200 \
-    augment="{crop_area: [0.85, 1.0]}"
+    lora_rank=32 lora_alpha=32 lora_dropout=0.15 learning_rate=4e-3 final_learning_rate=1e-5 warmup_steps=20 weight_decay=0.05 \
+    batch_size="$batch" steps="$lora" validate_every=200 save_every=200 augment="{crop_area: [0.8, 1.0]}"
 openvla-train "${shape[@]}" output="$out/scratch" "${chosen[@]}" batch_size="$batch" steps="$scratch" \
     validate_every=200 save_every=200
 
