@@ -129,6 +129,18 @@ def test_a_halt_stays_on_its_way_and_never_passes_its_end(dz, lean, period, shar
     assert not target.moving
 
 
+@pytest.mark.parametrize("dz", [1e-18, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.9])
+def test_a_halt_on_a_way_of_almost_nothing(dz, share):
+    start = Pose.of((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+    for period in (0.0, 0.1):
+        way = MinimumJerk.plan(
+            start, Pose.of((0.0, 0.0, dz), start.quaternion), period, *2 * (Bounds(0.5, 5.0, 100.0),)
+        )
+        halt = Halt(way, share * way.duration, Bounds(0.5, 5.0, 100.0), Bounds(0.5, 5.0, 100.0))
+        assert 0.0 < halt.at(halt.duration).pose.position[2] <= dz and not halt.at(halt.duration).moving
+
+
 @given(st.tuples(*[st.floats(-1.8, 1.8)] * 3))
 def test_exponential_of_a_rotation_vector_is_undone_by_the_logarithm(r):
     assert log(exp(r)) == pytest.approx(r, abs=1e-9)

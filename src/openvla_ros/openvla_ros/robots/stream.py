@@ -51,20 +51,24 @@ class Halt:
         """From `t` [s] on, within `move` [m/s², m/s³] and `turn` [rad/s², rad/s³], at least those of the way itself."""
         self._way = way
         spans = ((distance(way.start, way.goal), move), (angle(way.start, way.goal), turn))
+        # In metres (or radians, where it turns more): shares of a way of almost nothing are no numbers for a solver.
+        self._span = max(span for span, _ in spans)
         wish = InputParameter(1)
         wish.control_interface = ControlInterface.Velocity
-        position, velocity, acceleration = way.progress(t)
+        position, velocity, acceleration = (self._span * x for x in way.progress(t))
         wish.current_position, wish.current_velocity = [position], [velocity]
         wish.current_acceleration, wish.target_velocity, wish.target_acceleration = [acceleration], [0.0], [0.0]
-        wish.max_velocity = [max(velocity, 1.0 / way.duration)]  # means nothing to this interface, but must be there
-        wish.max_acceleration = [min(bounds.acceleration / span for span, bounds in spans if span > 0.0)]
-        wish.max_jerk = [min(bounds.jerk / span for span, bounds in spans if span > 0.0)]
+        wish.max_velocity = [max(bounds.speed for _, bounds in spans)]  # means nothing here, but must be there
+        scales = [(self._span / span, bounds) for span, bounds in spans if span > 0.0]
+        wish.max_acceleration = [min(scale * bounds.acceleration for scale, bounds in scales)]
+        wish.max_jerk = [min(scale * bounds.jerk for scale, bounds in scales)]
         self._trajectory = _calculate(wish, f"{t:g} s of {way}")
         self.duration = float(self._trajectory.duration)  # [s]
 
     def at(self, t: float) -> Target:
         """Where the target is; at rest from `duration` on."""
-        share, rate, growth = (one[0] for one in self._trajectory.at_time(min(max(t, 0.0), self.duration)))
+        moved = self._trajectory.at_time(min(max(t, 0.0), self.duration))
+        share, rate, growth = (one[0] / self._span for one in moved)
         return self._way.point(min(share, 1.0), *((0.0, 0.0) if t >= self.duration - END else (rate, growth)))
 
 
