@@ -1,10 +1,10 @@
-"""Where an arm's tool is, and which joint positions take it somewhere: damped least squares on MuJoCo's Jacobians.
+"""Where an arm's tool is, and which joint positions take it somewhere: damped least squares on mink's Jacobians.
 
-MuJoCo computes the kinematics in C, from a chain that is built from a table (`arms`); it is there anyway, for the
-simulator, where mink, which solves on top of it, would bring a second numpy. The damping is Nakamura &
-Hanafusa's ("Inverse kinematic solutions with singularity robustness for robot manipulator control", J. Dyn. Sys. Meas.
-Control 108, 1986): none while the arm is far from a singularity, growing as the smallest singular value falls, so that
-the tool gives way there and the joints do not race.
+The chain is built from a table (`arms`); mink computes frames and Jacobians on MuJoCo, which the simulator has anyway.
+mink's own solver is a quadratic program with one constant damping. Here the damping is Nakamura & Hanafusa's ("Inverse
+kinematic solutions with singularity robustness for robot manipulator control", J. Dyn. Sys. Meas. Control 108, 1986):
+none while the arm is far from a singularity, growing as the smallest singular value falls, so that the tool gives way
+there and the joints do not race.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from mink import Configuration
 from numpy.typing import NDArray
 
 from openvla_ros.arms import Arm
-from openvla_ros.geometry import Pose, conjugate, log, multiply
+from openvla_ros.geometry import Pose, Vector, conjugate, log, multiply, rotate
 
 Array = NDArray[np.float64]
 TOLERANCE = 1e-5  # [m, rad] good enough
@@ -57,24 +58,19 @@ class Kinematics:
     def __init__(self, arm: Arm, margin: float = 0.03) -> None:
         """`margin` [rad]: kept free at both ends of each joint's range."""
         self.arm = arm
-        self._model = skeleton(arm).compile()
-        self._data = mujoco.MjData(self._model)
-        self._site = self._model.site("tool").id
+        self._chain = Configuration(skeleton(arm).compile())
         self._low = np.array([joint.low + margin for joint in arm.joints])
         self._high = np.array([joint.high - margin for joint in arm.joints])
-        self._jacobian = np.zeros((6, len(arm.joints)))
 
     def forward(self, positions: Sequence[float]) -> Pose:
         """The tool's pose in the base's frame. ValueError unless there is one finite position a joint."""
         if len(positions) != len(self.arm.joints) or not all(map(math.isfinite, positions)):
             names = ", ".join(self.arm.names)
             raise ValueError(f"no joint positions of {self.arm.name}: {list(positions)} for {names}")
-        self._data.qpos[:] = positions
-        mujoco.mj_kinematics(self._model, self._data)
-        quaternion = np.empty(4)
-        mujoco.mju_mat2Quat(quaternion, self._data.site_xmat[self._site])
-        w, x, y, z = quaternion
-        return Pose.of(self._data.site_xpos[self._site], (x, y, z, w))
+        self._chain.update(np.asarray(positions, float))
+        tool = self._chain.get_transform_frame_to_world("tool", "site")
+        w, x, y, z = tool.rotation().wxyz
+        return Pose.of(tool.translation(), (x, y, z, w))
 
     def solve(self, goal: Pose, start: Sequence[float], iterations: int = 50) -> Solution:
         """Joint positions near `start`, inside their ranges, that bring the tool to `goal`, or as near as they get.
@@ -99,15 +95,17 @@ class Kinematics:
         return Solution(tuple(float(v) for v in best[1]), best[2], best[3])
 
     def _error(self, goal: Pose, q: Array) -> Array:
-        """What is missing to the goal (6,): translation [m], rotation vector [rad], along the base's axes."""
+        """What is missing to the goal (6,): translation [m], rotation vector [rad], along the tool's axes."""
         here = self.forward(q.tolist())
+        (x, y, z), (a, b, c) = goal.position, here.position
+        way: Vector = (x - a, y - b, z - c)
         turn = log(multiply(goal.quaternion, conjugate(here.quaternion)))
-        return np.array([*(b - a for a, b in zip(here.position, goal.position, strict=True)), *turn])
+        to_tool = conjugate(here.quaternion)
+        return np.array([*rotate(to_tool, way), *rotate(to_tool, turn)])
 
     def _step(self, error: Array, q: Array) -> Array:
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_jacSite(self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site)
-        jacobian = self._jacobian.copy()
+        """The joints' way [rad] that takes `error` back, at the joints that `_error` looked at last."""
+        jacobian = self._chain.get_frame_jacobian("tool", "site")
         while True:
             smallest = np.linalg.svd(jacobian, compute_uv=False)[-1]
             damping = DAMPING**2 * max(0.0, 1.0 - (smallest / NEAR_SINGULAR) ** 2) + 1e-9
