@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import pytest
+import robot_interfaces
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, SafetyState
 from openvla_msgs.srv import ResetEStop, SwitchSource
 from sensor_msgs.msg import Joy
@@ -17,6 +19,7 @@ from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
 from openvla_ros.robots.target_pose import Pose
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000
 WAIT = 30.0  # [s] for what comes at once on a machine that has nothing else to do
@@ -91,12 +94,13 @@ def bridge(start_node, robot, spin_until):
     Its watchdogs are patient, but where a test is about them: a test that is held up for a moment is no fault.
     """
 
-    def start(**parameters):
+    def start(environment=None, **parameters):
         patient = {"watchdog__state": 5.0, "watchdog__action": 2.0}
         pairs = [
             x for name, value in (patient | parameters).items() for x in ("-p", f"{name.replace('__', '.')}:={value}")
         ]
-        process = start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", *pairs)
+        asked = ["--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", *pairs]
+        process = start_node("bridge_node", *asked, **(environment or {}))
         spin_until(lambda: robot.is_in(SafetyState.READY), 120.0, "READY")
         return process
 
@@ -288,6 +292,32 @@ def test_deltas_along_a_cameras_axes(bridge, robot, spin_until):
     robot.send(row(z=0.02), frame="camera_optical_frame")
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
     arrives(robot, spin_until, (0.52, 0.0, 0.2))
+
+
+@pytest.mark.slow  # builds the interfaces where they are not built yet
+def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, start_process, spin_until):
+    environment = robot_interfaces.environment()
+    # The base stands on the world turned by 90 degrees; the camera, calibrated in the world, looks along the base's x.
+    half = math.sqrt(0.5)
+    base, camera = f"world panda_link0 0 0 {half} {half}", f"world camera_optical_frame {-half} 0 0 {half}"
+    start_process("python", STATICS, base, camera, **environment)
+    asked = {"camera_frame": "camera_optical_frame", "camera__transform": "tf_static", "call_timeout": 60.0}
+    bridge(environment=environment, **asked)
+    robot.send(row(z=0.02), frame="camera_optical_frame")
+    spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
+    arrives(robot, spin_until, (0.52, 0.0, 0.2))
+
+
+@pytest.mark.slow
+def test_a_camera_that_tf_static_does_not_know_is_refused(start_node, start_process, wait_for):
+    environment = robot_interfaces.environment()
+    start_process("python", STATICS, "tool camera 0 0 0 1", **environment)
+    asked = ["autostart:=true", "camera_frame:=camera", "camera.transform:=tf_static", "call_timeout:=5.0"]
+    process = start_node("bridge_node", "--ros-args", *[x for pair in asked for x in ("-p", pair)], **environment)
+    wait_for(lambda: not process.running, 60.0, "the node to give up")
+    assert process.popen.returncode == 1
+    said = "/tf_static does not connect camera_frame 'camera' with panda_link0 or panda_hand_tcp (heard in 5 s: "
+    assert f"{said}camera in tool)" in process.output
 
 
 def test_a_stop_that_takes_too_long_is_refused_at_configure(start_node, ros_node, wait_for):

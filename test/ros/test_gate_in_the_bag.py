@@ -67,14 +67,21 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     spin_until(lambda: "waiting for a reset" in states[-1].reason, 20.0, "the emergency stop")
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: states[-1].e_stop_reset_by == "Ada", 20.0, "the reset")
+    at = len(health)
+    spin_until(lambda: any(s.name == "/bridge_node" for a in health[at:] for s in a.status), 20.0, "diagnostics of it")
     ended = call(StopEpisode, "stop_episode", outcome=StopEpisode.Request.FAILURE)
     assert ended.success, ended.message
 
     with AnyReader([Path(ended.path)]) as reader:
-        kept = [c for c in reader.connections if c.topic.lstrip("/") in ("safety/state", "e_stop")]
+        kept = [c for c in reader.connections if c.topic.lstrip("/") in ("safety/state", "e_stop", "diagnostics")]
         raw = [(c.topic.lstrip("/"), bytes(data)) for c, _, data in reader.messages(kept)]
     said = [deserialize_message(data, SafetyState) for topic, data in raw if topic == "safety/state"]
     assert any(s.refused == ["frame"] and s.reason.startswith("refused: frame 'nowhere'") for s in said)
     assert any("max_translation" in s.clipped for s in said) and said[-1].refused_count == 1
     assert any(s.state == SafetyState.ESTOP for s in said) and said[-1].e_stop_reset_by == "Ada"
+    arrays = [deserialize_message(data, DiagnosticArray) for topic, data in raw if topic == "diagnostics"]
+    newest = [status for array in arrays for status in array.status if status.name == "/bridge_node"][-1]
+    values = {value.key: value.value for value in newest.values}
+    assert values["refused_since_activation"] == "frame 1" and "max_translation 1" in values["clipped_since_activation"]
+    assert values["emergency_stop_reset"].startswith("by Ada at ")
     assert [deserialize_message(data, Bool).data for topic, data in raw if topic == "e_stop"] == [True, False]

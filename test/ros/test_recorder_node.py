@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.recorder_parameters import TOPICS
 from openvla_ros.nodes.recorder_topics import message_class
 from openvla_ros.recording.recover import recover
 from openvla_training.bags.convert import Options, convert_bag
@@ -125,9 +126,14 @@ def bench(ros_domain: int) -> Iterator[Bench]:
 
 @pytest.fixture
 def recorder(tmp_path: Path, ros_domain: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The node in its own process, active, with bags under tmp_path/bags."""
+    """The node in its own process, active, with bags under tmp_path/bags.
+
+    It leaves out /diagnostics, which it says itself once a second: here every message is counted.
+    """
     command = [sys.executable, "-m", "openvla_ros.nodes.recorder_node", "--ros-args"]
+    topics = json.dumps([topic for topic in TOPICS if topic != "/diagnostics"])
     parameters = {"autostart": "true", "output": str(tmp_path / "bags"), "min_free_gib": "0.0", "depth": "50"}
+    parameters["topics"] = topics
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     process = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(ros_domain)})

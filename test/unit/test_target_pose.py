@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.robots import target_pose as tp
+from openvla_ros.robots.static_transforms import axes_in
 from openvla_ros.robots.target_pose import Pose
 
 number = st.floats(-2.0, 2.0)
@@ -119,3 +120,37 @@ def test_what_is_no_pose_is_refused(position, quaternion):
 def test_an_unknown_frame_is_refused_by_name():
     with pytest.raises(ValueError, match="'camera' is unknown; known: base, end_effector"):
         tp.compose(Pose.of((0, 0, 0), (0, 0, 0, 1)), [0] * 6, "camera")
+
+
+@st.composite
+def trees(draw):
+    """Frames f0 … fn, each but some fixed to an earlier one: its parent, and its axes there."""
+    count = draw(st.integers(1, 8))
+    parents = [draw(st.integers(-1, i - 1)) for i in range(count)]
+    return {
+        f"f{i}": (f"f{parent}", Rotation.from_euler("xyz", draw(turn)))
+        for i, parent in enumerate(parents) if parent >= 0
+    }  # fmt: skip
+
+
+@given(trees(), st.integers(0, 7), st.integers(0, 7))
+def test_axes_between_frames_that_static_transforms_connect(tree, a, b):
+    def root(frame):
+        """The frame that it hangs from in the end, and its axes there, by the definition."""
+        if frame not in tree:
+            return frame, Rotation.identity()
+        parent, axes = tree[frame]
+        top, above = root(parent)
+        return top, above * axes
+
+    found = axes_in({f: (parent, tuple(r.as_quat())) for f, (parent, r) in tree.items()}, f"f{a}", f"f{b}")
+    (top, axes), (other_top, other_axes) = root(f"f{a}"), root(f"f{b}")
+    if top != other_top:
+        assert found is None
+    else:
+        assert found is not None and same_turn(found, other_axes.inv() * axes)
+
+
+def test_static_transforms_in_a_circle_are_named():
+    with pytest.raises(ValueError, match="camera, mount lead round in a circle"):
+        axes_in({"camera": ("mount", tp.IDENTITY), "mount": ("camera", tp.IDENTITY)}, "camera", "base")

@@ -18,11 +18,13 @@ from std_srvs.srv import SetBool, Trigger
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
 from openvla_ros.nodes.bridge_core import BridgeCore
-from openvla_ros.nodes.bridge_parameters import PARAMETERS, core_config
+from openvla_ros.nodes.bridge_parameters import PARAMETERS, TF_STATIC, core_config
+from openvla_ros.nodes.camera_axes import camera_axes
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.robot_link import RobotLink
-from openvla_ros.nodes.robot_parameters import make_adapter
+from openvla_ros.nodes.robot_parameters import Get, make_adapter
 from openvla_ros.robots.adapter import Measured
+from openvla_ros.robots.target_pose import BASE, END_EFFECTOR
 from openvla_ros.safety.gate import Chunk, Gate, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
 from openvla_ros.safety.watchdogs import Now
@@ -46,7 +48,7 @@ class BridgeNode(ManagedNode):
 
     def configure(self) -> None:  # noqa: D102
         simulated = bool(self.get_parameter("use_sim_time").value)
-        config = core_config(self.value, simulated_time=simulated)
+        config = core_config(self._with_camera_axes(), simulated_time=simulated)
         self._base_frame = self.value("base_frame")
         self._adapter = make_adapter(self.value)
         self._core, self._moving = BridgeCore(config, self._core.gate if self._core else None), False
@@ -72,6 +74,18 @@ class BridgeNode(ManagedNode):
         self.timer(HEARTBEAT, self._beat, steady=True)
         self._published = None
         self._do(lambda core, now: core.enable(self.value("enabled"), now))
+
+    def _with_camera_axes(self) -> Get:
+        """The parameters; of the camera's axes, what /tf_static says where it is asked for them."""
+        camera = self.value("camera_frame")
+        if not camera or self.value("camera.transform") != TF_STATIC:
+            return self.value
+        fixed_to = {self.value("base_frame"): BASE, self.value("end_effector_frame"): END_EFFECTOR}
+        parent, axes = camera_axes(self, camera, fixed_to, self.value("call_timeout"))
+        rounded = [round(v, 4) for v in axes]
+        self.get_logger().info(f"'{camera}' is fixed to the {parent} (/tf_static), its axes there (x y z w): {rounded}")
+        found = {"camera.parent": parent, "camera.quaternion": list(axes)}
+        return lambda name: found[name] if name in found else self.value(name)
 
     def activate(self) -> None:  # noqa: D102
         self._robot.start()

@@ -18,6 +18,7 @@ from openvla_ros.safety.permission import MODES as ENABLE_MODES, PermissionConfi
 from openvla_ros.safety.watchdogs import Watchdogs
 from openvla_ros.safety.zones import Cone, KeepOut, Zones
 
+TF_STATIC = "tf_static"
 _ARRIVAL, _WATCHDOG = ArrivalConfig(), Watchdogs()
 
 PARAMETERS = (
@@ -27,6 +28,9 @@ PARAMETERS = (
     P("control_mode", "blocking", "blocking: an action is fully executed before the next image; streaming: fixed rate",
       choices=MODES),
     P("camera_frame", "", "Frame name of deltas given along a camera's axes; '' = none"),
+    P("camera.transform", "parameter", "Where its axes are from: parameter (camera.parent, camera.quaternion), or "
+      "tf_static: what /tf_static says of camera_frame and base_frame or end_effector_frame at configure",
+      choices=("parameter", TF_STATIC)),
     P("camera.parent", BASE, "What the camera is fixed to", choices=(BASE, END_EFFECTOR)),
     P("camera.quaternion", [0.0, 0.0, 0.0, 1.0], "The camera's axes in its parent's (x y z w); where it is mounted "
       "makes no difference to a delta", "", -1.0, 1.0, length=4),

@@ -1,4 +1,4 @@
-"""Messages of packages that only one robot needs, imported when it is chosen; the error names what to install."""
+"""Messages of packages that not every robot needs, imported when it is chosen; the error names what to install."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _HOW = {
     "interbotix_xs_msgs": "build github.com/Interbotix/interbotix_ros_core, branch {distro}, which has no apt package",
     "control_msgs": "apt install ros-{distro}-control-msgs",
     "moveit_msgs": "apt install ros-{distro}-moveit-msgs",
+    "tf2_msgs": "apt install ros-{distro}-tf2-msgs",
 }
 
 
@@ -26,7 +27,7 @@ def load(name: str) -> type:
     except ImportError as error:
         how = _HOW.get(package, f"rosdep install {package}").format(distro=os.environ.get("ROS_DISTRO", "jazzy"))
         raise ImportError(
-            f"this robot needs {name}, but {package} does not import ({error}): {how}; then source it"
+            f"{name} is needed, but {package} does not import ({error}): {how}; then source it"
         ) from error
     if not isinstance(found, type):
         raise ImportError(f"{package}.{folder} has no {kind}: is its version the one for ROS 2 Jazzy?")

@@ -21,6 +21,7 @@ TOPICS = [
     "safety/state",
     "expert/action_chunk",
     "sim/score",
+    "/diagnostics",
     "/tf_static",
 ]
 

@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 
 from openvla_ros.nodes import messages
@@ -21,6 +19,7 @@ from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.last_will import WillKeeper
 from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
+from openvla_ros.nodes.side_node import side_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
@@ -212,14 +211,7 @@ class RobotLink:
         """Call services in turn, on a node of their own: this one's executor is busy with the transition."""
         if not calls:
             return
-        context = self._node.context
-        node = rclpy.create_node(
-            f"{self._node.get_name()}_calls", namespace=self._node.get_namespace(), context=context,
-            use_global_arguments=False,
-        )  # fmt: skip
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        try:
+        with side_node(self._node, "calls") as (node, executor):
             for call in calls:
                 client = node.create_client(load(call.kind), call.service)
                 if not client.wait_for_service(timeout_sec=self._timeout):
@@ -231,9 +223,6 @@ class RobotLink:
                     what = f"service {call.service} did not answer within {self._timeout:g} s"
                     raise TimeoutError(f"{what}: {call.remedy}")
                 _expect(call, future.result())
-        finally:
-            executor.shutdown()
-            node.destroy_node()
 
 
 class _Running:

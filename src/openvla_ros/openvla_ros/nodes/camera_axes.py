@@ -1,0 +1,54 @@
+"""Which way a camera looks, from /tf_static: what calibration tools and robot_state_publisher say there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rclpy.node import Node
+
+from openvla_ros.geometry import Pose, Quaternion
+from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.qos import STATICS
+from openvla_ros.nodes.side_node import side_node
+from openvla_ros.robots.static_transforms import axes_in
+
+TOPIC = "/tf_static"
+
+
+def camera_axes(node: Node, camera: str, fixed_to: Mapping[str, str], timeout: float) -> tuple[str, Quaternion]:
+    """What the camera is fixed to, and its axes there.
+
+    fixed_to: the frames in question -> what they are called in return; the first that the camera is fixed to counts.
+
+    Raises:
+        ImportError: tf2_msgs is not there.
+        TimeoutError: after `timeout` [s] no static transforms connect the camera with any of the frames.
+        ValueError: what was heard is no transform, or leads round in a circle.
+    """
+    links: dict[str, tuple[str, Quaternion]] = {}
+
+    def heard(message: Any) -> None:
+        for transform in message.transforms:
+            r = transform.transform.rotation
+            turn = Pose.of((0.0, 0.0, 0.0), (r.x, r.y, r.z, r.w)).quaternion
+            links[transform.child_frame_id.lstrip("/")] = (transform.header.frame_id.lstrip("/"), turn)
+
+    end = time.monotonic() + timeout
+    with side_node(node, "tf") as (beside, executor):
+        beside.create_subscription(load("tf2_msgs/msg/TFMessage"), TOPIC, heard, STATICS)
+        while True:
+            for frame, name in fixed_to.items():
+                axes = axes_in(links, camera.lstrip("/"), frame.lstrip("/"))
+                if axes is not None:
+                    return name, axes
+            if time.monotonic() >= end:
+                known = ", ".join(f"{child} in {parent}" for child, (parent, _) in sorted(links.items()))
+                raise TimeoutError(
+                    f"{TOPIC} does not connect camera_frame '{camera}' with {' or '.join(fixed_to)} (heard in "
+                    f"{timeout:g} s: {known or 'nothing'}): publish its calibration (ros2 run tf2_ros "
+                    "static_transform_publisher), or set camera.transform to parameter, and camera.parent and "
+                    "camera.quaternion"
+                )
+            executor.spin_once(timeout_sec=0.05)
