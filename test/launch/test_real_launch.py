@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import robot_interfaces
+import yaml
 from lifecycle_msgs.srv import GetState
 from openvla_msgs.msg import ActionChunk, SafetyState
 
@@ -202,4 +203,26 @@ def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
     process = launch(robot, "policy:=false", "use_sim_time:=true", f"config:={robot}_sim", "scale:=1.0", **environment)
     active(process, "bridge_node")
     spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], PATIENCE, "the arm to move")
+    assert interrupted(process) == 0
+
+
+@pytest.mark.slow
+def test_an_arm_by_yaml_alone(launch, start_process, active, hear, spin_until, interrupted, tmp_path):
+    """The simulated Panda as an arm nobody knows: its topics and its workspace are a lab's own YAML."""
+    overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
+    arm, *_ = bringup("sim", overrides, policy=False, manager=False)
+    start_process(f"module:openvla_ros.nodes.{arm.executable}", *argv(arm)[3:])
+    mine = {
+        "base_frame": "panda_link0", "end_effector_frame": "panda_hand_tcp", "servo.node": "", "enabled": True,
+        "command.topic": "robot/target_pose", "state.pose_topic": "robot/ee_pose", "hand.kind": "topic",
+        "hand.name": "gripper/command", "hand.state_topic": "gripper/state", "hand.joints": ["gripper"],
+        "hand.opened": 1.0, "workspace.low": [0.25, -0.32, 0.0], "workspace.high": [0.75, 0.32, 0.5],
+        "watchdog.state": 3.0, "watchdog.observation": 5.0, "watchdog.action": 3.0, "watchdog.future": 0.5,
+    }  # fmt: skip
+    config = tmp_path / "my_arm.yaml"
+    config.write_text(yaml.safe_dump({"/**/bridge_node": {"ros__parameters": mine}}))
+    safe = hear(SafetyState, "safety/state", LATCHED)
+    process = launch("generic", "policy:=false", "use_sim_time:=true", f"config:={config}", "scale:=1.0")
+    active(process, "bridge_node")
+    spin_until(lambda: sum(m.state == SafetyState.EXECUTING for m in safe) > 2, PATIENCE, "the arm to move")
     assert interrupted(process) == 0
