@@ -9,28 +9,45 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
+from collections import deque
 from functools import partial
 
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import JointState
 
 from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
+from openvla_ros.geometry import distance
 from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.messages import read_pose
 
 
 def servo(node):
+    poses = deque(maxlen=2)
+
     def switch(request, response):
         print(f"switch_command_type {request.command_type}", flush=True)
         response.success = True
         return response
 
     def pause(request, response):
-        print(f"pause_servo {request.data}", flush=True)
+        print(f"pause_servo {request.data}{since()}", flush=True)
         response.success = True
         return response
 
+    def since():
+        """How far the newest pose is from the one before, and how long ago it came."""
+        if len(poses) < 2:
+            return ""
+        (a, _), (b, at) = ((read_pose(message)[0], at) for message, at in poses)
+        return f": last step {1e3 * distance(a, b):.3f} mm, {time.monotonic() - at:.2f} s ago"
+
+    node.create_subscription(
+        PoseStamped, "servo_node/pose_target_cmds", lambda m: poses.append((m, time.monotonic())), 100
+    )
     node.create_service(load("moveit_msgs/srv/ServoCommandType"), "servo_node/switch_command_type", switch)
     node.create_service(load("std_srvs/srv/SetBool"), "servo_node/pause_servo", pause)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def alive(pid):
 
 
 @pytest.mark.slow
-def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end(
+def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm_stands(
     bridge, start_process, ros_node, listen, spin_until, call, wait_for
 ):
     environment = robot_interfaces.environment()
@@ -121,9 +122,23 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end(
 
     spin_until(ready, 30.0, "the bridge to be READY")
     assert servo.output.split("\n")[:2] == ["switch_command_type 2", "pause_servo False"]
+    targets = listen(messages.PoseStamped, "servo_node/pose_target_cmds", 100)
+    chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
+    spin_until(lambda: ready() and chunks.get_subscription_count() and targets is not None, 30.0, "the bridge to hear")
+    at = ros_node.get_clock().now().nanoseconds
+    chunks.publish(
+        messages.chunk_message(
+            [(0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)] * 4, frame="base_link", at_ns=at, sequence=1, source="policy",
+            observation=messages.time_message(at), instruction="go", period=0.5,
+        )
+    )  # fmt: skip
+    spin_until(lambda: ready() is not None and len(targets) > 10, 30.0, "the arm to move")
     deactivate = Transition(id=Transition.TRANSITION_DEACTIVATE)
     assert call(ChangeState, "bridge_node/change_state", transition=deactivate).success
     wait_for(lambda: "pause_servo True" in servo.output, 15, "Servo to be paused")
+    step, ago = map(float, re.search(r"pause_servo True: last step ([\d.]+) mm, ([\d.]+) s ago", servo.output).groups())
+    assert step < 0.3, "it was paused in the middle of braking"  # at the limit of 0.15 m/s a step is 3 mm
+    assert ago > 0.15, "it was paused before its commands had timed out"
 
 
 @pytest.mark.slow

@@ -135,8 +135,8 @@ def test_a_widowx_sets_its_profile_reads_it_back_and_leaves_the_arm_its_torque()
     assert [(c.service, c.fields["reg"], c.fields["value"], c.expect) for c in registers] == [
         ("set_motor_registers", "Profile_Velocity", 200, {}),
         ("set_motor_registers", "Profile_Acceleration", 50, {}),
-        ("get_motor_registers", "Profile_Velocity", 0, {"values": 200}),
-        ("get_motor_registers", "Profile_Acceleration", 0, {"values": 50}),
+        ("get_motor_registers", "Profile_Velocity", 0, {"values": (200,) * 6}),
+        ("get_motor_registers", "Profile_Acceleration", 0, {"values": (50,) * 6}),
     ]
     assert {c.fields["name"] for c in (info, *registers)} == {"arm"}
 
@@ -228,6 +228,12 @@ def test_while_the_hand_pushes_there_is_a_last_will_that_ends_it(opening, ended)
     assert arm.will is None and 300 < now < 1e3 * first.within  # it stalled: nothing is left to end
 
 
+def test_a_bus_that_could_not_be_read_is_no_jump_of_the_arm():
+    arm = widowx()
+    with pytest.raises(ValueError, match="shoulder at -3.142 rad is outside its range: the motors could not be read"):
+        arm.joints_seen("joint_states", [*WIDOWX_250S.names, "left_finger"], [-3.14159265] * 7, 0)
+
+
 def test_joints_that_are_missing_are_named():
     with pytest.raises(ValueError, match="js has no joint .*left_finger"):
         widowx().joints_seen("js", WIDOWX_250S.names, WIDOWX_READY, 0)
@@ -265,7 +271,7 @@ def test_requests_are_filled_by_name_and_type():
 
 
 def test_a_missing_package_is_named_with_its_cure():
-    with pytest.raises(ImportError, match="needs nowhere_msgs/msg/Nothing, .* rosdep install nowhere_msgs"):
+    with pytest.raises(ImportError, match="nowhere_msgs/msg/Nothing is needed, .* rosdep install nowhere_msgs"):
         load("nowhere_msgs/msg/Nothing")
 
 

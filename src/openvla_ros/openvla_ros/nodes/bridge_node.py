@@ -93,13 +93,22 @@ class BridgeNode(ManagedNode):
 
     def deactivate(self) -> None:  # noqa: D102
         self._do(lambda core, now: core.deactivate(now))
-        core = self._core
-        if self.closing and core is not None and core.stopping:
-            end = time.monotonic() + core.config.gate.limits.stop_time
-            while core.stopping and time.monotonic() < end:  # the executor is gone: the last targets are sent here
-                time.sleep(core.config.period)
-                self._do(lambda core, now: core.tick(now))
+        self._come_to_rest()
         self._robot.stop()
+
+    def _come_to_rest(self) -> None:
+        """Send the last targets from here: the executor is in this transition or gone, and its timers with it.
+
+        Only then may the robot's controller be told that it is over: one that is paused in motion may go on for ever.
+        """
+        core, began = self._core, self._now()
+        while core is not None and core.stopping:
+            time.sleep(core.config.period)
+            passed = time.monotonic_ns() - began.steady
+            if passed > 1.5e9 * core.config.gate.limits.stop_time:
+                break
+            now = Now(began.node + passed, began.steady + passed)  # (simulated time stands still meanwhile)
+            self._do(lambda core, _, now=now: core.tick(now))  # type: ignore[misc]
 
     def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
         if self._core is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -112,6 +113,14 @@ def read_joints(message: JointState) -> tuple[list[str], list[float], int]:
     return names, positions, stamp_ns(message.header.stamp)
 
 
+def read_trajectory(message: Any) -> tuple[list[str], list[float]]:
+    """Names and the last point's positions of a JointTrajectory; ValueError when it has none or one is not finite."""
+    if not message.points:
+        raise ValueError("the trajectory has no points")
+    names, last = [str(n) for n in message.joint_names], message.points[-1].positions
+    return names, numbers(last, "the trajectory's last positions", len(names))
+
+
 def read_gripper(message: JointState) -> tuple[float, int]:
     """A measured opening and its stamp [ns]; ValueError when the message has none."""
     if not message.position or not math.isfinite(message.position[0]):
@@ -167,6 +176,10 @@ def filled(kind: type, fields: Fields, name: str = "") -> object:
             made: object = filled(type(getattr(message, key)), value, f"{name}.{key}")
         elif types[key] in ("float", "double"):
             made = number(value, f"{name}.{key}")
+        elif types[key] == "sequence<double>":
+            made = numbers(value, f"{name}.{key}")
+        elif types[key] == "sequence<string>":
+            made = [str(v) for v in value]
         elif types[key] == "boolean":
             made = bool(value)
         elif types[key] == "string":
@@ -334,6 +347,6 @@ __all__ = [
     "Bool", "CameraInfo", "CompressedImage", "Float64", "Header", "Image", "JointState", "PoseStamped", "String",
     "camera_info_message", "chunk_message", "command_message", "delta_message", "filled", "gripper_message", "header",
     "image_message", "joint_message", "jpeg_message", "message_type", "number", "numbers", "opening_message",
-    "pose_message", "read_chunk", "read_delta", "read_gripper", "read_joints", "read_pose", "safety_message",
-    "score_message", "stamp_ns", "status_message", "text", "time_message", "GRIPPER_JOINT", "MESSAGE_OF",
+    "pose_message", "read_chunk", "read_delta", "read_gripper", "read_joints", "read_pose", "read_trajectory",
+    "safety_message", "score_message", "stamp_ns", "status_message", "text", "time_message", "GRIPPER_JOINT", "MESSAGE_OF",
 ]  # fmt: skip

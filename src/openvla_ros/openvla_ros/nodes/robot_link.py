@@ -66,13 +66,16 @@ class RobotLink:
         """The calls at activate. Raises in one line when an answer is not as it should be or the hand is not there."""
         for name, client in self._clients.items():
             if name != self._recovery and not client.wait_for_server(timeout_sec=self._timeout):
-                raise TimeoutError(f"action {name} is not there: is the hand's driver running, and is hand.name right?")
+                kind = dict(self._adapter.actions)[name]
+                hint = "is the hand's driver running, and are hand.name and hand.kind right?"
+                raise TimeoutError(f"action {name} ({kind}) is not there: {hint}")
         self._call(self._adapter.start())
 
     def stop(self) -> None:
-        """The calls at deactivate; what fails is only logged."""
+        """The calls at deactivate, once the controller has come to rest; what fails is only logged."""
         if not self._node.context.ok():
             return  # ended by a signal: nothing can be called any more
+        time.sleep(self._adapter.settling)
         try:
             self._call(self._adapter.stop())
         except (RuntimeError, TimeoutError, ImportError) as error:
@@ -102,7 +105,8 @@ class RobotLink:
         if not self._clients[name].server_is_ready():
             return False, f"action {name} is not there: is the robot's driver running?"
         self._send_goal(name, goal)
-        return True, f"{name} asked for; when safety/state no longer names a fault, enable again"
+        after = self._adapter.after_recovery
+        return True, f"{name} asked for; when safety/state names no fault any more, enable again{after}"
 
     def check(self) -> None:
         """Cancel goals that took too long; called regularly."""
@@ -169,6 +173,10 @@ class RobotLink:
             self._node.subscribe(kind, topic, lambda message: self._judge(topic, self._pose, message), SENSOR)
         elif source.what == "joints":
             self._node.subscribe(kind, topic, lambda message: self._judge(topic, self._joints, topic, message), SENSOR)
+        elif source.what == "servo":
+            self._node.subscribe(kind, topic, lambda message: self._adapter.servo_seen(int(message.code)), SENSOR)
+        elif source.what == "trajectory":
+            self._node.subscribe(kind, topic, lambda m: self._judge(topic, self._trajectory, topic, m), SENSOR)
         else:
             # 1 kHz of a message with a hundred fields: taken as bytes, read twenty times a second.
             self._modes[topic] = (kind, None, time.monotonic())
@@ -195,13 +203,18 @@ class RobotLink:
             self._adapter.pose_seen(measured.pose)
         self._on_measured(measured, stamp_ns)
 
+    def _trajectory(self, topic: str, message: Any) -> None:
+        names, positions = messages.read_trajectory(message)
+        self._adapter.trajectory_seen(topic, names, positions)
+
     def _mode(self, topic: str, data: bytes) -> None:
         self._modes[topic] = (self._modes[topic][0], data, time.monotonic())
 
     def _look_at_modes(self) -> None:
         for topic, (kind, data, at) in self._modes.items():
             if time.monotonic() - at > MODE_SILENCE:
-                self._on_fault(f"{topic} was not heard for {MODE_SILENCE:g} s")
+                what = f"{topic} was not heard for {MODE_SILENCE:g} s"
+                self._on_fault(f"{what}: {self._adapter.silence}" if self._adapter.silence else what)
             elif data is not None:
                 self._on_fault(self._adapter.fault(int(deserialize_message(data, kind).robot_mode)))
 

@@ -13,7 +13,7 @@ from openvla_ros.robots.franka import FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.hands import KINDS, HandConfig
 from openvla_ros.robots.sim import SimAdapter
-from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig
+from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
 from openvla_ros.safety.joints import JointLimits, limit_joints
 
 Get = Callable[[str], Any]
@@ -24,13 +24,14 @@ ROBOT_PARAMETERS = (
     P("command.kind", "pose", "What the arm's controller takes: pose (PoseStamped) or twist (TwistStamped)",
       choices=("pose", "twist")),
     P("command.topic", "target_pose", "Topic of its targets: target_pose (crisp_controllers), "
-      "cartesian_impedance_example_controller/equilibrium_pose (franka_ros2), <controller>/target_frame (FZI), "
-      "servo_node/pose_target_cmds or delta_twist_cmds (MoveIt)"),
-    P("state.pose_topic", "robot/ee_pose", "Topic of the measured end-effector pose (PoseStamped)"),
+      "<controller>/target_frame (FZI), servo_node/pose_target_cmds or delta_twist_cmds (MoveIt), "
+      "cartesian_impedance_example_controller/equilibrium_pose (a copy of franka_ros2's example that stands still)"),
+    P("state.pose_topic", "robot/ee_pose", "Topic of the measured pose (PoseStamped) of the frame that the controller "
+      "pulls to its targets"),
     P("servo.node", "", "Name of MoveIt Servo's node, to be switched and un-paused at activate; '' = none"),
     P("servo.gain", 2.0, "Twists make up for what the arm lags behind at this rate", "1/s", 0.0, 20.0),
     P("hand.kind", _HAND.kind, "topic: std_msgs/Float64; franka: actions move and grasp of franka_msgs; command: "
-      "action GripperCommand of control_msgs; none", choices=KINDS),
+      "action GripperCommand of control_msgs, parallel: action ParallelGripperCommand of it; none", choices=KINDS),
     P("hand.name", _HAND.name, "The topic, the action (command), or the node whose actions they are (franka)"),
     P("hand.state_topic", _HAND.state_topic, "Topic of the hand's joints (JointState)"),
     P("hand.joints", [""], "Joints whose positions add up to the opening; '' = the message's first"),
@@ -43,6 +44,10 @@ ROBOT_PARAMETERS = (
       "is only noticed by the arm that stands"),
     P("franka.recovery_action", _FRANKA.recovery_action, "Action of bridge_node/recover_robot"),
     # widowx
+    P("widowx.ik", "own", "own: the bridge's inverse kinematics; servo: MoveIt Servo's (servo.node, command.kind and "
+      "command.topic)", choices=("own", "servo")),
+    P("widowx.trajectory_topic", "servo_node/joint_trajectory", "Servo's command_out_topic (JointTrajectory), where "
+      "widowx.ik is servo"),
     P("widowx.prefix", _WIDOWX.prefix, "Namespace of xs_sdk, such as wx250s/"),
     P("widowx.profile_time", _WIDOWX.profile_time, "Time profile of the arm's motors: a move takes so long",
       "s", 0.02, 5.0),
@@ -63,7 +68,11 @@ def make_adapter(get: Get) -> RobotAdapter:
         speeds = tuple(min(joint.speed, get("widowx.joint_speed")) for joint in WIDOWX_250S.joints)
         names = ("prefix", "profile_time", "profile_acceleration", "pwm", "hold_pwm")
         config = WidowXConfig(**{name: get(f"widowx.{name}") for name in names})
-        return WidowXAdapter(config, _limit(speeds), period)
+        if get("widowx.ik") == "own":
+            return WidowXAdapter(config, _limit(speeds), period)
+        if not get("servo.node"):
+            raise ValueError("widowx.ik is servo, but servo.node is empty: it names MoveIt Servo's node, servo_node")
+        return WidowXServoAdapter(config, _limit(speeds), period, generic_config(get), get("widowx.trajectory_topic"))
     generic = generic_config(get)
     if robot == "generic":
         return GenericAdapter(generic)

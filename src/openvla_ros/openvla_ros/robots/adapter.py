@@ -84,10 +84,14 @@ Sent = Sequence[tuple[str, Command]]
 
 @dataclass(frozen=True)
 class Source:
-    """A topic the robot's state comes on. pose: PoseStamped; joints: JointState; mode: a robot's own fault state."""
+    """A topic the robot's state comes on.
+
+    pose: PoseStamped; joints: JointState; mode: a robot's own fault state; servo: MoveIt Servo's status; trajectory:
+    the joint positions that Servo wants, a JointTrajectory.
+    """
 
     topic: str
-    what: Literal["pose", "joints", "mode"]
+    what: Literal["pose", "joints", "mode", "servo", "trajectory"]
     kind: str  # message type, as `sensor_msgs/msg/JointState`
 
 
@@ -103,6 +107,7 @@ class LastWill:
 
 
 POSE, JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,10 @@ class RobotAdapter:
     actions: Sequence[tuple[str, str]] = ()  # every action it may name, with its type
     sources: Sequence[Source] = (Source("robot/ee_pose", "pose", POSE), Source("gripper/state", "joints", JOINTS))
     recovery: tuple[str, Goal] | None = None  # what an operator may ask for after a fault of the robot
+    after_recovery: str = ""  # what else there is to do before enabling again
     clipped: tuple[str, ...] = ()  # limits of its own that cut the newest target
+    silence: str = ""  # what to do when its own fault state is not heard any more
+    settling: float = 0.0  # [s] that its controller needs between the last target and the calls at deactivate
     will_topics: Sequence[str] = ()  # topics of its last wills; () = it never makes one
     will: LastWill | None = None  # the present one
 
@@ -160,6 +168,12 @@ class RobotAdapter:
         if not positions:
             raise ValueError(f"{topic} has no position[0]")
         return Measured(opening=float(positions[0]))
+
+    def servo_seen(self, code: int) -> None:
+        """MoveIt Servo's status code."""
+
+    def trajectory_seen(self, topic: str, names: Sequence[str], positions: Sequence[float]) -> None:
+        """The last point [rad] of the trajectory that MoveIt Servo wants; ValueError when joints are missing."""
 
     def fault(self, mode: int) -> str:
         """Why the robot itself does not move in this `mode`, '' when it does."""

@@ -1,10 +1,12 @@
 """Any arm with a pose-target controller or MoveIt Servo, by YAML alone.
 
 Pose targets (PoseStamped): `target_pose` of utiasDSL/crisp_controllers (src/cartesian_controller.cpp: KeepLast(1); it
-ignores the topic while two nodes publish there), `cartesian_impedance_example_controller/equilibrium_pose` of
-franka_ros2 (its example's `~/equilibrium_pose`), `<controller>/target_frame` of FZI's cartesian_controllers
-(cartesian_motion_controller/src/cartesian_motion_controller.cpp), `<servo node>/pose_target_cmds` of MoveIt Servo;
-velocities (TwistStamped): `<servo node>/delta_twist_cmds`.
+ignores the topic while two nodes publish there, and the frame's name always: targets are in the URDF's root),
+`<controller>/target_frame` of FZI's cartesian_controllers (cartesian_motion_controller/src/
+cartesian_motion_controller.cpp), `<servo node>/pose_target_cmds` of MoveIt Servo, and
+`cartesian_impedance_example_controller/equilibrium_pose` of a copy of franka_ros2's example that does not move by itself;
+velocities (TwistStamped): `<servo node>/delta_twist_cmds`. All of them pull one frame of the arm to the target: the
+measured pose must be that frame's.
 """
 
 from __future__ import annotations
@@ -43,6 +45,9 @@ class GenericAdapter(RobotAdapter):
         self.topics = ((config.topic, kind), *self._hand.topics)
         self.actions = self._hand.actions
         self.sources = (Source(config.pose_topic, "pose", POSE), *self._hand.sources)
+        if config.servo_node:
+            self.settling = servo.SETTLING
+            self.sources = (*self.sources, Source(f"{config.servo_node}/status", "servo", servo.STATUS))
         self._last: tuple[Pose, int] | None = None  # the newest target, and its time
         self._twister = servo.Twister(config.servo_gain, config.speed, config.turn)
 
@@ -57,6 +62,10 @@ class GenericAdapter(RobotAdapter):
     def pose_seen(self, pose: Pose) -> None:
         """What a twist has to make up for."""
         self._twister.measured = pose
+
+    def servo_seen(self, code: int) -> None:
+        """What slows Servo down or halts it, as a limit that cuts the targets."""
+        self.clipped = () if code == 0 else (servo.CUTS.get(code, f"servo_status_{code}"),)
 
     def target(self, pose: Pose, stamp_ns: int) -> Sent:
         """The pose as it is, or the velocity that leads there."""

@@ -3,6 +3,8 @@
 franka_gripper (frankarobotics/franka_ros2, branch jazzy, franka_gripper/src/gripper_action_server.cpp) serves the
 actions ~/move and ~/grasp of franka_msgs (widths between the fingers [m], speed [m/s], force [N]) and ~/gripper_action
 of control_msgs (`position` of one finger, half the width), and publishes the two fingers on ~/joint_states.
+ros2_controllers (jazzy) has two gripper controllers, both with an action ~/gripper_cmd: parallel_gripper_controller
+takes control_msgs/action/ParallelGripperCommand (exactly one position), the older gripper_controllers GripperCommand.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 from openvla_ros.robots.adapter import JOINTS, Fields, Goal, Measured, Opening, Sent, Source, positions_of
 
-KINDS = ("topic", "franka", "command", "none")
+KINDS = ("topic", "franka", "command", "parallel", "none")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class HandConfig:
     """One hand. `closed` and `opened`: what its joint positions add up to there [m]."""
 
     kind: str = "topic"
-    name: str = "gripper/command"  # topic, or action (command), or the node that serves move and grasp (franka)
+    name: str = "gripper/command"  # topic, or action (command, parallel), or the node of move and grasp (franka)
     state_topic: str = "gripper/state"
     joints: tuple[str, ...] = ()  # () = the first position of the message
     closed: float = 0.0
@@ -47,6 +49,7 @@ class Hand:
         self.actions = {
             "franka": ((f"{name}/move", "franka_msgs/action/Move"), (f"{name}/grasp", "franka_msgs/action/Grasp")),
             "command": ((name, "control_msgs/action/GripperCommand"),),
+            "parallel": ((name, "control_msgs/action/ParallelGripperCommand"),),
         }.get(config.kind, ())
         self.sources = () if config.kind == "none" else (Source(config.state_topic, "joints", JOINTS),)
 
@@ -56,9 +59,12 @@ class Hand:
         width = cfg.closed + opening * (cfg.opened - cfg.closed)
         if cfg.kind == "topic":
             return ((cfg.name, Opening(opening)),)
+        finger = width / max(1, len(cfg.joints))  # the actions' position is one's; a hand's joints add up to a width
+        if cfg.kind == "parallel":
+            fields: Fields = {"command": {"name": cfg.joints[:1], "position": (finger,), "effort": (cfg.force,)}}
+            return ((cfg.name, Goal("control_msgs/action/ParallelGripperCommand", fields, cfg.timeout)),)
         if cfg.kind == "command":
-            # (The action's position is that of one finger, and so are a hand's two joints, which add up to a width.)
-            fields: Fields = {"command": {"position": width / max(1, len(cfg.joints)), "max_effort": cfg.force}}
+            fields = {"command": {"position": finger, "max_effort": cfg.force}}
             return ((cfg.name, Goal("control_msgs/action/GripperCommand", fields, cfg.timeout)),)
         if cfg.kind == "franka" and opening >= 0.5:
             fields = {"width": width, "speed": cfg.speed}

@@ -3,8 +3,10 @@
 Services and topics of moveit/moveit2, branch jazzy, moveit_ros/moveit_servo/src/servo_node.cpp and
 config/servo_parameters.yaml: ~/switch_command_type (moveit_msgs/srv/ServoCommandType: JOINT_JOG 0, TWIST 1, POSE 2),
 ~/pause_servo (std_srvs/srv/SetBool, true pauses), ~/delta_twist_cmds (TwistStamped), ~/pose_target_cmds (PoseStamped);
-commands older than `incoming_command_timeout` (0.1 s) halt it. Both services say success when the state is the wished
-one, also when it was so before.
+commands older than `incoming_command_timeout` (0.1 s) halt it smoothly. Both services say success when the state is the
+wished one, also when it was so before. A paused Servo sends nothing any more: paused in motion it leaves a velocity
+controller at its last velocity, so it is paused only after it has halted. ~/status (moveit_msgs/msg/ServoStatus) says
+what slows it down or halts it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ from openvla_ros.robots.adapter import Call, TwistTarget
 from openvla_ros.robots.target_pose import Pose, Vector
 
 TYPES = {"twist": 1, "pose": 2}
+STATUS = "moveit_msgs/msg/ServoStatus"
+# Its codes other than NO_WARNING (0), as names of what cut the target. DECELERATE_FOR_…: 1, 3, 4; HALT_FOR_…: 2, 5.
+CUTS = {
+    -1: "servo_invalid", 1: "servo_near_singularity", 2: "servo_singularity", 3: "servo_near_singularity",
+    4: "servo_near_collision", 5: "servo_collision", 6: "servo_joint_bound",
+}  # fmt: skip
+SETTLING = 0.25  # [s] after the last command: by then it has timed out, and Servo has halted by itself
 _REMEDY = "is MoveIt Servo running, and is `servo.node` its name?"
 
 

@@ -1,4 +1,4 @@
-"""WidowX 250s under Interbotix' xs_sdk: joint positions by this bridge's inverse kinematics, and a PWM gripper.
+"""WidowX 250s under Interbotix' xs_sdk: joint positions by this bridge's inverse kinematics or MoveIt's, a PWM gripper.
 
 Names and types: Interbotix/interbotix_ros_core, branches humble and jazzy, interbotix_xs_sdk/src/xs_sdk_obj.cpp: topics
 commands/joint_group (JointGroupCommand) and commands/joint_single (JointSingleCommand), joint_states (the motors, then
@@ -12,6 +12,11 @@ changes: an arm would sag, so its profile goes into the registers alone, as Inte
 and its mode is only looked at. And a PWM is obeyed until the next one comes, with no watchdog: while the hand pushes
 there is a last will (`adapter.LastWill`) that ends it. (No current limit instead: xs_sdk sets none in its
 current_based_position mode, and the hand's small motor, an XL430, is said to know none.)
+
+MoveIt Servo is put before xs_sdk by this bridge itself (`WidowXServoAdapter`), not through interbotix_xs_ros_control
+(interbotix_ros_toolboxes): that one sends the arm to its sleep pose when it starts, updates at 10 Hz, and commands the
+hand as well. Servo's trajectories (moveit_servo/src/utils/common.cpp: a rolling window of points, the last one up to
+`max_expected_latency` ahead) come here, and go to the motors within the joints' limits while the gate lets targets out.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
 from openvla_ros.kinematics import Kinematics
 from openvla_ros.robots.adapter import (
     JOINTS,
+    TRAJECTORY,
     Call,
     JointGroup,
     JointSingle,
@@ -33,10 +39,12 @@ from openvla_ros.robots.adapter import (
     Source,
     positions_of,
 )
+from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.target_pose import Pose
 
 NS = 1_000_000_000
 FINGER = "left_finger"
+MISREAD = 0.1  # [rad] outside its range no joint can be: what xs_sdk says when a bus read failed is -π for all
 # (wanted, present, step [s]) -> joint positions within their limits, and the limits' names
 Limit = Callable[[Sequence[float], Sequence[float], float], tuple[tuple[float, ...], tuple[str, ...]]]
 
@@ -111,7 +119,8 @@ class WidowXAdapter(RobotAdapter):
         }
         write = [self._register("set", name, value, {}, running) for name, value in registers.items()]
         check = [
-            self._register("get", name, 0, {"values": value},
+            # (One value for each joint: xs_sdk answers with those that it could read.)
+            self._register("get", name, 0, {"values": (value,) * len(WIDOWX_250S.joints)},
                            f"the motors did not take {name} = {value} ms: are all powered and without a red light?")
             for name, value in registers.items()
         ]  # fmt: skip
@@ -153,6 +162,9 @@ class WidowXAdapter(RobotAdapter):
     def joints_seen(self, topic: str, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> Measured:
         """The tool's pose and the hand's opening."""
         values = positions_of(topic, (*WIDOWX_250S.names, FINGER), names, positions)
+        for joint, value in zip(WIDOWX_250S.joints, values, strict=False):
+            if not joint.low - MISREAD <= value <= joint.high + MISREAD:
+                raise ValueError(f"{joint.name} at {value:.3f} rad is outside its range: the motors could not be read")
         pose = self._kinematics.forward(values[:-1])
         self._joints, self._at = tuple(values[:-1]), values[-1]
         if self._finger is None or abs(self._at - self._finger[0]) > self._config.stall_speed * self._config.stall_time:
@@ -203,3 +215,58 @@ class WidowXAdapter(RobotAdapter):
             return ()
         self._pushing = False
         return self._push(0.0 if at_end else self._rest_effort())
+
+
+class WidowXServoAdapter(WidowXAdapter):
+    """The arm by MoveIt Servo's inverse kinematics, with its singularities and collisions looked after."""
+
+    def __init__(
+        self, config: WidowXConfig, limit: Limit, period: float, servo: GenericConfig, trajectory_topic: str
+    ) -> None:
+        """`servo`: how Servo is commanded; trajectory_topic: its command_out_topic."""
+        super().__init__(config, limit, period)
+        self._servo = GenericAdapter(servo)
+        self.topics = (*self.topics, *self._servo.topics)
+        status = [source for source in self._servo.sources if source.what == "servo"]
+        self.sources = (*self.sources, *status, Source(trajectory_topic, "trajectory", TRAJECTORY))
+        self.settling = self._servo.settling
+        self._open = False  # from the first target on until the stream has ended
+
+    def start(self) -> Sequence[Call]:
+        """MoveIt Servo's sequence."""
+        return self._servo.start()
+
+    def stop(self) -> Sequence[Call]:
+        """MoveIt Servo is paused."""
+        return self._servo.stop()
+
+    def pose_seen(self, pose: Pose) -> None:
+        """What a twist has to make up for."""
+        self._servo.pose_seen(pose)
+
+    def servo_seen(self, code: int) -> None:
+        """What slows Servo down or halts it."""
+        self._servo.servo_seen(code)
+
+    def target(self, pose: Pose, stamp_ns: int) -> Sent:
+        """What Servo is to do; its answer goes to the motors with the next tick."""
+        self._open = True
+        self.clipped = self._servo.clipped
+        return self._servo.target(pose, stamp_ns)
+
+    def trajectory_seen(self, topic: str, names: Sequence[str], positions: Sequence[float]) -> None:
+        """Where Servo wants the joints next, while the gate lets targets out."""
+        wanted = tuple(positions_of(topic, WIDOWX_250S.names, names, positions))
+        if self._open:
+            self._goal = wanted
+
+    def tick(self, stamp_ns: int, permitted: bool) -> Sent:
+        """Servo's newest answer for the motors, also while the target brakes; Servo's own reminder; the hand."""
+        start = self._sent or self._joints
+        arm = self._go(start) if self._open and self._goal is not None and start is not None else ()
+        return (*arm, *self._servo.tick(stamp_ns, permitted), *super().tick(stamp_ns, False))
+
+    def rest(self, stamp_ns: int) -> Sent:
+        """What Servo says from now on goes nowhere."""
+        self._open = False
+        return (*super().rest(stamp_ns), *self._servo.rest(stamp_ns))
