@@ -202,3 +202,41 @@ def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spi
     for name in ("policy_node", "bridge_node", "sim_node"):
         wait_for(lambda n=name: not running[n].running, 15.0, f"{name} to end")
         assert running[name].popen.returncode == 0 and "Traceback" not in running[name].output, running[name].output
+
+
+def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, tiny_checkpoint):
+    """A bridge made up by the test: READY, but under teleoperation's command; then one that refuses all actions."""
+    cameras, bridge = (ros_node.create_publisher(*topic) for topic in (
+        (messages.Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
+    ))  # fmt: skip
+    status = listen(PolicyStatus, "policy/status", LATCHED)
+    chunks = listen(ActionChunk, "policy/action_chunk", STATE)
+
+    def say(**fields):
+        ready = SafetyState(state=SafetyState.READY, control_mode="blocking", **fields)
+        ready.ready_since = ros_node.get_clock().now().to_msg()
+        bridge.publish(ready)
+
+    def look():
+        image = messages.Image(height=48, width=64, encoding="rgb8", step=64 * 3, data=bytes(48 * 64 * 3))
+        image.header.stamp = ros_node.get_clock().now().to_msg()
+        cameras.publish(image)
+
+    ros_node.create_timer(0.1, look)
+    given = {"checkpoint": tiny_checkpoint, "autostart": "true", "stall_timeout": 1.5, "threads": 1}
+    pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
+    start_node("policy_node", "--ros-args", *pairs)
+    say(source=ActionChunk.SOURCE_TELEOP)
+    client = Client(ros_node, spin_until)
+    spin_until(lambda: status and status[-1].state == "waiting", 120.0, "the policy")
+
+    handle = client.send(instruction="lift the red cube")
+    spin_until(lambda: status[-1].reason.startswith("'teleop' is in command of the bridge"), 5.0, "the reason at once")
+    ended = client.result(handle).result
+    assert ended.outcome == Outcome.FAULT and ended.reason.startswith("no action was executed for 2 s: 'teleop' is in ")
+    assert "ros2 service call /bridge_node/switch_source openvla_msgs/srv/SwitchSource" in ended.reason
+    assert not chunks, "nothing is sent that would be refused"
+
+    say(source=ActionChunk.SOURCE_POLICY, reason="refused: frame 'panda_link0' is unknown")
+    ended = client.result(client.send(instruction="lift the red cube")).result
+    assert chunks and ended.reason.endswith(": the bridge says: refused: frame 'panda_link0' is unknown"), ended.reason

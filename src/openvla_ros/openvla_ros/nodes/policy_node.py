@@ -207,6 +207,12 @@ class PolicyNode(ManagedNode):
             return "no instruction: publish one on 'instruction' or call set_instruction"
         if self._image is None:
             return f"no image yet on {self._image_topic}"
+        if self._safety is not None and self._safety.source not in ("", ActionChunk.SOURCE_POLICY):
+            service = self.resolve_service_name("bridge_node/switch_source")
+            return (
+                f"'{self._safety.source}' is in command of the bridge, not the policy: ros2 service call {service} "
+                "openvla_msgs/srv/SwitchSource '{source: policy}'"
+            )
         stamp_ns = messages.stamp_ns(self._image[0].header.stamp)
         age = (self.now_ns() - stamp_ns) * 1e-9
         if self.value("control_mode") == "streaming":
@@ -328,10 +334,16 @@ class PolicyNode(ManagedNode):
 
     def _watch(self) -> None:
         if self._run is not None:
-            self._run.check(self.now_ns(), self._reason)
+            self._run.check(self.now_ns(), self._hindrance())
             if self._run.ended.done():
                 self._close_run()
         self._offer_blocking()
+
+    def _hindrance(self) -> str:
+        """Why nothing is executed, as far as the policy and the bridge say; '' when neither does."""
+        bridge = self._safety.reason if self._safety is not None else ""
+        said = [self._reason, f"the bridge says: {bridge}" if bridge and bridge not in self._reason else ""]
+        return "; ".join(filter(None, said))
 
     # ---- status ----------------------------------------------------------------------------------
 
