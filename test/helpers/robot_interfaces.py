@@ -1,8 +1,8 @@
 """The robots' own messages for the tests: built once from the definitions in test/ros_ws, an overlay of the workspace.
 
-franka_msgs, interbotix_xs_msgs, control_msgs, moveit_msgs and tf2_msgs are on no registry. A workstation may have the
-real ones: those win. `environment()` builds when a definition changed (a minute on two cores), and says what processes
-need.
+franka_msgs, interbotix_xs_msgs, control_msgs, controller_manager_msgs, moveit_msgs and tf2_msgs are on no registry. A
+workstation may have the real ones: those win. `environment()` builds when a definition changed (a minute on two cores),
+and says what processes need.
 """
 
 from __future__ import annotations

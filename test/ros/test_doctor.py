@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
+import robot_interfaces
 from lifecycle_msgs.srv import GetState
-from openvla_msgs.msg import PolicyStatus
+from openvla_msgs.msg import PolicyStatus, SafetyState
 from openvla_msgs.srv import ResetEStop, SetInstruction
+from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
 from openvla_ros.nodes import doctor
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.qos import LATCHED, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
@@ -80,3 +83,31 @@ def test_nothing_runs(ask, ros_domain, monkeypatch):
     assert code == 1 and "checkpoint" not in rows
     assert rows["nodes"]["remedy"].endswith("missing: sim_node, bridge_node")
     assert rows["robot state"]["status"] == rows["controllers"]["status"] == "skip"
+
+
+def test_a_controller_that_listens_is_not_yet_active(start_node, start_process, listen, spin_until, wait_for):
+    """By the controllers' node names: the topic of a shipped Franka, `target_pose`, names no controller."""
+    environment = robot_interfaces.environment()
+    start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-r", "robot/target_pose:=target_pose")
+    safe = listen(SafetyState, "safety/state", LATCHED)
+    listen(Float64, "gripper/command", STATE)
+    spin_until(lambda: safe, 60.0, "the bridge")
+
+    def row(state, **environment):
+        helper = str(Path(robot_interfaces.__file__).with_name("controllers.py"))
+        manager = start_process("python", helper, "/", "crisp", state, "target_pose", **robot_interfaces.environment())
+        asked = ("--robot", "generic", "--no-policy", "--json", "--listen", "0.5", "--wait", "3")
+        doctor = start_process("module:openvla_ros.nodes.doctor", *asked, **environment)
+        wait_for(lambda: not doctor.running, 90.0, "the doctor")
+        manager.stop()
+        (found,) = [one for one in json.loads(doctor.output) if one["name"] == "controllers"]
+        return found
+
+    found = row("inactive", **environment)
+    assert found["status"] == "bad" and found["remedy"] == "ros2 control set_controller_state crisp active", found
+    assert "/target_pose is heard only by crisp, not active" in found["said"]
+    found = row("active", **environment)
+    assert found["status"] == "ok" and "active: joint_state_broadcaster, crisp" in found["said"], found
+    if not robot_interfaces.installed():
+        found = row("active")
+        assert found["status"] == "skip" and "controller_manager_msgs is not installed" in found["said"], found

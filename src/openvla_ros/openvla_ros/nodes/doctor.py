@@ -76,7 +76,7 @@ def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argp
     policy = values[POLICY_NODE]
     kind = messages.Image if policy["image.transport"] == "raw" else messages.CompressedImage
     topic = policy["image.topic"] + ("" if kind is messages.Image else "/compressed")
-    state, commands = listener.bridge_topics(BRIDGE_NODE)
+    state, _ = listener.bridge_topics(BRIDGE_NODE)
     listener.spin(options.wait, lambda: listener.node.count_publishers(listener.node.resolve_topic_name(topic)) > 0)
     images = listener.record(topic, kind)
     robot = [one for name, type_ in state.items() if (one := listener.record(name, type_)) is not None]
@@ -86,7 +86,7 @@ def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argp
         "images": images.stream(),
         "others": listener.topics_of(kind),
         "robot": [one.stream() for one in robot],
-        "commands": commands,
+        "commands": listener.bridge_topics(BRIDGE_NODE)[1],  # by now all its listeners are discovered
         "controllers": listener.controllers(2.0),
         "safety": listener.safety,
         "status": listener.status,
@@ -121,7 +121,7 @@ def _stack_rows(
         checks.camera_stamps(stack["images"], policy["image.max_age"], bridge["watchdog.future"]),
         checks.image_transport(stack["images"], policy["image.transport"]),
         checks.robot_state(stack["robot"], bridge["watchdog.state"]),
-        checks.controllers(stack["commands"], stack["controllers"]),
+        checks.controllers(stack["commands"], *stack["controllers"]),
         checks.gate(state, safety.reason if safety else "", where),
     ]
 

@@ -20,6 +20,11 @@ LEAST_DISK = 10e9  # bytes: an hour of recording, or a checkpoint
 HEADROOM = 1.25  # on the weights, for activations and the cache
 SKEW = 0.1  # s between two machines' clocks
 READY, EXECUTING, HOLD, ESTOP = "READY", "EXECUTING", "HOLD", "ESTOP"
+ACTIVE = "active"
+# Why no controller's state is known.
+NO_MANAGER = "no controller_manager here"
+NO_MANAGER_MESSAGES = "controller_manager_msgs is not installed (sudo apt install ros-jazzy-controller-manager-msgs)"
+MANAGER_SILENT = "the controller_manager does not answer, or has loaded no controller"
 
 
 @dataclass(frozen=True)
@@ -231,23 +236,46 @@ def robot_state(streams: Sequence[Stream], limit: float) -> Finding:
     return Finding(name, OK, rates)
 
 
-def controllers(commands: Mapping[str, int], states: Mapping[str, str] | None) -> Finding:
-    """Whether somebody takes the bridge's commands. commands: topic -> listeners; states: of controller_manager."""
+def controllers(commands: Mapping[str, Sequence[str]], states: Mapping[str, str], unknown: str) -> Finding:
+    """Whether somebody takes the bridge's commands.
+
+    commands: topic -> its listeners; states: of the controller_managers' controllers (both by full node name, which a
+    controller's is); unknown: why there are no states. A controller may listen already while it is inactive.
+    """
     name = "controllers"
     if not commands:
         return Finding(name, SKIP, "no bridge is configured: its topics are not known")
     deaf = [topic for topic, listeners in commands.items() if not listeners]
-    known = dict(states or {})
-    idle = [c for c, state in known.items() if state != "active" and any(c in t.split("/") for t in commands)]
-    if idle:
-        return Finding(
-            name, BAD, f"{', '.join(idle)} is {known[idle[0]]}", f"ros2 control set_controller_state {idle[0]} active"
-        )
+    active, idle = (
+        [one for one, state in states.items() if (state == ACTIVE) is wanted] for wanted in (True, False)
+    )  # fmt: skip
+    listed = [f"active: {', '.join(map(_short, active)) or 'none'}"] if states else [unknown]
+    listed += [f"not active: {', '.join(f'{_short(one)} ({states[one]})' for one in idle)}"] if idle else []
+    said = f"{', '.join(t for t in commands if t not in deaf) or 'nothing'} heard; {'; '.join(listed)}"
+    for topic, listeners in commands.items():
+        if listeners and all(one in idle for one in listeners):
+            return Finding(
+                name, BAD, f"{topic} is heard only by {', '.join(map(_short, listeners))}, not active; {said}",
+                _activate(listeners[0]),
+            )  # fmt: skip
     if deaf:
-        return Finding(name, BAD, f"nobody listens to {', '.join(deaf)}", "load and activate the robot's controller")
-    active = [c for c, state in known.items() if state == "active"]
-    listed = f"active: {', '.join(active)}" if active else "no controller_manager here"
-    return Finding(name, OK, f"{', '.join(commands)} heard; {listed}")
+        what = f"activate {', '.join(map(_short, idle))}" if idle else "load and activate the robot's controller"
+        return Finding(name, BAD, f"nobody listens to {', '.join(deaf)}; {'; '.join(listed)}", what)
+    if states and not active:
+        return Finding(name, BAD, said, _activate(idle[0]))
+    if unknown not in ("", NO_MANAGER):
+        return Finding(name, SKIP, f"{said}: whether a controller is active is not known")
+    return Finding(name, OK, said)
+
+
+def _activate(controller: str) -> str:
+    namespace, _, short = controller.rpartition("/")
+    manager = f" -c {namespace}/controller_manager" if namespace else ""
+    return f"ros2 control set_controller_state{manager} {short} active"
+
+
+def _short(node: str) -> str:
+    return node if node.count("/") > 1 else node.lstrip("/")
 
 
 def gate(state: str, reason: str, node: str = "bridge_node") -> Finding:

@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import ReliabilityPolicy
 
-from openvla_ros.nodes import messages
+from openvla_ros.nodes import doctor_checks as checks, messages
 from openvla_ros.nodes.doctor_checks import Stream
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STREAM
 from openvla_ros.nodes.topics import type_name
@@ -137,8 +137,8 @@ class Listener:
             live[node] = {name: parameter_value_to_python(value) for name, value in pairs}
         return live
 
-    def bridge_topics(self, bridge: str) -> tuple[dict[str, str], dict[str, int]]:
-        """What the bridge hears of the robot (topic -> type), and how many listen to what it commands."""
+    def bridge_topics(self, bridge: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """What the bridge hears of the robot (topic -> type), and the full names of who listens to what it commands."""
         where = self.node.get_namespace()
         try:
             heard = self.node.get_subscriber_names_and_types_by_node(bridge, where)
@@ -150,7 +150,8 @@ class Listener:
         for topic, types in said:
             if types[0] not in _NOT_THE_ROBOTS:
                 listeners = self.node.get_subscriptions_info_by_topic(topic)
-                commands[topic] = sum(one.node_name not in _ONLOOKERS for one in listeners)
+                names = (_full(one.node_namespace, one.node_name) for one in listeners)
+                commands[topic] = tuple(name for name in names if name.rpartition("/")[2] not in _ONLOOKERS)
         return state, commands
 
     def record(self, topic: str, kind: type | str) -> Recording | None:
@@ -182,14 +183,22 @@ class Listener:
         there = self.node.get_topic_names_and_types()
         return sorted(n for n, types in there if wanted in types and self.node.count_publishers(n))
 
-    def controllers(self, patience: float) -> dict[str, str] | None:
-        """Controller -> state, of the controller_manager in this namespace; None where there is none."""
+    def controllers(self, patience: float) -> tuple[dict[str, str], str]:
+        """Controller's full node name -> state, of all controller_managers in the graph; else why there are none."""
         names = [n for n, types in self.node.get_service_names_and_types() if LIST_CONTROLLERS in types]
         if not names:
-            return None
+            return {}, checks.NO_MANAGER
         try:
             kind = importlib.import_module("controller_manager_msgs.srv").ListControllers
         except ImportError:
-            return None
-        answers = self.ask({names[0]: (kind, kind.Request())}, patience)
-        return {c.name: c.state for answer in answers.values() for c in answer.controller}
+            return {}, checks.NO_MANAGER_MESSAGES
+        states: dict[str, str] = {}
+        for service, answer in self.ask({name: (kind, kind.Request()) for name in names}, patience).items():
+            # A controller is a node of its own, in its manager's namespace: <namespace>/<manager>/list_controllers.
+            namespace = service.rpartition("/")[0].rpartition("/")[0]
+            states |= {_full(namespace, c.name): str(c.state) for c in answer.controller}
+        return states, "" if states else checks.MANAGER_SILENT
+
+
+def _full(namespace: str, name: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
