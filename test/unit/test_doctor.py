@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import serving
 from rich.console import Console
 
 from openvla_policy.model.config import openvla_7b
 from openvla_policy.runtime.footprint import read_header, weight_bytes
+from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.serving.server import PolicyServer
 from openvla_ros.nodes import doctor, doctor_checks as checks, doctor_machine as machine
 from openvla_ros.nodes.bringup import bringup
 from openvla_ros.nodes.doctor_checks import BAD, OK, SKIP, Stream
@@ -144,8 +147,6 @@ def test_the_checkpoint_is_looked_at_without_loading_it(root, tmp_path):
     assert [row.status for row in rows] == [OK, OK, OK]
     rows = machine.policy_rows(values(unnorm_key="bridge_orig"), loaded=False)
     assert [row.status for row in rows] == [OK, BAD, OK] and "sim_cubes" in rows[1].remedy
-    remote = machine.policy_rows(values(**{"policy.backend": "remote"}), loaded=False)
-    assert {row.status for row in remote} == {SKIP} and "ws://gpu:8000" in remote[0].said
 
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -165,6 +166,50 @@ def test_the_checkpoint_is_looked_at_without_loading_it(root, tmp_path):
     assert machine.policy_rows(values(checkpoint=str(copy)), loaded=False)[0].status == BAD
 
 
+def remote(**changes):
+    rows = {row.name: row.default for row in doctor.POLICY}
+    return (rows | {"policy.backend": "remote", "server.timeout": 20.0} | changes).__getitem__
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_a_policy_server_is_asked_for_what_it_serves(scheme, tmp_path):
+    policy = LocalPolicy(serving.checkpoint(), unnorm_key="one", frame="tool0", period=0.1)
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with serving.listening(PolicyServer(policy, token="secret", about={"checkpoint": "the/7b"})) as address:
+        right = {"server.url": f"{scheme}://{address}", "server.token_file": str(token)}
+        right |= {"frame": "tool0", "period": 0.1, "unnorm_key": "two"}
+        rows = machine.policy_rows(remote(**right), loaded=False)
+        assert [(row.name, row.status) for row in rows] == [
+            ("checkpoint", OK), ("unnorm_key", OK), ("policy memory", SKIP)
+        ]  # fmt: skip
+        assert rows[0].said == f"the/7b, at the policy server {scheme}://{address}" and rows[1].said == "two"
+        assert 0.0 < machine.time_policy(remote(**right), predictions=2) < 20.0
+        named = machine.policy_rows(remote(**right | {"unnorm_key": ""}), loaded=False)[1]
+        assert (named.status, named.said) == (OK, "one"), "the server's own, where the stack names none"
+        other = machine.policy_rows(remote(**right | {"unnorm_key": "bridge_orig"}), loaded=False)[1]
+        assert other.status == BAD and other.remedy.endswith("one of: one, two")
+        wrong = {"server.token_file": "401", "frame": "actions of frame tool0"}
+        for name, said in wrong.items():
+            row = machine.policy_rows(remote(**right | {name: ""}), loaded=False)[0]
+            assert row.status == BAD and said in row.said and row.remedy, row
+        with pytest.raises(TimeoutError):
+            machine.time_policy(remote(**right | {"server.timeout": 0.01}))
+
+
+def test_a_server_that_is_dead_is_a_cross_with_a_remedy():
+    url = f"ws://127.0.0.1:{serving.free_port()}"
+    rows = machine.policy_rows(remote(**{"server.url": url}), loaded=False)
+    assert [row.status for row in rows] == [BAD, SKIP, SKIP] and url in rows[0].said
+    assert rows[0].remedy.startswith("start it (openvla-serve CHECKPOINT"), rows[0]
+    options = doctor.parser().parse_args(["--policy"])
+    policy = {row.name: row.default for row in doctor.POLICY} | {"policy.backend": "remote", "server.url": url}
+    row = doctor._rate_row(
+        {"policy_node": policy, "bridge_node": {"watchdog.observation": 2.0}}, {"status": None}, options
+    )
+    assert row.status == BAD and url in row.said and row.remedy
+
+
 def test_a_nodes_parameters_are_those_of_the_bringups_yaml():
     specs = {spec.name: spec for spec in bringup("sim", manager=False, camera="usb_cam")}
     policy, bridge = (doctor.configured(specs[name]) for name in ("policy_node", "bridge_node"))
@@ -175,7 +220,10 @@ def test_a_nodes_parameters_are_those_of_the_bringups_yaml():
         machine.time_policy((policy | {"unnorm_key": "x"}).__getitem__)
 
 
-@pytest.mark.parametrize("wrong", [["--robot", "r2d2"], ["--listen", "0"], ["--camera", "webcam"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [["--robot", "r2d2"], ["--listen", "0"], ["--camera", "webcam"], ["--checkpoint", "c", "--server", "ws://s"]],
+)
 def test_wrong_usage_is_told_apart_from_findings(wrong, capsys):
     try:
         status = doctor.main(wrong)
@@ -193,8 +241,6 @@ def test_the_table_shows_brackets_and_all_three_signs():
 
 
 def test_footprint_is_what_loading_takes(root):
-    from openvla_policy.runtime.local_policy import LocalPolicy
-
     header = read_header(root / SHIPPED)
     for precision in ("fp32", "bf16", "int8", "int4"):
         loaded = LocalPolicy.from_folder(root / SHIPPED, precision=precision, device="cpu").memory.total

@@ -49,7 +49,11 @@ def examine(options: argparse.Namespace) -> list[Finding]:
     specs = {s.name: s for s in bringup(options.robot, manager=False, camera=options.camera, config=options.config)}
     simulated = bool(specs[BRIDGE_NODE].parameters["use_sim_time"])
     values = {name: configured(specs[name]) for name in TABLES}
-    given = {"checkpoint": options.checkpoint, "unnorm_key": options.unnorm_key}
+    given = {
+        "checkpoint": options.checkpoint, "unnorm_key": options.unnorm_key, "server.url": options.server,
+        "server.token_file": options.server_token_file,
+        "policy.backend": "local" if options.checkpoint else "remote" if options.server else "",
+    }  # fmt: skip
     expected = [name for name in specs if not (options.no_policy and name == POLICY_NODE)]
     listener = Listener(options.namespace, simulated)
     try:
@@ -131,7 +135,13 @@ def _rate_row(values: dict[str, dict[str, Any]], stack: dict[str, Any], options:
     latency, source = None, ""
     if options.policy:
         try:
-            latency, source = machine.time_policy(policy.__getitem__), "measured here"
+            latency = machine.time_policy(policy.__getitem__)
+            source = "measured here" if policy["policy.backend"] == "local" else f"asked at {policy['server.url']}"
+        except TimeoutError as error:
+            return Finding(
+                "policy rate", BAD, f"the policy server is too slow: {error}",
+                "a faster runtime, precision or GPU there, a better network, or raise 'server.timeout'",
+            )  # fmt: skip
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             said = " ".join(str(error).split())
             return Finding("policy rate", BAD, f"the policy cannot be measured: {said}", "mend the rows above first")
@@ -181,9 +191,11 @@ def parser() -> argparse.ArgumentParser:
     add("--config", default="", metavar="FILE", help="your settings, as given to the launch file")
     add("--namespace", default="", help="of the stack's topics and nodes")
     add("--checkpoint", default="", metavar="DIR", help="look at this one instead of the stack's")
+    add("--server", default="", metavar="URL", help="ask this policy server instead of the stack's")
+    add("--server-token-file", default="", metavar="FILE", help="with that server's bearer token")
     add("--unnorm-key", default="", metavar="NAME", help="look for these statistics instead of the stack's")
     add("--no-policy", action="store_true", help="a stack without a policy (teleoperation)")
-    add("--policy", action="store_true", help="load the policy here and measure its rate")
+    add("--policy", action="store_true", help="measure the policy's rate: loaded here, or at its server")
     add("--listen", type=float, default=3.0, metavar="S", help="how long topics are listened to (%(default)s)")
     add("--wait", type=float, default=8.0, metavar="S", help="how long nodes and the camera may take to appear")
     add("--json", action="store_true", help="print the rows as JSON")
@@ -196,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = made.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:] if arguments is None else arguments)
     if options.listen <= 0 or options.wait < 0:
         made.error("--listen must be more than 0 s, --wait 0 s or more")
+    if options.checkpoint and options.server:
+        made.error("--checkpoint and --server: give one, the policy is here or there")
     try:
         camera_files(options.camera)
         rows = examine(options)

@@ -309,6 +309,13 @@ def checkpoint(where: str, problem: str, stored: float = 0.0) -> Finding:
     return Finding("checkpoint", OK, f"{where}, {_size(stored)} of weights, names and shapes as its config says")
 
 
+def served(url: str, where: str, problem: str, remedy: str) -> Finding:
+    """What a policy server says of itself. problem, with its remedy: why it cannot be used; '' when it can."""
+    if problem:
+        return Finding("checkpoint", BAD, f"the policy server cannot be used: {problem}", remedy)
+    return Finding("checkpoint", OK, f"{where or 'a checkpoint without a name'}, at the policy server {url}")
+
+
 def unnorm_key(wanted: str, has: Sequence[str]) -> Finding:
     """The statistics that turn tokens into metres."""
     name = "unnorm_key"
@@ -335,7 +342,7 @@ def policy_rate(latency: float | None, source: str, wanted: float, streaming: bo
     """Predicted rate (1 / latency) against the control rate [Hz]; oldest [s]: watchdog.observation."""
     name = "policy rate"
     if latency is None:
-        return Finding(name, SKIP, "no prediction yet: --policy measures one here, or give the stack an instruction")
+        return Finding(name, SKIP, "no prediction yet: --policy measures some, or give the stack an instruction")
     said = f"{1 / latency:.1f} Hz predicted ({1e3 * latency:.0f} ms, {source}), control at {wanted:g} Hz"
     faster = "a faster runtime (static, draft), precision or GPU, or a policy server"
     if latency > oldest:

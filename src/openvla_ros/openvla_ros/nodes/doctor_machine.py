@@ -13,7 +13,7 @@ from typing import Any
 from openvla_ros.nodes import doctor_checks as checks
 from openvla_ros.nodes.bringup import resolve
 from openvla_ros.nodes.doctor_checks import SKIP, Finding
-from openvla_ros.nodes.policy_backend import PASSED_ON
+from openvla_ros.nodes.policy_backend import PASSED_ON, client, misfit
 
 Values = Callable[[str], Any]
 
@@ -71,8 +71,7 @@ def free_memory(device: str) -> tuple[float, str]:
 def policy_rows(value: Values, loaded: bool) -> list[Finding]:
     """Checkpoint, unnorm_key and memory. value: the policy node's parameters; loaded: it runs already."""
     if value("policy.backend") == "remote":
-        where = f"at the policy server {value('server.url')}"
-        return [Finding(name, SKIP, where) for name in ("checkpoint", "unnorm_key", "policy memory")]
+        return _server_rows(value)
     from openvla_policy.runtime.footprint import read_header, weight_bytes
 
     folder = resolve(value("checkpoint"))
@@ -93,25 +92,58 @@ def policy_rows(value: Values, loaded: bool) -> list[Finding]:
     ]
 
 
+def _server_rows(value: Values) -> list[Finding]:
+    """Checkpoint and unnorm_key as the policy server says; its memory is its own."""
+    url = str(value("server.url"))
+    memory = Finding("policy memory", SKIP, f"at the policy server {url}")
+    about: dict[str, Any] = {}
+    try:
+        policy = client(value)
+        try:
+            about = policy.metadata()
+        finally:
+            policy.close()
+        problem, remedy = misfit(value, about), "set what the sentence names, or serve another checkpoint"
+    except (ValueError, OSError) as error:
+        problem = " ".join(str(error).split())
+        remedy = "start it (openvla-serve CHECKPOINT --host … --port …), or set 'server.url' and 'server.token_file'"
+    row = checks.served(url, str(about.get("checkpoint", "")), problem, remedy)
+    if not about:
+        return [row, Finding("unnorm_key", SKIP, "the policy server was not heard"), memory]
+    wanted = value("unnorm_key") or about.get("unnorm_key") or ""
+    return [row, checks.unnorm_key(str(wanted), sorted(about.get("statistics") or {})), memory]
+
+
 def time_policy(value: Values, predictions: int = 5) -> float:
-    """Seconds a prediction takes here (the median), the policy loaded as the node does it. Raises as loading does."""
+    """Seconds a prediction takes (the median), by the policy loaded here as the node does it, or through the client.
+
+    Raises as loading, or the client, does.
+    """
     import numpy as np
 
     from openvla_policy.contract.observation import Observation
+
+    remote = value("policy.backend") == "remote"
+    policy = client(value) if remote else _local(value)
+    random = np.random.default_rng(0)
+    taken = []
+    try:
+        for _ in range(predictions + 1):  # the first one warms up
+            image = random.integers(0, 256, (480, 640, 3), np.uint8)
+            start = time.perf_counter()
+            policy.predict(Observation(image=image), "lift the red cube")
+            taken.append(time.perf_counter() - start)
+    finally:
+        if remote:
+            policy.close()
+    return sorted(taken[1:])[predictions // 2]
+
+
+def _local(value: Values) -> Any:
     from openvla_policy.runtime.local_policy import LocalPolicy
 
-    if value("policy.backend") == "remote":
-        raise ValueError("--policy measures a policy in this process; a server's latency is in policy/status")
     device = value("device")
-    policy = LocalPolicy.from_folder(
+    return LocalPolicy.from_folder(
         str(resolve(value("checkpoint"))), unnorm_key=value("unnorm_key") or None,
         device=None if device == "auto" else device, **{name: value(name) for name in PASSED_ON},
     )  # fmt: skip
-    random = np.random.default_rng(0)
-    taken = []
-    for _ in range(predictions + 1):  # the first one warms up
-        image = random.integers(0, 256, (480, 640, 3), np.uint8)
-        start = time.perf_counter()
-        policy.predict(Observation(image=image), "lift the red cube")
-        taken.append(time.perf_counter() - start)
-    return sorted(taken[1:])[predictions // 2]

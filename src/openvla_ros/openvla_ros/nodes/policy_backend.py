@@ -78,21 +78,15 @@ class RemoteBackend:
     """An openvla-serve on this or another machine: it has the model, this node keeps frame, period and safety."""
 
     def __init__(self, value: Values) -> None:
-        from openvla_policy.serving import connect
-
         url = self._url = str(value("server.url"))
         self._value, self.name = value, f"remote {url}"
-        quality = int(value("server.jpeg_quality"))
-        self._policy = connect(
-            url, unnorm_key=value("unnorm_key") or None, token=_token(str(value("server.token_file"))),
-            timeout=value("server.timeout"), frame=value("frame"), period=value("period"),
-            ca_file=value("server.ca_file") or None, jpeg_quality=quality or None,
-        )  # fmt: skip
+        self._policy = client(value)
         try:
             about = self._about()
             self.checkpoint = str(about.get("checkpoint", ""))
             self.statistics = self._policy.unnorm_key = self._statistics(about)
-            self._check(about)
+            if wrong := misfit(value, about):
+                raise ValueError(wrong)
         except BaseException:
             self.close()
             raise
@@ -132,21 +126,35 @@ class RemoteBackend:
             f"{', '.join(has) or 'no statistics'}; set 'unnorm_key' to one of them or serve another checkpoint"
         )
 
-    def _check(self, about: dict[str, Any]) -> None:
-        """Refuse a server whose actions would be taken for something that they are not."""
-        where = f"the policy server {self._url} ({self.checkpoint})"
-        if about.get("extra_images") or about.get("state"):
-            cameras = ", ".join(about.get("extra_images") or [])
-            wants = [f"the cameras {cameras}"] if cameras else []
-            wants += [f"{about['state']} numbers of state"] if about.get("state") else []
-            raise ValueError(f"{where} reads {' and '.join(wants)} beside the image, which this node does not send")
-        for parameter, unit, mine in (("frame", "", self._value("frame")), ("period", " s", self._value("period"))):
-            theirs = about.get(parameter)
-            if theirs and theirs != mine:  # '' and None: the server was not told
-                raise ValueError(
-                    f"{where} has actions of {parameter} {theirs}{unit}, parameter '{parameter}' says {mine}{unit}; "
-                    f"set it to the server's, or start the server with --{parameter} {mine}"
-                )
+
+def client(value: Values) -> Any:
+    """The client for the server of these parameters; nothing is sent yet. ValueError, OSError: a parameter is wrong."""
+    from openvla_policy.serving import connect
+
+    quality = int(value("server.jpeg_quality"))
+    return connect(
+        str(value("server.url")), unnorm_key=value("unnorm_key") or None,
+        token=_token(str(value("server.token_file"))), timeout=value("server.timeout"), frame=value("frame"),
+        period=value("period"), ca_file=value("server.ca_file") or None, jpeg_quality=quality or None,
+    )  # fmt: skip
+
+
+def misfit(value: Values, about: dict[str, Any]) -> str:
+    """Why a server's actions would be taken for something that they are not, and the cure; '' when they would not."""
+    where = f"the policy server {value('server.url')} ({about.get('checkpoint', '')})"
+    if about.get("extra_images") or about.get("state"):
+        cameras = ", ".join(about.get("extra_images") or [])
+        wants = [f"the cameras {cameras}"] if cameras else []
+        wants += [f"{about['state']} numbers of state"] if about.get("state") else []
+        return f"{where} reads {' and '.join(wants)} beside the image, which this node does not send"
+    for parameter, unit, mine in (("frame", "", value("frame")), ("period", " s", value("period"))):
+        theirs = about.get(parameter)
+        if theirs and theirs != mine:  # '' and None: the server was not told
+            return (
+                f"{where} has actions of {parameter} {theirs}{unit}, parameter '{parameter}' says {mine}{unit}; "
+                f"set it to the server's, or start the server with --{parameter} {mine}"
+            )
+    return ""
 
 
 class FrozenCamera(TimeoutError):
