@@ -13,6 +13,7 @@ ARGUMENTS = [
     ("config", "recorder", "A file of config/recording, or a path", []),
     ("namespace", "", "Namespace of the robot's topics", []),
     ("use_sim_time", "false", "true or false: take the time from /clock", [("recorder_node", "use_sim_time", bool)]),
+    ("clock", "", "Topic of that time ('' = /clock, or a namespace's own clock, as of sim.launch.py namespace:=…)", []),
     ("output", "", "Folder for the bags", [("recorder_node", "output", str)]),
     ("target", "", "Successes wanted, for the counter", [("recorder_node", "target_episodes", int)]),
     ("compression", "", "zstd or none", [("recorder_node", "compression", str)]),
@@ -23,8 +24,10 @@ ARGUMENTS = [
 def recorder(given):
     file = config_file("recording", given["config"], "config")
     values = {"autostart": True, **overrides(given, ARGUMENTS)[NODE]}
-    return [action(ProcessSpec(NODE, NODE, (file,), values, given["namespace"]))]
+    clock = given["clock"] or ("clock" if given["namespace"].strip("/") and values["use_sim_time"] else "/clock")
+    onto = () if clock == "/clock" else (("/clock", clock),)
+    return [ProcessSpec(NODE, NODE, (file,), values, given["namespace"], onto)]
 
 
 def generate_launch_description():
-    return description("record.launch.py", ARGUMENTS, recorder)
+    return description("record.launch.py", ARGUMENTS, lambda given: [action(spec) for spec in recorder(given)])

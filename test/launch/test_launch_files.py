@@ -208,3 +208,18 @@ def test_the_recorder_s_arguments():
     assert values == {
         "recorder_node": {"use_sim_time": False, "output": "~/bags", "target_episodes": 50, "write": False}
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "clock"),
+    [
+        ({}, ()),
+        ({"use_sim_time": "true"}, ()),
+        ({"namespace": "left"}, ()),
+        ({"namespace": "left", "use_sim_time": "true"}, (("/clock", "clock"),)),  # as the simulator's own
+        ({"namespace": "left", "use_sim_time": "true", "clock": "/clock"}, ()),  # another simulator's, of all robots
+    ],
+)
+def test_the_recorder_takes_the_time_of_the_stack_that_it_records(values, clock):
+    (spec,) = load("record").recorder(given("record", **values))
+    assert spec.remappings == clock and spec.namespace == values.get("namespace", "")

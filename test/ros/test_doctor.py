@@ -78,6 +78,15 @@ def test_a_stack_that_runs_and_what_may_be_wrong_with_it(
     assert "sim_node absent" in rows["nodes"]["said"]
 
 
+def test_a_simulation_in_a_namespace_has_its_own_clock(start_stack, ask, listen, spin_until):
+    start_stack(policy=False, namespace="left")
+    safe = listen(SafetyState, "left/safety/state", LATCHED)
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 120.0, "the bridge")
+    _, rows = ask("--namespace", "left", "--no-policy")
+    fine = ("camera rate", "camera stamps", "image transport", "robot state", "controllers", "safety gate")
+    assert {rows[name]["status"] for name in fine} == {"ok"}, rows
+
+
 def test_nothing_runs(ask, ros_domain, monkeypatch):
     code, rows = ask("--no-policy", "--wait", "0.5")
     assert code == 1 and "checkpoint" not in rows

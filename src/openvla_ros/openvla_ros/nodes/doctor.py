@@ -46,7 +46,10 @@ def configured(spec: ProcessSpec) -> dict[str, Any]:
 
 def examine(options: argparse.Namespace) -> list[Finding]:
     """All rows, in the order in which they should be mended."""
-    specs = {s.name: s for s in bringup(options.robot, manager=False, camera=options.camera, config=options.config)}
+    stack = bringup(
+        options.robot, manager=False, namespace=options.namespace, camera=options.camera, config=options.config
+    )
+    specs = {s.name: s for s in stack}
     simulated = bool(specs[BRIDGE_NODE].parameters["use_sim_time"])
     values = {name: configured(specs[name]) for name in TABLES}
     given = {
@@ -55,7 +58,7 @@ def examine(options: argparse.Namespace) -> list[Finding]:
         "policy.backend": "local" if options.checkpoint else "remote" if options.server else "",
     }  # fmt: skip
     expected = [name for name in specs if not (options.no_policy and name == POLICY_NODE)]
-    listener = Listener(options.namespace, simulated)
+    listener = Listener(options.namespace, simulated, specs[BRIDGE_NODE].remappings)
     try:
         states = listener.lifecycle(expected, options.wait)
         up = [name for name, state in states.items() if state]
@@ -63,16 +66,16 @@ def examine(options: argparse.Namespace) -> list[Finding]:
         for name, live in listener.parameters({n: asked[n] for n in asked if n in up}, 3.0).items():
             values[name] |= {k: v for k, v in live.items() if v is not None}
         values[POLICY_NODE] |= {k: v for k, v in given.items() if v}
-        stack = _listen(listener, values, options)
+        heard = _listen(listener, values, options)
     finally:
         listener.close()
-    rows = _machine_rows(values, stack, simulated)
+    rows = _machine_rows(values, heard, simulated)
     rows.append(checks.nodes(states))
-    rows += _stack_rows(values, stack, simulated, options.namespace)
+    rows += _stack_rows(values, heard, simulated, options.namespace)
     if not options.no_policy:
         value = values[POLICY_NODE].__getitem__
         rows += machine.policy_rows(value, loaded=states.get(POLICY_NODE) in ("active", "inactive"))
-        rows.append(_rate_row(values, stack, options))
+        rows.append(_rate_row(values, heard, options))
     return rows
 
 

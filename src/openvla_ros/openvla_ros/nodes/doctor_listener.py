@@ -67,15 +67,20 @@ class Recording:
 
 
 class Listener:
-    """A node of its own context; `close` when done. Everything takes bounded time."""
+    """A node of its own context; `close` when done. Everything takes bounded time.
 
-    def __init__(self, namespace: str, simulated: bool) -> None:
+    remappings: of the stack's nodes, for a simulator's clock in a namespace.
+    """
+
+    def __init__(self, namespace: str, simulated: bool, remappings: Iterable[tuple[str, str]] = ()) -> None:
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         clock = [Parameter("use_sim_time", value=simulated)]
+        rules = [word for source, target in remappings for word in ("-r", f"{source}:={target}")]
         self.node = rclpy.create_node(
-            "openvla_doctor", namespace=namespace, context=self._context, parameter_overrides=clock
-        )
+            "openvla_doctor", namespace=namespace, context=self._context, parameter_overrides=clock,
+            cli_args=["--ros-args", *rules] if rules else None,
+        )  # fmt: skip
         self.safety: SafetyState | None = None
         self.status: PolicyStatus | None = None
         self._executor = SingleThreadedExecutor(context=self._context)
