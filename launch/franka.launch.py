@@ -3,13 +3,9 @@
 The robot's own driver is started by itself, before (docs/how-to/first-motion-franka.md). All end when one ends.
 """
 
-from openvla_ros.nodes.bringup_launch import describe
+from openvla_ros.nodes.bringup_launch import ROBOT, describe
 
-# Beside those of `bringup_launch.COMMON`: name, default ('' = what config/ says), description, the parameters it sets
-ARGUMENTS = [
-    ("scale", "", "Factor on the policy's motions; begin with 0.2", [("bridge_node", "scale", float)]),
-    ("enable_mode", "", "switch, deadman or joystick", [("bridge_node", "enable.mode", str)]),
-]
+ARGUMENTS = ROBOT  # beside those of `bringup_launch.COMMON`
 
 
 def generate_launch_description():

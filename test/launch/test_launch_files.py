@@ -93,6 +93,32 @@ def test_what_the_arguments_start():
     assert specs(robot="widowx_sim")["bridge_node"].params_files == bringup("widowx_sim")[1].params_files
 
 
+def test_the_driver_of_a_camera_s_own_file_can_be_named(tmp_path):
+    mine = tmp_path / "my_cam.yaml"
+    mine.write_text("{/**/camera: {ros__parameters: {video_device: /dev/video4}}}")
+    assert "camera" not in specs(camera=str(mine)), "whose file it is, nobody knows"
+    made = specs(camera=str(mine), camera_driver="usb_cam")
+    assert made["camera"].package == "usb_cam" and made["camera"].params_files == (mine,)
+    assert made["policy_node"].params_files[-1] == mine
+    assert [f.name for f in specs(camera_driver="realsense")["camera"].params_files] == ["realsense.yaml"]
+    with pytest.raises(ValueError, match="camera_driver:=webcam: give realsense, usb_cam, true or false"):
+        specs(camera_driver="webcam")
+
+
+def test_a_joystick_is_heard_where_joy_node_speaks(tmp_path):
+    def topic(**values):
+        return specs("widowx", **values)["bridge_node"].parameters.get("enable.topic")
+
+    assert topic() is topic(enable_mode="deadman") is None
+    assert topic(enable_mode="joystick") == "joy"
+    mine = tmp_path / "lab.yaml"
+    for text in ("enable.topic: pedal", "enable: {topic: pedal}"):
+        mine.write_text(f"{{/**/bridge_node: {{ros__parameters: {{{text}}}}}}}")
+        assert topic(enable_mode="joystick", config=str(mine)) is None, "the lab's own wins"
+    mine.write_text("")
+    assert topic(enable_mode="joystick", config=str(mine)) == "joy"
+
+
 def test_a_robot_s_policy_is_here_or_at_a_server():
     def backend(**values):
         (spec,) = [s for s in specs("franka", **values).values() if s.name == "policy_node"]
@@ -101,6 +127,7 @@ def test_a_robot_s_policy_is_here_or_at_a_server():
     assert backend() == {}
     assert backend(checkpoint="a") == {"checkpoint": "a", "policy.backend": "local"}
     assert backend(server="ws://b:8000") == {"server.url": "ws://b:8000", "policy.backend": "remote"}
+    assert backend(server="ws://b:8000", server_token_file="~/token")["server.token_file"] == "~/token"
     with pytest.raises(ValueError, match="checkpoint and server: give one"):
         backend(checkpoint="a", server="ws://b:8000")
     assert "policy_node" not in specs("franka", policy="false", checkpoint="a")
@@ -110,7 +137,7 @@ def test_a_lab_s_own_file_wins_over_all_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab.yaml").write_text("{/**/bridge_node: {ros__parameters: {limit.speed: 0.1}}}")
     for spec in specs("franka", config="lab.yaml", camera="usb_cam").values():
-        if spec.name.endswith("_node"):
+        if spec.name.endswith("_node") or spec.name == "camera":
             assert spec.params_files[-1] == tmp_path / "lab.yaml"
     assert specs("generic", config="google_robot")["bridge_node"].params_files[-1].name == "google_robot.yaml"
 

@@ -130,16 +130,35 @@ def camera_files(camera: str) -> tuple[Path, ...]:
     return (config_file("cameras", camera, "camera"),) if camera else ()
 
 
-def companions(camera: str = "", driver: bool = True, foxglove_port: int = 0, namespace: str = "") -> list[ProcessSpec]:
-    """The processes beside the managed nodes: the camera's driver and the Foxglove bridge, where they are wanted."""
+def companions(
+    camera: str = "",
+    driver: bool | str = True,
+    foxglove_port: int = 0,
+    namespace: str = "",
+    config: str = "",
+) -> list[ProcessSpec]:
+    """The processes beside the managed nodes: the camera's driver and the Foxglove bridge, where they are wanted.
+
+    driver: one of CAMERAS; True: the one that `camera` names, if it does; False: none. camera: as in `bringup`; '' with
+    a driver's name: the file of that name. config: as in `bringup`, its values win.
+    """
     made = []
-    if driver and camera in CAMERAS:
-        made.append(replace(CAMERAS[camera], params_files=camera_files(camera), namespace=namespace))
+    name = driver if isinstance(driver, str) else camera if driver and camera in CAMERAS else ""
+    if name:
+        if name not in CAMERAS:
+            raise ValueError(f"camera driver '{name}' is unknown; known drivers: {', '.join(CAMERAS)}")
+        files = (*camera_files(camera or name), *_own(config))
+        made.append(replace(CAMERAS[name], params_files=files, namespace=namespace))
     if foxglove_port:
         # Only listening: from a browser nothing can be published, called or set.
         parameters = {"port": foxglove_port, "capabilities": ["connectionGraph", "assets"]}
         made.append(replace(FOXGLOVE, parameters=parameters, namespace=namespace))
     return made
+
+
+def _own(config: str) -> tuple[Path, ...]:
+    """The lab's own file; () for ''."""
+    return (config_file("robots", config, "config"),) if config else ()
 
 
 def bringup(
@@ -164,7 +183,7 @@ def bringup(
     if robot not in ROBOTS:
         raise ValueError(f"robot '{robot}' is unknown; known robots: {', '.join(sorted(ROBOTS))}")
     shipped = share_folder() / "config"
-    own = (config_file("robots", config, "config"),) if config else ()
+    own = _own(config)
     sim_time = "sim_node" in ROBOTS[robot] if use_sim_time is None else use_sim_time
     overrides = dict(overrides or {})
     clock = (("/clock", "clock"),) if namespace.strip("/") and "sim_node" in ROBOTS[robot] else ()

@@ -10,7 +10,8 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from openvla_ros.nodes.bringup import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, br
 
 # name, default ('' = what config/ says), description, the parameters it sets: (node, parameter, type)
 Argument = tuple[str, str, str, Sequence[tuple[str, str, type]]]
-BRIDGE = "bridge_node"
+BRIDGE, ENABLE_MODE, ENABLE_TOPIC, JOY = "bridge_node", "enable.mode", "enable.topic", "joy"
 COMMON: tuple[Argument, ...] = (
     ("namespace", "", "Namespace of all topics and nodes", ()),
     ("use_sim_time", "", "true or false: take the time from /clock ('' = only in the simulator)", ()),
@@ -27,26 +28,34 @@ COMMON: tuple[Argument, ...] = (
     ("policy", "true", "Start the policy node (false: scripted expert or teleoperation)", ()),
     ("checkpoint", "", "Checkpoint folder of a policy that runs here", ((POLICY, "checkpoint", str),)),
     ("server", "", "Or the policy server: ws://HOST:8000", ((POLICY, "server.url", str),)),
+    ("server_token_file", "", "File with that server's bearer token", ((POLICY, "server.token_file", str),)),
     ("unnorm_key", "", "Dataset whose statistics un-normalise the actions", ((POLICY, "unnorm_key", str),)),
     ("precision", "", "Number format of the policy's weights", ((POLICY, "precision", str),)),
     ("instruction", "", "Instruction to begin with", ((POLICY, "instruction", str),)),
     ("control_mode", "", "blocking or streaming", ((POLICY, "control_mode", str), (BRIDGE, "control_mode", str))),
     ("camera", "", "A file of config/cameras (realsense, usb_cam), or a path", ()),
-    ("camera_driver", "true", f"Start the driver of camera:={' or '.join(CAMERAS)}", ()),
+    ("camera_driver", "true", "Start the camera's driver: true (the one that camera:= names), "
+     f"{' or '.join(CAMERAS)} (for camera:=PATH) or false", ()),
     ("foxglove", "false", "Start foxglove_bridge; layout: config/foxglove/openvla.json", ()),
     ("foxglove_port", "8765", "Its WebSocket port", ()),
-)
+)  # fmt: skip
+# Of the real robots' launch files.
+ROBOT: tuple[Argument, ...] = (
+    ("scale", "", "Factor on the policy's motions; begin with 0.2", ((BRIDGE, "scale", float),)),
+    ("enable_mode", "", "switch, deadman, or joystick (a button of joy_node, on the topic joy unless your config names "
+     "another enable.topic)", ((BRIDGE, ENABLE_MODE, str),)),
+)  # fmt: skip
 DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
-def typed(name: str, text: str, kind: type) -> Any:
-    """A launch argument's text as `kind`; ValueError names it."""
+def typed(name: str, text: str, kind: type, others: Iterable[str] = ()) -> Any:
+    """A launch argument's text as `kind`; ValueError names it, and what `others` it could have been."""
     if kind is bool:
         if text.lower() in ("true", "1", "yes"):
             return True
         if text.lower() in ("false", "0", "no"):
             return False
-        raise ValueError(f"launch argument {name}:={text}: give true or false")
+        raise ValueError(f"launch argument {name}:={text}: give {', '.join((*others, 'true'))} or false")
     try:
         return kind(text)
     except ValueError:
@@ -77,12 +86,26 @@ def stack(robot: str, given: Mapping[str, str], arguments: Sequence[Argument]) -
     sim_time = typed("use_sim_time", given["use_sim_time"], bool) if given["use_sim_time"] else None
     port = typed("foxglove_port", given["foxglove_port"], int)
     port = port if typed("foxglove", given["foxglove"], bool) else 0
-    driver = typed("camera_driver", given["camera_driver"], bool)
+    chosen = given["camera_driver"]
+    driver = chosen if chosen in CAMERAS else typed("camera_driver", chosen, bool, CAMERAS)
     managed = bringup(
         given.get("robot", robot), values, policy=policy, namespace=given["namespace"], use_sim_time=sim_time,
         camera=given["camera"], config=given["config"],
     )  # fmt: skip
-    return companions(given["camera"], driver, port, given["namespace"]) + managed
+    if values.get(BRIDGE, {}).get(ENABLE_MODE) == "joystick":
+        managed = [_hearing_joy(spec) if spec.name == BRIDGE else spec for spec in managed]
+    return companions(given["camera"], driver, port, given["namespace"], given["config"]) + managed
+
+
+def _hearing_joy(bridge: ProcessSpec) -> ProcessSpec:
+    """The bridge with joy_node's topic as the joystick's, unless one of its YAML files names another."""
+    yaml = import_module("yaml")  # the system's Python has it beside launch
+    for file in bridge.params_files:
+        for section in (yaml.safe_load(file.read_text()) or {}).values():
+            values = (section or {}).get("ros__parameters") or {}
+            if ENABLE_TOPIC in values or "topic" in (values.get("enable") or {}):
+                return bridge
+    return replace(bridge, parameters={**bridge.parameters, ENABLE_TOPIC: JOY})
 
 
 def refuse_unknown(file: str, names: Sequence[str], command: Sequence[str]) -> None:
