@@ -70,6 +70,22 @@ def test_what_the_images_run_and_copy_exists(dockerfiles, root):
     assert "requirements" not in ignored and "src" not in ignored
 
 
+def test_the_robot_s_image_has_the_messages_that_the_code_looks_for(dockerfiles, root):
+    """All but the two that are on no apt repository, which docs/how-to/docker.md builds in a derived image."""
+    code = "".join(file.read_text() for file in (root / "src" / "openvla_ros" / "openvla_ros").rglob("*.py"))
+    used = set(re.findall(r"\"(\w+)/(?:msg|srv|action)/\w+\"", code)) - {"openvla_msgs"}
+    base = {f"{name}_msgs" for name in "diagnostic geometry lifecycle rosgraph sensor std trajectory".split()}
+    base |= {"rcl_interfaces", "std_srvs"}  # of ros-base itself
+    page = (root / "docs" / "how-to" / "docker.md").read_text()
+    own = {"franka_msgs", "interbotix_xs_msgs"}
+    assert own <= used and all(f"`{name}`" in page for name in own)
+    installed = set(re.findall(r"ros-jazzy-([\w-]+)", dockerfiles["docker/robot.Dockerfile"]))
+    missing = {name for name in used - base - own if name.replace("_", "-") not in installed}
+    assert not missing and "joy" in installed, missing
+    manifest = (root / "src" / "openvla_ros" / "package.xml").read_text()
+    assert not [name for name in used - own if f"<exec_depend>{name}</exec_depend>" not in manifest]
+
+
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint (requirements/dev.txt) is not installed: make setup")
 def test_hadolint_has_nothing_to_say(dockerfiles, root):
     command = ["hadolint", "--config", "docker/hadolint.yaml", *dockerfiles]
