@@ -38,6 +38,7 @@ ROSDEP = {
     "json_numpy": None,
     "matplotlib": "python3-matplotlib",
     "mcap": None,
+    "mink": None,
     "mcap_ros2": None,
     "mujoco": "python3-mujoco-pip",
     "msgpack": "python3-msgpack",
