@@ -36,7 +36,8 @@ class WillKeeper:
     """The bridge's side: starts the process, and tells it each new will."""
 
     def __init__(self, node: ManagedNode, topics: Sequence[str]) -> None:
-        """topics: where wills may be said, relative to the node's namespace."""
+        """topics: where wills may be said, relative to the node's namespace. ImportError: without xs_sdk's messages."""
+        messages.message_type(JointSingle)  # not installed: one line of the bridge, not a traceback of the keeper
         self._topics = tuple(topics)
         self._told: LastWill | None = None
         names = [f"{topic}:={node.resolve_topic_name(topic)}" for topic in topics]
