@@ -15,15 +15,15 @@ from openvla_ros.geometry import Pose
 from openvla_ros.kinematics import Kinematics
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.bridge_parameters import PARAMETERS
-from openvla_ros.nodes.bringup_launch import COMMON, stack
+from openvla_ros.nodes.bringup_launch import COMMON, ROBOT, stack
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.parameters import check
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, _limit, make_adapter
-from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
+from openvla_ros.robots.adapter import TRAJECTORY, Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.hands import HandConfig
-from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig
+from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
 
 MS = 1_000_000
 DOWN = (1.0, 0.0, 0.0, 0.0)
@@ -38,9 +38,9 @@ def pose(x=0.4, y=0.0, z=0.3):
 
 
 def test_a_franka_moves_to_open_and_grasps_to_close():
-    franka = FrankaAdapter(GenericConfig("fr3_link0", hand=HAND), FrankaConfig())
+    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
     ((topic, command),) = franka.target(pose(), 5)
-    assert (topic, command) == ("target_pose", PoseTarget(pose(), "fr3_link0", 5))
+    assert (topic, command) == ("target_pose", PoseTarget(pose(), "base", 5))
     ((name, move),) = franka.gripper(1.0)
     assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}, 3.0))
     ((name, grasp),) = franka.gripper(0.0)
@@ -53,12 +53,17 @@ def test_a_franka_moves_to_open_and_grasps_to_close():
 
 
 def test_only_a_franka_in_reflex_is_told_how_to_recover():
-    franka = FrankaAdapter(GenericConfig("fr3_link0", hand=HAND), FrankaConfig())
+    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
     said = {name: franka.fault(mode) for mode, name in enumerate(MODES)}
     assert [name for name, why in said.items() if not why] == ["idle", "move"]
     assert "recover_robot" in said["reflex"] and "recover_robot" not in said["user stopped"]
     assert "unknown mode 42" in franka.fault(42)
     assert franka.recovery is not None and franka.recovery[0] == "action_server/error_recovery"
+    # (From franka_ros2 3.3.0 on a reflex silences the driver: who hears nothing is told the same, and what is next.)
+    assert "recover_robot" in franka.silence
+    after = franka.after_recovery
+    hardware, switch = "set_hardware_component_state FrankaHardwareInterface active", "switch_controllers --activate"
+    assert hardware in after and switch in after and after.index(hardware) < after.index(switch)
     assert not GenericAdapter(GenericConfig("base")).recovery
 
 
@@ -118,9 +123,9 @@ def test_twists_follow_the_stream_and_end_in_rest():
 # ---- widowx --------------------------------------------------------------------------------------
 
 
-def widowx(**changes):
+def widowx(kind=WidowXAdapter, *more, **changes):
     speeds = (1.5,) * 6
-    made = WidowXAdapter(WidowXConfig(**changes), _limit(speeds), 0.02)
+    made = kind(WidowXConfig(**changes), _limit(speeds), 0.02, *more)
     names = (*WIDOWX_250S.names, "gripper", "left_finger", "right_finger")
     made.say = partial(lambda q, finger, at: made.joints_seen("js", names, [*q, 0.0, finger, -finger], at))
     return made
@@ -168,6 +173,35 @@ def test_targets_become_joints_within_speed_and_the_rest_of_the_way_follows():
     arm.target(here, 2000 * MS)
     arm.rest(2020 * MS)
     assert not arm.tick(2040 * MS, True)  # a stopped arm goes no further
+
+
+def steps(sent):
+    return [command.positions for _, command in sent if isinstance(command, JointGroup)]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3, 1.7])
+def test_a_period_has_one_step_of_the_joints_whoever_asks_for_it(late):
+    """The node asks for a target and then, in the same period, for what follows from time alone."""
+    arm = widowx()
+    arm.say(WIDOWX_READY, 0.037, 0)
+    (x, _, z), turn = (here := Kinematics(WIDOWX_250S).forward(WIDOWX_READY)).position, here.quaternion
+    sent = [(0, WIDOWX_READY)]
+    for i in range(1, 61):
+        goal = Pose.of((x, 0.3 if i < 30 else -0.3, z), turn)
+        asked = [*arm.target(goal, 20 * i * MS), *arm.tick(int(20 * (i + late) * MS), True)]
+        assert late or len(steps(asked)) == 1
+        sent += [(20 * i * MS, positions) for positions in steps(asked)]
+    for i, (since, before) in enumerate(sent):
+        for at, after in sent[i + 1 :]:  # whatever stretch is looked at; what is late brings two periods with it
+            most = 1.5 * ((at - since) / 1e9 + (2 * 0.02 if late else 0.0)) + 1e-9
+            assert max(abs(u - v) for u, v in zip(before, after, strict=True)) <= most, (since, at)
+
+
+def test_a_clock_that_is_set_back_does_not_keep_the_joints_from_moving():
+    arm, kinematics = widowx(), Kinematics(WIDOWX_250S)
+    arm.say(WIDOWX_READY, 0.037, 0)
+    here = kinematics.forward(WIDOWX_READY)
+    assert steps(arm.target(here, 900_000 * MS)) and steps(arm.target(here, 20 * MS))
 
 
 @settings(max_examples=60, deadline=None)
@@ -239,6 +273,99 @@ def test_joints_that_are_missing_are_named():
         widowx().joints_seen("js", WIDOWX_250S.names, WIDOWX_READY, 0)
 
 
+# ---- widowx by MoveIt Servo ----------------------------------------------------------------------
+
+SERVO = GenericConfig("wx250s/base_link", "pose", "servo_node/pose_target_cmds", servo_node="servo_node", period=0.02)
+
+
+def by_servo():
+    arm = widowx(WidowXServoAdapter, SERVO, "servo_node/joint_trajectory")
+    arm.say(WIDOWX_READY, 0.037, 0)
+    arm.want = partial(arm.trajectory_seen, "servo_node/joint_trajectory", WIDOWX_250S.names)
+    return arm
+
+
+def moved(*ways):
+    return tuple(at + way for at, way in zip(WIDOWX_READY, (*ways, *[0.0] * 6), strict=False))
+
+
+def test_servo_s_trajectories_reach_the_motors_from_the_first_target_to_the_rest_only():
+    arm, here = by_servo(), Kinematics(WIDOWX_250S).forward(WIDOWX_READY)
+    arm.want(moved(0.01))  # somebody else's command, or an answer from before
+    assert not arm.tick(20 * MS, True)
+    assert list(arm.target(here, 40 * MS)) == [
+        ("servo_node/pose_target_cmds", PoseTarget(here, SERVO.base_frame, 40 * MS))
+    ]
+    assert not arm.tick(40 * MS, True), "what came before the first target is no answer to it"
+    arm.want(moved(0.01))
+    ((topic, group),) = arm.tick(60 * MS, True)
+    assert (topic, group) == ("commands/joint_group", JointGroup("arm", pytest.approx(moved(0.01)), 6))
+    arm.target(here, 80 * MS)
+    arm.want(moved(0.02))
+    assert steps(arm.tick(80 * MS, False)) == [pytest.approx(moved(0.02))], "the target brakes, and Servo follows it"
+    arm.want(moved(0.03))
+    arm.rest(100 * MS)
+    arm.want(moved(0.04))
+    assert not arm.tick(120 * MS, True)
+
+
+def test_servo_s_joints_are_taken_by_name_and_missing_ones_are_named():
+    arm = by_servo()
+    arm.target(Kinematics(WIDOWX_250S).forward(WIDOWX_READY), 0)
+    wanted = dict(zip(WIDOWX_250S.names, moved(0.01, 0.02, 0.003), strict=True))
+    names = sorted(wanted)
+    arm.trajectory_seen("t", ["gripper", *names], [0.0, *[wanted[name] for name in names]])
+    assert steps(arm.tick(20 * MS, True)) == [pytest.approx(moved(0.01, 0.02, 0.003))]
+    with pytest.raises(ValueError, match="t has no joint waist; it has shoulder, elbow"):
+        arm.trajectory_seen("t", WIDOWX_250S.names[1:], WIDOWX_READY[1:])
+    assert not steps(arm.tick(40 * MS, True))
+
+
+def test_what_servo_asks_for_stays_within_ranges_and_speeds_which_clipped_says():
+    arm = by_servo()
+    here, present = Kinematics(WIDOWX_250S).forward(WIDOWX_READY), WIDOWX_READY
+    for i in range(1, 200):
+        arm.target(here, 20 * i * MS)
+        arm.want(moved(9.0, -9.0, 0.3))
+        arm.want(moved(9.0, -9.0, 0.4))  # (Servo answers more often than the motors are told)
+        (positions,) = steps(arm.tick(20 * i * MS + 1, True))
+        for joint, now, before in zip(WIDOWX_250S.joints, positions, present, strict=True):
+            assert joint.low < now < joint.high and abs(now - before) <= 1.5 * 0.02 + 1e-9
+        present = positions
+    assert present[0] == pytest.approx(WIDOWX_250S.joints[0].high, abs=0.03)
+    arm.servo_seen(2)
+    arm.target(here, 5000 * MS)
+    assert {"servo_singularity", "joint_range_waist", "joint_range_shoulder"} <= {*arm.clipped}
+    arm.servo_seen(0)
+    arm.target(here, 5020 * MS)
+    assert "servo_singularity" not in arm.clipped
+
+
+def test_a_widowx_by_servo_has_its_calls_its_topics_and_xs_sdk_s_hand():
+    arm, own = by_servo(), widowx()
+    assert [c.service for c in arm.setup()] == [c.service for c in own.setup()]  # mode and profile as ever
+    assert [(c.service, c.fields) for c in (*arm.start(), *arm.stop())] == [
+        ("servo_node/switch_command_type", {"command_type": 2}),
+        ("servo_node/pause_servo", {"data": False}),
+        ("servo_node/pause_servo", {"data": True}),
+    ]
+    assert arm.settling > 0.1  # Servo's timeout is over before it is paused
+    assert {name for name, _ in arm.topics} - {name for name, _ in own.topics} == {"servo_node/pose_target_cmds"}
+    assert {(s.topic, s.what) for s in arm.sources} == {
+        ("joint_states", "joints"), ("servo_node/status", "servo"), ("servo_node/joint_trajectory", "trajectory")
+    }  # fmt: skip
+    assert TRAJECTORY in {s.kind for s in arm.sources} and not arm.actions
+    ((topic, push),) = arm.gripper(0.0)
+    assert (topic, push) == ("commands/joint_single", JointSingle("gripper", -250.0))
+
+
+def test_servo_without_its_node_s_name_is_refused():
+    values = {row.name: row.default for row in PARAMETERS} | {"robot": "widowx", "widowx.ik": "servo"}
+    with pytest.raises(ValueError, match=r"widowx.ik is servo, but servo.node is empty"):
+        make_adapter(values.__getitem__)
+    assert isinstance(make_adapter({**values, "servo.node": "servo_node"}.__getitem__), WidowXServoAdapter)
+
+
 # ---- messages ------------------------------------------------------------------------------------
 
 
@@ -296,7 +423,7 @@ def test_every_robot_parameter_is_declared_once():
 def test_every_launch_argument_sets_a_declared_parameter_of_its_type(root, robot):
     body = ast.parse((root / "launch" / f"{robot}.launch.py").read_text()).body
     (table,) = [node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"]
-    arguments = eval(compile(ast.Expression(table), robot, "eval"), {"float": float, "str": str})  # noqa: S307
+    arguments = eval(compile(ast.Expression(table), robot, "eval"), {"float": float, "str": str, "ROBOT": ROBOT})  # noqa: S307
     rows = {row.name: row for row in PARAMETERS}
     for name, _, description, targets in arguments:
         assert description, name

@@ -348,5 +348,6 @@ __all__ = [
     "camera_info_message", "chunk_message", "command_message", "delta_message", "filled", "gripper_message", "header",
     "image_message", "joint_message", "jpeg_message", "message_type", "number", "numbers", "opening_message",
     "pose_message", "read_chunk", "read_delta", "read_gripper", "read_joints", "read_pose", "read_trajectory",
-    "safety_message", "score_message", "stamp_ns", "status_message", "text", "time_message", "GRIPPER_JOINT", "MESSAGE_OF",
+    "safety_message", "score_message", "stamp_ns", "status_message", "text", "time_message", "GRIPPER_JOINT",
+    "MESSAGE_OF",
 ]  # fmt: skip

@@ -4,9 +4,9 @@ Pose targets (PoseStamped): `target_pose` of utiasDSL/crisp_controllers (src/car
 ignores the topic while two nodes publish there, and the frame's name always: targets are in the URDF's root),
 `<controller>/target_frame` of FZI's cartesian_controllers (cartesian_motion_controller/src/
 cartesian_motion_controller.cpp), `<servo node>/pose_target_cmds` of MoveIt Servo, and
-`cartesian_impedance_example_controller/equilibrium_pose` of a copy of franka_ros2's example that does not move by itself;
-velocities (TwistStamped): `<servo node>/delta_twist_cmds`. All of them pull one frame of the arm to the target: the
-measured pose must be that frame's.
+`cartesian_impedance_example_controller/equilibrium_pose` of a copy of franka_ros2's example that does not move by
+itself; velocities (TwistStamped): `<servo node>/delta_twist_cmds`. All of them pull one frame of the arm to the target:
+the measured pose must be that frame's.
 """
 
 from __future__ import annotations

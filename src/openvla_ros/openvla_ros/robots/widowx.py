@@ -22,7 +22,7 @@ hand as well. Servo's trajectories (moveit_servo/src/utils/common.cpp: a rolling
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
 from openvla_ros.kinematics import Kinematics
@@ -40,10 +40,12 @@ from openvla_ros.robots.adapter import (
     positions_of,
 )
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
+from openvla_ros.robots.hands import HandConfig
 from openvla_ros.robots.target_pose import Pose
 
 NS = 1_000_000_000
 FINGER = "left_finger"
+SET_BACK = 10  # [1] periods: a stamp so much older than the last step's is of a clock that was set back
 MISREAD = 0.1  # [rad] outside its range no joint can be: what xs_sdk says when a bus read failed is -π for all
 # (wanted, present, step [s]) -> joint positions within their limits, and the limits' names
 Limit = Callable[[Sequence[float], Sequence[float], float], tuple[tuple[float, ...], tuple[str, ...]]]
@@ -91,6 +93,8 @@ class WidowXAdapter(RobotAdapter):
         self._joints: tuple[float, ...] | None = None  # measured
         self._sent: tuple[float, ...] | None = None
         self._goal: tuple[float, ...] | None = None  # what the joints' speed kept from being sent yet
+        self._stepped_ns: int | None = None  # when the joints were last sent on
+        self._cut: tuple[str, ...] = ()  # the limits that cut that step
         self._effort = 0.0  # PWM of the hand; over 0 opens
         self._pushing = False  # with full effort: looking for the stall
         self._began_ns: int | None = None
@@ -141,14 +145,27 @@ class WidowXAdapter(RobotAdapter):
             return ()
         found = self._kinematics.solve(pose, start)
         self._goal = found.positions
-        self.clipped = ("reach",) if found.distance > self._config.reach else ()
-        return self._go(start)
+        sent = self._go(start, stamp_ns)
+        self.clipped = (*(("reach",) if found.distance > self._config.reach else ()), *self._cut)
+        return sent
 
-    def _go(self, start: tuple[float, ...]) -> Sent:
+    def _since_step(self, stamp_ns: int) -> float:
+        """Time [s] that the joints have had for their next step: a period at most, and none of it twice.
+
+        The node's targets and ticks both send the joints on, at the same moment too.
+        """
+        passed = self._period if self._stepped_ns is None else (stamp_ns - self._stepped_ns) / NS
+        return self._period if passed < -SET_BACK * self._period else min(self._period, max(0.0, passed))
+
+    def _go(self, start: tuple[float, ...], stamp_ns: int) -> Sent:
+        """One step towards the goal, as long as the time since the last one allows."""
         assert self._goal is not None
-        self._sent, cut = self._limit(self._goal, start, self._period)
-        self.clipped = (*self.clipped, *cut)
-        if not any(name.startswith("joint_speed") for name in cut):
+        step = self._since_step(stamp_ns)
+        if step <= 0.0:
+            return ()
+        self._stepped_ns = stamp_ns
+        self._sent, self._cut = self._limit(self._goal, start, step)
+        if not any(name.startswith("joint_speed") for name in self._cut):
             self._goal = None
         group = JointGroup(self._config.group, self._sent, len(WIDOWX_250S.joints))
         return ((self._group, group),)
@@ -156,7 +173,7 @@ class WidowXAdapter(RobotAdapter):
     def rest(self, stamp_ns: int) -> Sent:
         """What is left of a way is not gone any more; the next one starts at the measured joints."""
         self._goal = self._sent = None
-        self.clipped = ()
+        self.clipped = self._cut = ()
         return ()
 
     def joints_seen(self, topic: str, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> Measured:
@@ -197,12 +214,16 @@ class WidowXAdapter(RobotAdapter):
         The hand is looked after whether or not the arm may move: a motor that pushes on overheats.
         """
         sent: list[tuple[str, object]] = []
-        if permitted and self._goal is not None and self._sent is not None:
-            sent += self._go(self._sent)
+        if permitted and self._goal is not None and self._sent is not None and self._due(stamp_ns):
+            sent += self._go(self._sent, stamp_ns)
         if self._pushing:
             self._began_ns = self._began_ns if self._began_ns is not None else stamp_ns
             sent += self._stalled(stamp_ns)
         return sent  # type: ignore[return-value]
+
+    def _due(self, stamp_ns: int) -> bool:
+        """Whether a step may come of the time alone: not beside a target's, in the same period."""
+        return self._since_step(stamp_ns) > 0.5 * self._period
 
     def _stalled(self, now_ns: int) -> Sent:
         cfg, (closed, opened) = self._config, WIDOWX_FINGER
@@ -225,7 +246,7 @@ class WidowXServoAdapter(WidowXAdapter):
     ) -> None:
         """`servo`: how Servo is commanded; trajectory_topic: its command_out_topic."""
         super().__init__(config, limit, period)
-        self._servo = GenericAdapter(servo)
+        self._servo = GenericAdapter(replace(servo, hand=HandConfig("none")))  # (the hand is xs_sdk's)
         self.topics = (*self.topics, *self._servo.topics)
         status = [source for source in self._servo.sources if source.what == "servo"]
         self.sources = (*self.sources, *status, Source(trajectory_topic, "trajectory", TRAJECTORY))
@@ -251,7 +272,7 @@ class WidowXServoAdapter(WidowXAdapter):
     def target(self, pose: Pose, stamp_ns: int) -> Sent:
         """What Servo is to do; its answer goes to the motors with the next tick."""
         self._open = True
-        self.clipped = self._servo.clipped
+        self.clipped = (*self._servo.clipped, *self._cut)
         return self._servo.target(pose, stamp_ns)
 
     def trajectory_seen(self, topic: str, names: Sequence[str], positions: Sequence[float]) -> None:
@@ -263,7 +284,8 @@ class WidowXServoAdapter(WidowXAdapter):
     def tick(self, stamp_ns: int, permitted: bool) -> Sent:
         """Servo's newest answer for the motors, also while the target brakes; Servo's own reminder; the hand."""
         start = self._sent or self._joints
-        arm = self._go(start) if self._open and self._goal is not None and start is not None else ()
+        ready = self._open and self._goal is not None and self._due(stamp_ns)
+        arm = self._go(start, stamp_ns) if ready and start is not None else ()
         return (*arm, *self._servo.tick(stamp_ns, permitted), *super().tick(stamp_ns, False))
 
     def rest(self, stamp_ns: int) -> Sent:
