@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,30 @@ def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
     process = bridge("widowx", environment, call_timeout=timeout)
     wait_for(lambda: not process.running, 60, "the bridge to refuse")
     assert why in process.output
+
+
+GOAL = """
+from openvla_ros.nodes import messages
+from openvla_ros.nodes.interfaces import load
+from openvla_ros.robots.hands import Hand, HandConfig
+((_, goal),) = Hand(HandConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
+print(messages.filled(load(goal.kind).Goal, goal.fields))
+"""
+
+
+@pytest.mark.slow  # as above
+def test_a_hands_goals_are_filled_as_their_actions_have_them(ros_domain):
+    environment = {**os.environ, **robot_interfaces.environment(), "ROS_PYTHON_CHECK_FIELDS": "1"}
+
+    def goal(kind):
+        code = [sys.executable, "-c", GOAL.format(kind=kind)]
+        done = subprocess.run(code, env=environment, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    assert "name=['f1'], position=[0.04], velocity=[], effort=[20.0]" in goal("parallel")
+    assert "GripperCommand(position=0.04, max_effort=20.0)" in goal("command")
+    assert "Move_Goal(width=0.08, speed=0.1)" in goal("franka")
 
 
 @pytest.mark.slow
@@ -157,7 +183,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
-    def spoken(condition, frame="fr3_link0"):
+    def spoken(condition, frame="base"):
         def spin():
             at = ros_node.get_clock().now().nanoseconds
             poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
@@ -169,12 +195,12 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
         at = ros_node.get_clock().now()
         chunks.publish(
             messages.chunk_message(
-                [(forward, 0.0, 0.0, 0.0, 0.0, 0.0, opening)], frame="fr3_link0", at_ns=at.nanoseconds,
+                [(forward, 0.0, 0.0, 0.0, 0.0, 0.0, opening)], frame="base", at_ns=at.nanoseconds,
                 observation=at.to_msg(), sequence=sequence, source="policy", instruction="", period=0.2,
             )
         )  # fmt: skip
 
-    wrong = "its poses are in frame 'world', not in base_frame 'fr3_link0'"
+    wrong = "its poses are in frame 'world', not in base_frame 'base'"
     spin_until(spoken(lambda: wrong in process.output, "world"), 60.0, "poses of another frame to be refused")
     assert safe[-1].state == SafetyState.HOLD
     spin_until(spoken(lambda: safe[-1].state == SafetyState.READY), 60.0, "the bridge to be READY")

@@ -1,8 +1,9 @@
 """The simulated Panda behind what franka_ros2 (Jazzy) offers: same names, types, quality of service, and reflexes.
 
 A target that jumps trips a reflex, as the real arm does when a commanded pose is not continuous from one millisecond to
-the next: the arm stands where it is, robot_mode says so, and nothing is followed until an error recovery. Names as in
-robots/franka.py and robots/hands.py.
+the next: the arm stands where it is, and its state falls silent, since an error in control deactivates the hardware
+component and all controllers, the state broadcaster too (franka_ros2 from 3.3.0 on). The hand is a machine of its own
+and goes on. Names as in robots/franka.py and robots/hands.py.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.qos import STREAM
 from openvla_ros.nodes.sim_face import SimFace
 from openvla_ros.robots.target_pose import Pose
-from openvla_ros.sim.scene import FINGER_TRAVEL
+from openvla_ros.sim.scene import FINGER_TRAVEL, CameraConfig, Scene
 
+BASE = "base"  # the root of the FR3's URDF: what the broadcaster's poses are in
 CONVENIENCE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# (The example controller's only as in a copy that stands still: as it is, its own motion overwrites every target.)
 TARGETS = (
     "target_pose", "cartesian_impedance_example_controller/equilibrium_pose",
     "cartesian_motion_controller/target_frame",
@@ -121,6 +124,12 @@ class FrankaFace(SimFace):
 
     # ---- the world's thread ----------------------------------------------------------------------
 
+    def make_scene(self, camera: CameraConfig) -> Scene:
+        """The robot and its table, in the frame that an FR3's driver names; the expert's deltas are in it too."""
+        scene = super().make_scene(camera)
+        scene.base_frame = BASE
+        return scene
+
     def begin(self) -> None:
         """The scene was reset; a reflex stays, as it would."""
         super().begin()
@@ -131,6 +140,8 @@ class FrankaFace(SimFace):
         """As the plain face, unless a reflex holds the arm. The hand is a machine of its own."""
         self._now_ns = now_ns
         if self._recover:
+            # (Stands for all three steps of a real one: the recovery, the hardware component activated again, the
+            # controllers too. The last two are the controller_manager's, with which the bridge has nothing to do.)
             self._recover, self._in_reflex, self._pose = False, False, None
             self._target = Pose.of(*self.scene.ee_pose())
             self.scene.set_target(*self.scene.ee_pose())
@@ -153,19 +164,19 @@ class FrankaFace(SimFace):
         self._node.get_logger().error(f"reflex {self.reflexes}: {text}")
 
     def publish(self, now_ns: int) -> None:
-        """Pose and joints, best effort; the whole state; the fingers."""
+        """The fingers; pose and joints, best effort, and the whole state, unless a reflex has silenced them."""
         scene = self.scene
         self._measured = scene.gripper_opening()
+        finger = self._measured * FINGER_TRAVEL
+        names = ("fr3_finger_joint1", "fr3_finger_joint2")
+        self._gripper_pub.publish(messages.joint_message(names, [finger, finger], [], now_ns))
+        if self._in_reflex:
+            return
         pose = messages.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns)
         self._pose_pub.publish(pose)
         positions, velocities = scene.joint_positions(), scene.joint_velocities()
         joints = messages.joint_message(scene.joint_names, positions, velocities, now_ns)
         self._joint_pub.publish(joints)
         state = self._state_type(header=messages.header(now_ns), o_t_ee=pose, measured_joint_state=joints)
-        kind = self._state_type
-        state.robot_mode = kind.ROBOT_MODE_REFLEX if self._in_reflex else kind.ROBOT_MODE_MOVE
-        state.current_errors.cartesian_reflex = self._in_reflex
+        state.robot_mode = self._state_type.ROBOT_MODE_MOVE
         self._state_pub.publish(state)
-        finger = self._measured * FINGER_TRAVEL
-        names = ("fr3_finger_joint1", "fr3_finger_joint2")
-        self._gripper_pub.publish(messages.joint_message(names, [finger, finger], [], now_ns))
