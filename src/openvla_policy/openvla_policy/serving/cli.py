@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, get_args
 
 import uvicorn
@@ -118,6 +119,15 @@ def _log_to_stderr() -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, ended once: `ros2 launch` passes on the Ctrl-C that the process group heard already."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends it in order, within timeout_graceful_shutdown; a second one must not cut that short."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
+
+
 def serve(server: PolicyServer, host: str, port: int, certificate: Path | None = None, key: Path | None = None) -> int:
     """Answer on `host`:`port` until SIGINT or SIGTERM; one line in the log at the start and one at the end."""
     config = uvicorn.Config(
@@ -135,7 +145,7 @@ def serve(server: PolicyServer, host: str, port: int, certificate: Path | None =
     # uvicorn raises the signal that ended it once more, for whoever was there before: that is this.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    running = uvicorn.Server(config)
+    running = _Server(config)
     running.run()
     log.info("stopped: %s", ", ".join(f"{count} {name}" for name, count in server.metrics.totals().items()))
     return 0 if running.started else 1
