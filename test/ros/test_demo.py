@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def test_a_node_that_dies_ends_the_demo_with_its_name(
         (("--instruction", "lift the purple cube"), "'lift the purple cube' names none of the cubes; name one of red"),
         (("--episodes", "0"), "episodes is 0; it must be 1 to"),
         (("--checkpoint", "/nonexistent/folder"), "--checkpoint /nonexistent/folder: there is no such folder"),
+        (("--server-token-file", "token"), "--server-token-file is for --server: name the server, too"),
         (("--config", "/nonexistent.yaml"), "cannot read the evaluation settings /nonexistent.yaml"),
     ],
 )
@@ -128,6 +130,15 @@ def test_a_wrong_option_is_refused_in_one_line(
     wait_for(lambda: not process.running, 30, "the demo to refuse")
     assert process.popen.returncode == 1
     assert message in process.output and len(process.output.splitlines()) == 1
+
+
+def test_a_server_s_token_reaches_the_policy_node(tmp_path: Path) -> None:
+    from openvla_ros.nodes.demo import Demo, parser
+
+    given = ["--server", "ws://gpu:8000", "--server-token-file", str(tmp_path / "token")]
+    policy = Demo(parser().parse_args(given), threading.Event())._overrides()["policy_node"]
+    wanted = {"policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token")}
+    assert policy == wanted
 
 
 def test_collecting_is_resumed_where_it_stopped(

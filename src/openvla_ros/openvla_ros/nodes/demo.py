@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, metavar="DIR", help="Hugging Face folder; default: the policy's YAML")
     add("--unnorm-key", metavar="NAME", help="whose statistics, where the checkpoint has those of several datasets")
     add("--server", metavar="URL", help="ask the openvla-serve at ws://HOST:PORT or http://HOST:PORT; no --checkpoint")
+    add("--server-token-file", type=Path, metavar="FILE", help="with that server's bearer token")
     add(
         "--camera",
         choices=CAMERAS,
@@ -112,6 +113,8 @@ class Demo:
             raise ValueError("--policy expert uses no checkpoint and no server; leave out --checkpoint and --server")
         if options.checkpoint and options.server:
             raise ValueError("--server has a checkpoint of its own; leave out --checkpoint")
+        if options.server_token_file and not options.server:
+            raise ValueError("--server-token-file is for --server: name the server, too")
         if options.checkpoint and not resolve(options.checkpoint).is_dir():
             raise ValueError(f"--checkpoint {options.checkpoint}: there is no such folder")
 
@@ -175,6 +178,8 @@ class Demo:
             policy["unnorm_key"] = options.unnorm_key
         if options.server:
             policy |= {"policy.backend": "remote", "server.url": options.server}
+            if options.server_token_file:
+                policy["server.token_file"] = str(options.server_token_file.expanduser().absolute())
         if policy and not self.expert:
             overrides["policy_node"] = policy
         return overrides
