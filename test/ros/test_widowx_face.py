@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import robot_interfaces
 from openvla_msgs.msg import SafetyState, SceneScore
@@ -14,16 +16,21 @@ from openvla_ros.nodes.qos import LATCHED, SENSOR
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
-@pytest.mark.parametrize("mode", ["blocking", "streaming"])
-def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_until, mode):
+SERVO = str(Path(robot_interfaces.__file__).with_name("servo_stand_in.py"))
+
+
+@pytest.mark.parametrize(("mode", "config"), [("blocking", ""), ("streaming", ""), ("blocking", "widowx_servo")])
+def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_until, mode, config):
     environment = robot_interfaces.environment()
+    if config:
+        servo = start_process("python", SERVO, "--ros-args", "-p", "use_sim_time:=true", **environment)
     overrides = {
         "sim_node": {"expert.role": "act", "expert.control": mode, "real_time_factor": 3.0, "autostart": True},
         "bridge_node": {"control_mode": mode, "autostart": True},
     }
     processes = {
         s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:], **environment)
-        for s in bringup("widowx_sim", overrides, policy=False, manager=False)
+        for s in bringup("widowx_sim", overrides, policy=False, manager=False, config=config)
     }
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     joints = listen(messages.JointState, "joint_states", SENSOR)
@@ -40,4 +47,7 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
     assert list(joints[-1].name[-2:]) == ["left_finger", "right_finger"]
     assert "refused" not in processes["sim_node"].output
     assert "sags" not in processes["sim_node"].output  # nobody cut the arm's torque
+    if config:
+        assert servo.output.split() == ["pause_servo", "False"], servo.output
+        assert "servo_joint_bound" not in {name for m in safe for name in m.clipped}
     assert "reach" not in {name for m in safe for name in m.clipped}

@@ -414,6 +414,17 @@ def test_every_robots_yaml_makes_an_adapter(root, name):
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 
 
+def test_the_widowx_s_yaml_for_servo_makes_the_adapter_for_it(root):
+    rows = {row.name: row for row in PARAMETERS}
+    values = {row.name: row.default for row in PARAMETERS}
+    for name in ("widowx", "widowx_servo"):
+        file = yaml.safe_load((root / "config" / "robots" / f"{name}.yaml").read_text())
+        values |= {key: check(rows[key], v) for key, v in file["/**/bridge_node"]["ros__parameters"].items()}
+    adapter = make_adapter(values.__getitem__)
+    assert isinstance(adapter, WidowXServoAdapter)
+    assert [call.service for call in adapter.start()] == ["servo_node/switch_command_type", "servo_node/pause_servo"]
+
+
 def test_every_robot_parameter_is_declared_once():
     names = [p.name for p in ROBOT_PARAMETERS]
     assert len(set(names)) == len(names)
