@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.geometry import Bounds, Pose, Vector
+from openvla_ros.geometry import Bounds, Pose, Vector, angle
 from openvla_ros.nodes.bridge_core import BridgeCore, CoreConfig
 from openvla_ros.safety.gate import Chunk, GateConfig, State
 from openvla_ros.safety.limits import Limits
@@ -114,8 +115,11 @@ class Bench:
         self.steady, self.offset = 1000 * NS, 1_000_000 * NS
         self.pose, self.command, self.talks = start, start, True
         self.openings: list[tuple[int, float]] = []
+        self.sent_at = -(10**18)  # node clock of the newest target
         self.targets: list[Pose] = []
         self.sequence = 0
+        self.notes: list[str] = []
+        self.sent_chunks: list[Chunk] = []
         self.stopped_for = 0  # ticks since motion was last permitted
 
     @property
@@ -139,20 +143,29 @@ class Bench:
         core = self.core
         resting = core._stream.target is None
         answer = getattr(core, method)(*arguments, self.now)
-        outputs, _ = core.take()
+        outputs, notes = core.take()
+        self.notes += notes
         if resting and (core._stream.target is not None or any(o.pose is not None for o in outputs)):
             # Just outside its limits a motion may begin at the nearest allowed pose: from there it is judged.
-            limits = self.config.gate.limits
-            self.judge.begin(clamp(core.robot.pose or self.pose, limits.zones, core._stream.margin)[0])
+            limits, stands = self.config.gate.limits, core.robot.pose or self.pose
+            begin = clamp(stands, limits.zones, core._stream.margin)[0]
+            far = (math.dist(begin.position, stands.position), angle(begin, stands))
+            slack = core._stream.margin + 1e-9
+            assert all(is_ <= may + slack for is_, may in zip(far, self.config.tolerance, strict=True)), "began outside"
+            self.judge.begin(begin)
         for output in outputs:
             if output.pose is not None:
                 stopping = core.stopping or self.state is not State.EXECUTING
                 self.judge.see(output.pose, stopping)
                 self.targets.append(output.pose)
-                self.command = output.pose
+                self.command, self.sent_at = output.pose, self.now.node
             else:
                 assert output.opening in (0.0, 1.0)
-                self.openings.append((self.steady, output.opening))
+                clock = self.now.node if self.config.simulated_time else self.steady
+                since = (clock - self.openings[-1][0]) / NS if self.openings else math.inf
+                interval = self.config.gate.limits.gripper_interval
+                assert since < 0.0 or since >= interval, f"the hand was told {since} s after the last time"
+                self.openings.append((clock, output.opening))
         if not resting and core._stream.target is None and method not in ("restarted", "pose_seen", "fault"):
             for _ in range(3):  # a motion that is over has come to rest by its limits (not of a robot that was moved)
                 self.judge.see(self.judge.poses[-1], self.judge.hard[-1])
@@ -162,17 +175,25 @@ class Bench:
         """One period later: the robot speaks, the bridge acts."""
         self.steady += round((self.config.period if dt is None else dt) * NS)
         if self.talks:
-            a, b = np.array(self.pose.position), np.array(self.command.position)
-            p = a + 0.4 * (b - a)
-            self.pose = Pose.of(p, self.command.quaternion)
-            self.call("pose_seen", self.pose, self.now.node)
-            opening = self.openings[-1][1] if self.openings else 1.0
-            self.call("gripper_seen", opening, self.now.node)
+            self.measured(self.call)
+        self.ticked()
+
+    def measured(self, call: Callable[..., object]) -> None:
+        """The robot follows, and says where it is, by `call`."""
+        a, b = np.array(self.pose.position), np.array(self.command.position)
+        p = a + 0.4 * (b - a)
+        self.pose = Pose.of(p, self.command.quaternion)
+        call("pose_seen", self.pose, self.now.node)
+        opening = self.openings[-1][1] if self.openings else 1.0
+        call("gripper_seen", opening, self.now.node)
+
+    def ticked(self) -> None:
+        """The bridge acts; standing is judged like moving."""
         count = len(self.targets)
         self.call("tick")
         at = self.core._stream.target
-        if len(self.targets) == count and self.judge.poses and at is not None and not at.moving:
-            self.judge.see(self.judge.poses[-1], False)  # standing is a motion, too
+        if len(self.targets) == count and self.judge.poses and at is not None and not self.core._stream.busy:
+            self.judge.see(self.judge.poses[-1], False)
 
     def run(self, ticks: int) -> None:
         for _ in range(ticks):
@@ -187,7 +208,8 @@ class Bench:
             period=0.2,
         )  # fmt: skip
         count = self.core.gate.refused_count
-        self.call("chunk", Chunk(**(fields | changes)))  # type: ignore[arg-type]
+        self.sent_chunks.append(Chunk(**(fields | changes)))  # type: ignore[arg-type]
+        self.call("chunk", self.sent_chunks[-1])
         return self.core.gate.refused_count == count
 
 

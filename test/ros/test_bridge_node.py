@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 import robot_interfaces
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, SafetyState
 from openvla_msgs.srv import ResetEStop, SwitchSource
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
@@ -22,6 +27,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 WAIT = 30.0  # [s] for what comes at once on a machine that has nothing else to do
 
 
@@ -210,6 +216,57 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY again")
     robot.send(row(x=0.01))
     spin_until(lambda: robot.is_in(SafetyState.EXECUTING), WAIT, "motion after the reset")
+
+
+@pytest.mark.parametrize("offered", ["best effort", "latched before the bridge was there"])
+def test_an_emergency_stop_is_heard_whatever_its_publisher_offers(start_node, robot, ros_node, spin_until, offered):
+    button = ros_node.create_publisher(Bool, "e_stop", LATCHED if "latched" in offered else BEST_EFFORT)
+    if "latched" in offered:
+        button.publish(Bool(data=True))
+    start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", "-p", "watchdog.state:=5.0")
+    if "latched" not in offered:
+        spin_until(lambda: robot.is_in(SafetyState.READY) and button.get_subscription_count(), 120.0, "READY")
+        button.publish(Bool(data=True))
+    spin_until(lambda: robot.is_in(SafetyState.ESTOP), 120.0, "ESTOP")
+    assert robot.states[-1].reason == "emergency stop pressed"
+
+
+def test_the_stop_service_does_not_let_go_of_the_button(bridge, robot, spin_until, call):
+    bridge()
+    robot.e_stop.publish(Bool(data=True))  # once, on change, and it stays in
+    spin_until(lambda: robot.is_in(SafetyState.ESTOP), WAIT, "ESTOP")
+    assert call(Trigger, "bridge_node/e_stop").success
+    answer = call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada")
+    assert not answer.success and "still pressed" in answer.message
+
+
+def set_parameter(call, name, value):
+    """The bridge's answer."""
+    kind = ParameterType.PARAMETER_BOOL if isinstance(value, bool) else ParameterType.PARAMETER_DOUBLE
+    field = {"bool_value": value} if isinstance(value, bool) else {"double_value": value}
+    wish = Parameter(name=name, value=ParameterValue(type=kind, **field))
+    return call(SetParameters, "bridge_node/set_parameters", parameters=[wish]).results[0]
+
+
+def test_a_limit_is_set_before_it_is_read_or_not_at_all(bridge, robot, call):
+    bridge(scale=1.0)
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        refused = set_parameter(call, "scale", 0.2)
+        assert not refused.successful and "clean it up first" in refused.reason
+        assert call(ChangeState, "bridge_node/change_state", transition=Transition(id=transition)).success
+    assert set_parameter(call, "scale", 0.2).successful
+
+
+def test_a_bridge_that_could_not_be_configured_lives_and_is_asked_again(start_node, call, wait_for):
+    if robot_interfaces.installed():
+        pytest.skip("the robots' interfaces are installed here")
+    process = start_node("bridge_node", "--ros-args", "-p", "robot:=franka")
+    configure = Transition(id=Transition.TRANSITION_CONFIGURE)
+    for _ in range(2):
+        assert not call(ChangeState, "bridge_node/change_state", transition=configure).success
+        assert set_parameter(call, "enabled", True).successful
+    assert process.running, process.output
+    assert process.output.count("franka_msgs does not import") == 2 and "Traceback" not in process.output
 
 
 def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_until):

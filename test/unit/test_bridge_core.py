@@ -13,7 +13,9 @@ from openvla_ros.geometry import Pose, distance
 from openvla_ros.nodes.bridge_parameters import PARAMETERS, core_config
 from openvla_ros.nodes.bringup import ROBOTS
 from openvla_ros.safety.gate import State
+from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
+from openvla_ros.safety.zones import Cone
 
 STREAMING = streaming(CONFIG)
 
@@ -174,6 +176,129 @@ def test_a_blocked_arm_is_not_wound_up():
             if bench.state is State.READY:
                 break
     assert distance(bench.command, START) <= 0.08 + 0.03 + 1e-9
+
+
+def test_an_emergency_stop_by_word_does_not_let_go_of_the_button():
+    bench = Bench().ready()
+    bench.call("e_stop", True)  # the button says so once, and stays in
+    bench.call("e_stop_by_word")
+    done, said = bench.call("reset_e_stop", "Ada")
+    assert not done and "still pressed" in said and bench.state is State.ESTOP
+    bench.call("e_stop", False)
+    assert bench.call("reset_e_stop", "Ada")[0]
+    bench.call("e_stop_by_word")
+    assert bench.state is State.ESTOP and not bench.core.gate.e_stop_pressed
+    assert bench.call("reset_e_stop", "Ada")[0], "a word has no button to be released"
+
+
+def test_a_word_is_no_sign_of_life_of_the_emergency_stop():
+    bench = Bench(replace(CONFIG, permission=PermissionConfig(e_stop_timeout=0.5)))
+    bench.call("enable", True)
+    bench.call("activate")
+    bench.call("e_stop_by_word")
+    bench.call("reset_e_stop", "Ada")
+    bench.run(3)
+    assert "e_stop was not heard" in bench.core.gate.reason
+
+
+def stroll(bench, way, steps):
+    """Somebody moves the arm, slowly, while it stands for the bridge; nothing says that it was restarted."""
+    for _ in range(steps):
+        bench.steady += round(0.02 * NS)
+        x, y, z = bench.pose.position
+        bench.pose = Pose.of((x, y + way, z), DOWN)
+        bench.call("pose_seen", bench.pose, bench.now.node)
+        bench.call("tick")
+
+
+@pytest.mark.parametrize("mode", ["blocking", "streaming"])
+def test_an_arm_that_was_moved_while_it_stood_starts_from_where_it_is(mode):
+    patient = replace(CONFIG.gate, mode=mode, watchdogs=replace(CONFIG.gate.watchdogs, action=60.0, observation=60.0))
+    bench = Bench(replace(CONFIG, max_state_speed=4.0, gate=patient)).ready()
+    assert bench.send(row(x=0.02))
+    bench.run(60)
+    stroll(bench, -0.002, 75)  # 15 cm
+    assert any("the arm was moved while it stood" in note for note in bench.notes)
+    count = len(bench.targets)
+    assert bench.send(row(x=0.02)), bench.core.gate.reason
+    bench.run(1)
+    assert distance(bench.targets[count], bench.pose) < 0.002, "the first target is where the arm is"
+
+
+def test_an_arm_that_was_moved_out_of_its_limits_holds():
+    bench = Bench(replace(CONFIG, max_state_speed=4.0)).ready()
+    assert bench.send(row(x=0.02))
+    bench.run(60)
+    stroll(bench, -0.004, 75)  # 30 cm, 10 cm out of the box
+    assert bench.state is State.HOLD and "move it by hand" in bench.core.gate.reason
+    assert not bench.send(row(x=0.02))
+
+
+def test_a_target_in_motion_brakes_when_its_next_action_is_refused():
+    zones = replace(CONFIG.gate.limits.zones, keep_out=(), cone=Cone())
+    limits = replace(CONFIG.gate.limits, on_limit="refuse", zones=zones)
+    patient = replace(CONFIG.gate.watchdogs, action=2.0, observation=2.0)
+    bench = Bench(streaming(replace(CONFIG, gate=replace(CONFIG.gate, limits=limits, watchdogs=patient))),
+                  Pose.of((0.36, -0.17, 0.25), DOWN)).ready()  # fmt: skip
+    # The first two go along x, fast; the third would leave the box.
+    assert bench.send(row(x=0.055), row(x=0.055), row(y=-0.06), row(y=-0.06))
+    speeds = []
+    for _ in range(60):
+        bench.tick()  # the judge sees no step above the braking limits
+        at = bench.core._stream.target
+        speeds.append(at.velocity[0] if at else 0.0)
+    assert max(speeds) > 0.2 and speeds[-1] == 0.0 and not bench.core.stopping
+    assert "is outside the limits (box_y)" in "".join(bench.notes)
+
+
+def test_a_pose_starts_nothing_that_the_operator_does_not_permit_any_more():
+    deadman = PermissionConfig("deadman", 0.3)
+    bench = Bench(replace(CONFIG, permission=deadman))
+    bench.call("hold_button", True)
+    bench.ready()
+    assert bench.send(row(x=0.01), row(x=0.01, gripper=0.0))
+    for _ in range(200):
+        bench.steady += round(0.02 * NS)
+        bench.call("tick")
+        bench.call("hold_button", True)
+        if not bench.core._stream.busy:
+            break
+        bench.call("pose_seen", START, bench.now.node)
+    count, hands = len(bench.targets), len(bench.openings)
+    bench.steady += round(3.0 * NS)  # nothing is heard for a while, and then first of all where the arm is
+    for _ in range(20):
+        bench.steady += round(0.02 * NS)
+        bench.call("pose_seen", bench.command, bench.now.node)
+        bench.call("gripper_seen", 1.0, bench.now.node)
+    assert (len(bench.targets), len(bench.openings)) == (count, hands)
+    assert bench.state is State.HOLD and "was not heard" in bench.core.gate.reason
+
+
+def test_a_restart_and_a_clock_set_back_do_not_lock_the_robot_out():
+    bench = Bench().ready()
+    bench.call("restarted", bench.now.node)
+    bench.run(3)
+    bench.offset -= 3600 * NS
+    bench.run(30)
+    assert bench.state is State.READY, bench.core.gate.reason
+    bench.call("restarted", bench.now.node + 7200 * NS)  # of a clock that is wrong
+    bench.run(30)
+    assert bench.state is State.READY, bench.core.gate.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"period": 1e-300}, "period"),
+        ({"period": 5e-4}, "period"),
+        ({"actions": (row(),) * 64, "period": 2.0}, "length"),
+    ],
+)
+def test_periods_and_plans_that_make_no_sense_are_refused(changes, name):
+    for config in (CONFIG, STREAMING):
+        bench = Bench(config).ready()
+        assert not bench.send(row(), **changes)
+        assert bench.core.gate.refused == (name,)
 
 
 def test_simulated_time_runs_the_motion_and_the_steady_clock_the_watchdogs():

@@ -12,27 +12,34 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from openvla_ros.geometry import Bounds, Pose
+from openvla_ros.geometry import Bounds, Pose, distance
 from openvla_ros.nodes.bridge_core import CoreConfig
 from openvla_ros.safety.gate import Chunk, State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import Cone, Zones
 
+SAME = ("frame", "stamp_ns", "observation_ns", "sequence", "source", "period")
 bad = st.sampled_from([math.nan, math.inf, -math.inf, 1e300])
 value = st.one_of(st.floats(-0.1, 0.1), st.floats(-2.0, 2.0), st.just(0.0))
 action = st.tuples(value, value, value, value, value, value, st.floats(-0.5, 1.5))
 ways = st.lists(st.tuples(*[st.floats(-0.06, 0.06)] * 3, *[st.floats(-0.3, 0.3)] * 3), min_size=1, max_size=5)
+
+
+def bounds(speeds):
+    """Bounds from which a stop takes less than 0.4 s, of any shape."""
+    return st.builds(lambda v, a, j: Bounds(v, a * v, j * a * v), speeds, st.floats(8.0, 40.0), st.floats(18.0, 60.0))
+
+
 configs = st.builds(
-    lambda mode, half, cone, speed, turn, factor, scale, ensemble, first, count, period, simulated, over: CoreConfig(
+    lambda mode, half, cone, move, turn, factor, scale, ensemble, first, count, period, simulated, over: CoreConfig(
         gate=replace(
             CONFIG.gate, mode=mode,
             limits=replace(
                 LIMITS,
                 zones=Zones((0.45 - half, -half, 0.25 - half), (0.45 + half, half, 0.25 + half),
                             LIMITS.zones.keep_out, cone),
-                move=Bounds(speed, 10 * speed, 200 * speed), turn=Bounds(turn, 10 * turn, 200 * turn),
-                stop_factor=factor, scale=scale, stop_time=0.4, on_limit=over,
+                move=move, turn=turn, stop_factor=factor, scale=scale, stop_time=0.4, on_limit=over,
             ),
         ),
         permission=CONFIG.permission, max_state_speed=20.0, leash=(0.08, 0.5), gripper_first=first,
@@ -41,8 +48,8 @@ configs = st.builds(
     ),
     st.sampled_from(["blocking", "streaming"]), st.floats(0.04, 0.3),
     st.sampled_from([Cone(), Cone(angle=0.3), Cone(angle=1.0, yaw_low=-0.5, yaw_high=0.7)]),
-    st.floats(0.1, 1.0), st.floats(0.5, 3.0), st.floats(1.75, 4.0), st.floats(0.2, 1.0), st.booleans(), st.booleans(),
-    st.integers(0, 2), st.sampled_from([0.02, 0.02, 0.01, 0.004]), st.booleans(),
+    bounds(st.floats(0.1, 1.0)), bounds(st.floats(0.5, 3.0)), st.floats(1.75, 4.0), st.floats(0.2, 1.0), st.booleans(),
+    st.booleans(), st.integers(0, 2), st.sampled_from([0.02, 0.02, 0.01, 0.004]), st.booleans(),
     st.sampled_from(["clip", "clip", "refuse"]),
 )  # fmt: skip
 
@@ -61,6 +68,9 @@ class AnyFault(RuleBasedStateMachine):
         self.enabled = self.active = self.latched = self.pressed = self.faulty = False
         self.source = ""
         self.heard_at, self.forbidden_ticks = -(10**12), 0
+        self.newest = None  # the newest chunk that was taken: (its observation's age then [s], steady clock)
+        self.reach = None  # blocking: where the arm was when a chunk was taken last, and how far it may go from there
+        self.stamps = {}  # the newest stamp that was taken of each source
         self.bench.call("enable", True)
         self.bench.call("activate")
         self.enabled = self.active = True
@@ -76,11 +86,21 @@ class AnyFault(RuleBasedStateMachine):
         buttons = self.enabled and not self.latched and (held or not self.deadman) and (watched or not self.beats)
         return buttons and self.active and not self.faulty and since <= 0.21
 
+    def fresh(self):
+        """By this machine's own book, in streaming control: whether the newest chunk is young enough to move on."""
+        age, at = self.newest
+        since, dogs = (self.bench.steady - at) / NS, self.bench.config.gate.watchdogs
+        return since <= dogs.action + 1e-6 and age + since <= dogs.observation + 1e-6
+
+    def sent(self):
+        """How much was sent so far, to the arm and to the hand."""
+        return len(self.bench.targets), len(self.bench.openings)
+
     def judged(self, *what):
         """An event other than a tick: it may not send anything that is not permitted."""
-        allowed, count = self.permitted(), len(self.bench.targets)
+        allowed, before = self.permitted(), self.sent()
         answer = self.bench.call(*what)
-        assert allowed or len(self.bench.targets) == count, f"{what[0]} sent a target without permission"
+        assert allowed or self.sent() == before, f"{what[0]} sent something without permission"
         return answer
 
     @rule(count=st.integers(1, 12), jitter=st.floats(-0.4, 0.4))
@@ -102,14 +122,16 @@ class AnyFault(RuleBasedStateMachine):
         count = len(bench.targets)
         bench.steady += round(dt * NS)
         if bench.talks:
-            bench.steady -= round(dt * NS)
-            self.heard_at = bench.steady + round(dt * NS)
-            bench.tick(dt)
-        else:
-            bench.call("tick")
+            self.heard_at = bench.steady
+            bench.measured(self.judged)
+        openings = len(bench.openings)
+        bench.ticked()
+        self.judge_reach(count)
         executing = bench.state is State.EXECUTING
         if executing:
             assert self.permitted(), "moves without permission"
+            assert bench.core.blocking or self.fresh(), "moves on by what is too old"
+        assert self.permitted() or len(bench.openings) == openings, "the hand was told something without permission"
         self.forbidden_ticks = 0 if executing else self.forbidden_ticks + 1
         # Each tick sends one step at least, the late ones too.
         if self.forbidden_ticks > limits.stop_time / bench.config.period:
@@ -126,13 +148,16 @@ class AnyFault(RuleBasedStateMachine):
                           sequence=self.bench.sequence - back, source=source, frame=frame, period=period)  # fmt: skip
         if taken:
             assert source in ("policy", "expert") and frame == "base" and period > 0 and late <= 0.4 and seen <= 0.6
-            self.source = self.source or source
-            assert source == self.source, "another source was in command"
+
+    @rule(times=st.integers(1, 3))
+    def the_same_chunk_comes_again(self, times):
+        """Duplicated and overtaken messages: DDS delivers some twice, a bag is played, a queue is turned round."""
+        for chunk in self.bench.sent_chunks[-times:]:
+            self.send(chunk.actions, **{name: getattr(chunk, name) for name in SAME})
 
     @rule(actions=st.lists(action, min_size=1, max_size=6), count=st.integers(0, 20))
     def a_good_chunk_and_some_time(self, actions, count):
-        if self.send(actions, source=self.source or "policy"):
-            self.source = self.source or "policy"
+        self.send(actions, source=self.source or "policy")
         self.ticks(max(1, count), 0.0)
 
     @rule(actions=st.lists(action, min_size=1, max_size=2), index=st.integers(0, 6), wrong=bad, short=st.booleans())
@@ -142,16 +167,39 @@ class AnyFault(RuleBasedStateMachine):
         rows = [*actions[1:], tuple(broken[:6] if short else broken)]
         taken = self.send(rows, source=self.source or "policy")
         assert not taken or (not short and math.isfinite(wrong)), "what is no number was taken for an action"
-        if taken:
-            self.source = self.source or "policy"
 
     def send(self, rows, **changes):
-        allowed, count = self.permitted(), len(self.bench.targets)
-        taken = self.bench.send(*rows, **changes)
-        assert allowed or (not taken and len(self.bench.targets) == count), "a chunk was taken without permission"
-        if taken:
-            self.forbidden_ticks = 0  # the stop's time counts from here, also when it is taken back before a tick
-        return taken
+        bench, allowed, before, moved = self.bench, self.permitted(), self.sent(), self.bench.sent_at
+        followed = bench.command  # what the robot's controller still pulls to, until it hears another target
+        taken = bench.send(*rows, **changes)
+        assert allowed or (not taken and self.sent() == before), "a chunk was taken without permission"
+        if not taken:
+            return False
+        self.forbidden_ticks = 0  # the stop's time counts from here, also when it is taken back before a tick
+        chunk = bench.sent_chunks[-1]
+        self.source = self.source or chunk.source
+        assert chunk.source == self.source, "another source was in command"
+        assert chunk.stamp_ns > self.stamps.get(chunk.source, -(10**18)), "an old chunk was taken, or one twice"
+        self.stamps[chunk.source] = chunk.stamp_ns
+        if bench.core.blocking:
+            assert chunk.observation_ns >= moved - 1, "its image is from before the last motion was over"
+            limits, here = bench.config.gate.limits, bench.core.robot.pose
+            ways = [min(limits.max_translation, limits.scale * math.hypot(*row[:3])) for row in chunk.actions]
+            if bench.config.ensemble_decay is not None:  # a mean with chunks before it
+                ways = [limits.max_translation] * len(ways)
+            lag = max(distance(followed, here), bench.config.tolerance[0])
+            self.reach = here, lag + sum(ways) + 1e-6
+            self.judge_reach(before[0])
+        self.newest = (bench.now.node - chunk.observation_ns) / NS, bench.steady
+        return True
+
+    def judge_reach(self, count):
+        """The targets since the first `count` are no farther than the actions, scaled and capped, lead."""
+        if self.reach is not None:
+            here, far = self.reach
+            for pose in self.bench.targets[count:]:
+                led = distance(pose, here)
+                assert led <= far, f"{led:.4f} m from where the arm was, but what was taken leads {far:.4f} m"
 
     def everything_is_put_in_order_and_it_works_for_a_while(self, ways, count, jitter):
         self.e_stop(False)
@@ -163,9 +211,13 @@ class AnyFault(RuleBasedStateMachine):
         self.repeats = self.beating = self.bench.talks = True
         self.hold_button(True)
         self.ticks(12, 0.0)
+        moves, config = (State.READY, State.EXECUTING), self.bench.config
+        if self.bench.state not in moves:
+            self.ticks(round(config.gate.limits.stop_time / config.period), 0.0)  # it may have to come to rest first
+        there = self.bench.state in moves or self.bench.core.gate.reason.startswith(("the robot stands at", "no fresh"))
+        assert there, f"it is in order, but: {self.bench.core.gate.reason}"
         for way in ways:
-            taken = self.send([(*way, 1.0)] * 2, source=self.source or "policy", period=0.1)
-            self.source = self.source or ("policy" if taken else "")
+            self.send([(*way, 1.0)] * 2, source=self.source or "policy", period=0.1)
             self.ticks(count, jitter)
 
     # Three rules of it, since most others stop the arm, and what happens in motion is what matters.
@@ -221,18 +273,21 @@ class AnyFault(RuleBasedStateMachine):
         self.judged("activate" if on else "deactivate")
         if on:
             self.source = ""
+            self.stamps.clear()
 
     @rule(source=st.sampled_from(["policy", "expert", "robbie"]))
     def switch(self, source):
         done, _ = self.judged("switch_source", source)
         assert done == (source != "robbie")
-        if done:
+        if done and source != self.source:
             self.source = source
+            self.stamps.clear()
 
     @rule(step=st.one_of(st.floats(-5.0, 5.0), st.sampled_from([-3600.0, 3600.0])))
     def the_clock_is_set(self, step):
         self.bench.offset += round(step * NS)
         self.bench.offset = max(self.bench.offset, 10_000 * NS)
+        self.bench.sent_at = -(10**18)  # by another clock
         self.bench.call("tick")
         if step < -1e-6 or step > 0.5:
             assert self.bench.state is not State.EXECUTING
@@ -243,12 +298,13 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule(x=st.floats(-0.2, 0.2), y=st.floats(-0.2, 0.2))
     def the_robot_is_moved_by_hand(self, x, y):
-        bench = self.bench
+        bench, self.reach = self.bench, None
         bench.pose = bench.command = Pose.of((0.45 + x, y, 0.25), DOWN)
         self.judged("restarted", bench.now.node)
 
     @rule(lag=st.floats(0.0, 3.0))
     def an_old_measurement(self, lag):
+        self.reach = None
         self.judged("pose_seen", START, self.bench.now.node - round(lag * NS))
         if lag <= 0.2:
             self.heard_at = self.bench.steady

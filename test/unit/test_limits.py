@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
-from openvla_ros.geometry import Bounds
+from openvla_ros.geometry import Bounds, Pose
+from openvla_ros.robots.motion import MinimumJerk
+from openvla_ros.robots.stream import Halt
 from openvla_ros.safety.hand import Hand, gripper_command
 from openvla_ros.safety.joints import JointLimits, limit_joints
-from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed
+from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed, mixed_brake_time
 from openvla_ros.safety.zones import Zones
 
 ZONES = Zones((0.2, -0.3, 0.0), (0.7, 0.3, 0.5))
@@ -65,12 +67,15 @@ def test_gripper_hysteresis():
 def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart():
     second = 1_000_000_000
     hand = Hand(0.0, 10 * second)
-    assert hand.wanted(0.9, 0.0, 10 * second + second // 5, LIMITS) == (0.0, ("gripper_rate",))
-    assert hand.wanted(0.1, 0.0, 10 * second + second // 5, LIMITS) == (0.0, ())
-    assert hand.wanted(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
-    assert hand.wanted(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock that went back locks nothing"
-    assert hand.forget().wanted(0.5, 0.9, 10 * second, LIMITS) == (1.0, ()), "between the two: as it was measured"
-    assert Hand().wanted(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
+    assert hand.command(0.9, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",))
+    assert hand.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ())
+    assert hand.command(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
+    assert hand.command(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock that went back locks nothing"
+    forgot = hand.forget()
+    assert forgot.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",)), "not too soon"
+    assert forgot.command(0.1, 0.0, 11 * second, LIMITS) == (0.0, ()), "it may have done something else meanwhile"
+    assert forgot.command(0.5, 0.9, 11 * second, LIMITS) == (1.0, ()), "between the two: as it was measured"
+    assert Hand().command(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,21 @@ def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart()
 def test_limits_that_make_no_sense_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         replace(LIMITS, **changes)
+
+
+shapes = st.builds(Bounds, st.floats(0.05, 2.0), st.floats(1.0, 40.0), st.floats(20.0, 2000.0))
+
+
+@settings(max_examples=300, deadline=None)
+@given(shapes, shapes, st.floats(0.001, 0.2), st.floats(0.005, 1.0), st.floats(0.0, 1.0), st.floats(1.75, 4.0))
+def test_no_way_that_moves_and_turns_takes_longer_to_stop_than_is_checked(move, turn, way, angle, when, factor):
+    """The bound on braking along a way with the deceleration of the one and the jerk of the other, against Ruckig."""
+    limits = Limits(ZONES, move=move, turn=turn, stop_factor=factor)
+    braking = limits.braking(move), limits.braking(turn)
+    most = max(brake_time(move, braking[0]), brake_time(turn, braking[1]), mixed_brake_time(move, turn, *braking))
+    goal = Pose.of((way, 0.0, 0.0), (0.0, 0.0, math.sin(angle / 2), math.cos(angle / 2)))
+    path = MinimumJerk.plan(Pose.of((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)), goal, 0.05, move, turn)
+    assert Halt(path, when * path.duration, *braking).duration <= most + 1e-6
 
 
 @pytest.mark.parametrize("values", [(math.inf, 1, 1), (0.0, 1, 1), (1, -1, 1), (1, 1, math.nan)])

@@ -45,6 +45,7 @@ class ManagedNode(LifecycleNode):
         self.exit_code = 0
         self.fault = ""  # the newest failure, one line
         self.active = False
+        self.configured = False
         self.closing = False  # the process is ending: nobody is left to log to
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._rows = {row.name: row for row in (*self.PARAMETERS, _AUTOSTART)}
@@ -100,8 +101,11 @@ class ManagedNode(LifecycleNode):
             row = self._rows.get(parameter.name)
             if row is None:
                 continue
-            if self.active and not row.live:
-                reason = f"'{row.name}' can only be set while '{self.get_name()}' is not active; deactivate it first"
+            if self.configured and not row.live:
+                reason = (
+                    f"'{row.name}' is read when '{self.get_name()}' is configured: deactivate and clean it up first "
+                    f"(ros2 lifecycle set {self.get_fully_qualified_name()} cleanup), then configure it again"
+                )
                 return SetParametersResult(successful=False, reason=reason)
             try:
                 check(row, parameter.value)
@@ -152,7 +156,8 @@ class ManagedNode(LifecycleNode):
             self.configure()
 
         result = self._attempt("configure", configure)
-        if result is not Result.SUCCESS:
+        self.configured = result is Result.SUCCESS
+        if not self.configured:
             self._attempt("release", self.release)
             self._destroy_owned()
         return result
@@ -170,6 +175,7 @@ class ManagedNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> Result:  # noqa: D102
         result = self._attempt("cleanup", self.release)
         self._destroy_owned()
+        self.configured = False
         return result
 
     def on_shutdown(self, state: LifecycleState) -> Result:  # noqa: D102

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from openvla_ros.geometry import IDENTITY, Pose, Quaternion
+from openvla_ros.geometry import IDENTITY, Pose, Quaternion, angle, distance
 from openvla_ros.nodes.target_stream import MARGIN, TargetStream
 from openvla_ros.robots.chunks import Schedule
 from openvla_ros.robots.motion import Arrival, ArrivalConfig
@@ -82,6 +82,7 @@ class BridgeCore:
         self._sent: Pose | None = None  # the newest target sent
         self._frame: tuple[str, Quaternion] = (BASE, IDENTITY)
         self._arrival: Arrival | None = None
+        self._stood: Pose | None = None  # where the arm was when it came to rest after an action
 
     def take(self) -> tuple[list[Output], list[str]]:
         """What is to be sent, in this order, and what is to be logged since the last call."""
@@ -112,6 +113,7 @@ class BridgeCore:
     def activate(self, now: Now) -> None:
         """Motion may begin once every other permission is there, too."""
         self.active, self._hand = True, self._hand.forget()
+        self.robot = replace(self.robot, not_before_ns=0)
         self.refused.clear()
         self.clipped.clear()
         self._set(safety.begin(self.gate, self.config.gate), now)
@@ -137,6 +139,10 @@ class BridgeCore:
         self.permission = replace(self.permission, e_stop_at=now)
         self._set(safety.press_e_stop(self.gate, pressed), now)
 
+    def e_stop_by_word(self, now: Now) -> None:
+        """An emergency stop that comes from no button: it waits for nothing but the reset."""
+        self._set(safety.latch_e_stop(self.gate), now)
+
     def reset_e_stop(self, operator: str, now: Now) -> tuple[bool, str]:
         """Open the latch; whether it is open, and what was done."""
         gate, said = safety.reset_e_stop(self.gate, operator, now.node)
@@ -154,6 +160,10 @@ class BridgeCore:
             self._restart(reason, now)
         self.look(now)
 
+    def forget_hand(self) -> None:
+        """What the hand was told last did not reach it."""
+        self._hand = self._hand.forget()
+
     def cut(self, names: tuple[str, ...], now: Now) -> None:
         """Limits of the robot's own (its joints) cut the newest target."""
         if new := tuple(name for name in names if name not in self.gate.clipped):
@@ -167,24 +177,47 @@ class BridgeCore:
 
     # ---- robot -----------------------------------------------------------------------------------
 
-    def pose_seen(self, pose: Pose, stamp_ns: int, now: Now) -> None:
-        """A measured pose. Older ones than the newest are ignored."""
+    def pose_seen(self, pose: Pose, stamp_ns: int, now: Now) -> bool:
+        """A measured pose; whether it was taken. Older ones than the newest are ignored."""
         robot, jumped = self.robot.pose_seen(pose, stamp_ns, now, self.config.max_state_speed)
         if robot is self.robot:
-            return
+            return False
         self.robot = robot
         if jumped:
             self._restart(jumped, now)
+        elif self._displaced(pose):
+            moved = "the arm was moved while it stood"
+            self.notes.append(f"{moved}: the next motion starts from where it is now")
+            self._rest()
+            self._set(safety.hold(self.gate, moved), now)
         if self._arrival is not None:
             self._arrival = self._arrival.seen(self.config.arrival, pose, stamp_ns)
-            self._go_on(now)
+            self._look_and_go_on(now)
+        return True
+
+    def _displaced(self, pose: Pose) -> bool:
+        """Whether the arm has left the place where it came to rest, away from its target, by more than the leash.
+
+        Somebody pushed it, or its controller let go of it: a motion that began at the old target would be a jump. An
+        arm that an obstacle holds back stays where it is, or comes nearer, and is not meant.
+        """
+        at = self._stream.target
+        under_way = self._arrival is not None and self.blocking
+        if at is None or self._stream.busy or self._stream.moving or under_way:
+            self._stood = None
+            return False
+        if self._stood is None:
+            self._stood = pose
+        far, turned = self.config.leash
+        moved = distance(pose, at.pose) > distance(self._stood, at.pose) + far
+        return moved or angle(pose, at.pose) > angle(self._stood, at.pose) + turned
 
     def gripper_seen(self, opening: float, stamp_ns: int, now: Now) -> None:
         """A measured gripper opening."""
         self.robot = replace(self.robot, opening=opening)
         if self._arrival is not None:
             self._arrival = self._arrival.gripper_seen(self.config.arrival, opening, stamp_ns)
-            self._go_on(now)
+            self._look_and_go_on(now)
 
     def restarted(self, stamp_ns: int, now: Now) -> None:
         """The robot's controller was restarted or its scene reset: its set-point is the measured pose now."""
@@ -226,9 +259,8 @@ class BridgeCore:
         """Put one action on its way. fresh: the first of a new chunk."""
         assert self.robot.pose is not None and self._stream.target is not None
         limits, at = self.config.gate.limits, self._stream.target
-        wanted, names = self._hand.wanted(action[6], self.robot.opening, self._motion_ns(now), limits)
-        turned = wanted != self._hand.opening
-        split = turned and self.config.gripper_first and self.blocking and any(action[:6])
+        told, names = self._hand.command(action[6], self.robot.opening, self._motion_ns(now), limits)
+        split = told is not None and self.config.gripper_first and self.blocking and any(action[:6])
         if split:
             # In two: the hand alone, then, with the hand as it is then, the motion.
             self._schedule.put_back(action)
@@ -250,11 +282,11 @@ class BridgeCore:
         self._commanded = goal
         if not split:
             self._schedule.begun()
-        self._arrival = Arrival(goal, now.node, duration, wanted if turned else None)
+        self._arrival = Arrival(goal, now.node, duration, told)
         self._set(replace(gate, clipped=tuple(dict.fromkeys((*gate.clipped, *names, *cut)))), now)
-        if turned:
-            self._hand = Hand(wanted, self._motion_ns(now))
-            self.outputs.append(Output(None, wanted, now.node))
+        if told is not None:
+            self._hand = Hand(told, self._motion_ns(now))
+            self.outputs.append(Output(None, told, now.node))
         self._send_due(now, 1)
 
     def _refuse(self, gate: Gate, name: str, why: str, now: Now) -> None:
@@ -263,10 +295,16 @@ class BridgeCore:
         self._arrival = None
         self.notes.append(f"refused an action ({name}): {why}")
         gate = safety.refuse(gate, self._inputs(now), name, why)
-        if not self._stream.busy:
+        if not self._stream.busy and not self._stream.moving:
             self._set(replace(safety.ready(gate, now.node, gate.reason), refused=(name,)), now)
         else:
             self._set(safety.hold(gate, gate.reason), now)
+
+    def _look_and_go_on(self, now: Now) -> None:
+        """As `_go_on`, where it is not known that everything is still in order."""
+        if not self._stream.busy:
+            self.look(now)
+            self._go_on(now)
 
     def _go_on(self, now: Now) -> None:
         """Go on to the next action, or say READY, as soon as this one is executed."""
@@ -343,7 +381,7 @@ class BridgeCore:
         """Forget the motion: the next one starts from the measured pose."""
         self._schedule.clear()
         self._stream.rest()
-        self._arrival = self._commanded = None
+        self._arrival = self._commanded = self._stood = None
 
     def _motion_ns(self, now: Now) -> int:
         return now.node if self.config.simulated_time else now.steady

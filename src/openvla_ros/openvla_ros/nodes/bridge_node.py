@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from openvla_msgs.msg import ActionChunk, SafetyState
 from openvla_msgs.srv import ResetEStop, SwitchSource
@@ -20,7 +21,7 @@ from openvla_ros.nodes.base import ManagedNode, main_of
 from openvla_ros.nodes.bridge_core import BridgeCore
 from openvla_ros.nodes.bridge_parameters import PARAMETERS, TF_STATIC, core_config
 from openvla_ros.nodes.camera_axes import camera_axes
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
 from openvla_ros.nodes.robot_link import RobotLink
 from openvla_ros.nodes.robot_parameters import Get, make_adapter
 from openvla_ros.robots.adapter import Measured
@@ -29,6 +30,7 @@ from openvla_ros.safety.gate import Chunk, Gate, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
 from openvla_ros.safety.watchdogs import Now
 
+T = TypeVar("T")
 HEARTBEAT = 0.1  # [s] safety/state is published at least this often
 
 
@@ -39,7 +41,9 @@ class BridgeNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("bridge_node")
-        self._core: BridgeCore | None = None
+        self._core: BridgeCore | None = None  # while configured
+        self._gate: Gate | None = None  # the newest one's, whose emergency stop outlives it
+        self._robot: RobotLink | None = None  # likewise
         self._moving = False  # targets were sent that the adapter has not been told the end of
         self._published: tuple[Gate, bool] | None = None
         self.add_post_set_parameters_callback(lambda _: self._look())  # the operator's switch is a live parameter
@@ -51,12 +55,13 @@ class BridgeNode(ManagedNode):
         config = core_config(self._with_camera_axes(), simulated_time=simulated)
         self._base_frame = self.value("base_frame")
         self._adapter = make_adapter(self.value)
-        self._core, self._moving = BridgeCore(config, self._core.gate if self._core else None), False
+        self._core, self._moving = BridgeCore(config, self._gate), False
         self._safety = self.publisher(SafetyState, "safety/state", LATCHED)
         timeout = self.value("call_timeout")
         self._robot = RobotLink(self, self._adapter, self._on_measured, self._on_fault, timeout)
         self.subscribe(messages.Header, "robot/restarted", self._on_restarted, STATE)
-        self.subscribe(messages.Bool, "e_stop", self._on_e_stop, STATE)
+        for qos in HEARD_FROM_ALL:
+            self.subscribe(messages.Bool, "e_stop", self._on_e_stop, qos)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
         self.subscribe(messages.String, "policy/stop", self._on_stop, STATE)
         mode, topic = config.permission.mode, self.value("enable.topic")
@@ -88,13 +93,23 @@ class BridgeNode(ManagedNode):
         return lambda name: found[name] if name in found else self.value(name)
 
     def activate(self) -> None:  # noqa: D102
-        self._robot.start()
+        self._link.start()
         self._do(lambda core, now: core.activate(now))
 
     def deactivate(self) -> None:  # noqa: D102
         self._do(lambda core, now: core.deactivate(now))
         self._come_to_rest()
-        self._robot.stop()
+        self._link.stop()
+
+    def release(self) -> None:  # noqa: D102
+        if self._core is not None:
+            self._gate = self._core.gate
+        self._core = self._robot = None
+
+    @property
+    def _link(self) -> RobotLink:
+        assert self._robot is not None
+        return self._robot
 
     def _come_to_rest(self) -> None:
         """Send the last targets from here: the executor is in this transition or gone, and its timers with it.
@@ -130,12 +145,12 @@ class BridgeNode(ManagedNode):
 
     # ---- what comes in ---------------------------------------------------------------------------
 
-    def _on_measured(self, measured: Measured, stamp_ns: int) -> None:
+    def _on_measured(self, measured: Measured, stamp_ns: int) -> bool:
+        """Whether a measured pose was taken; one that is old or out of order is not."""
         pose, opening = measured.pose, measured.opening
         if opening is not None:
             self._do(lambda core, now: core.gripper_seen(opening, stamp_ns, now))
-        if pose is not None:
-            self._do(lambda core, now: core.pose_seen(pose, stamp_ns, now))
+        return pose is not None and bool(self._do(lambda core, now: core.pose_seen(pose, stamp_ns, now)))
 
     def _on_fault(self, reason: str) -> None:
         self._do(lambda core, now: core.fault(reason, now))
@@ -172,9 +187,8 @@ class BridgeNode(ManagedNode):
         return response
 
     def _on_e_stop_call(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """A press and a release at once: it latches like the button, and waits for nothing but the reset."""
-        self._do(lambda core, now: core.e_stop(True, now))
-        self._do(lambda core, now: core.e_stop(False, now))
+        """It latches like the button, and waits for nothing but the reset; a button that is pressed stays so."""
+        self._do(lambda core, now: core.e_stop_by_word(now))
         response.success, response.message = True, self._said()
         return response
 
@@ -196,7 +210,7 @@ class BridgeNode(ManagedNode):
         """The robot's own error recovery, for an operator who has looked why; the arm then waits to be enabled."""
         self.set_parameters([Parameter("enabled", value=False)])
         self._look()
-        response.success, response.message = self._robot.recover()
+        response.success, response.message = self._link.recover()
         return response
 
     def _said(self) -> str:
@@ -213,7 +227,7 @@ class BridgeNode(ManagedNode):
         core = self._core
         if core is not None:
             permitted = self._moving and core.gate.state is State.EXECUTING
-            self._robot.send(self._adapter.tick(self.now_ns(), permitted))
+            self._link.send(self._adapter.tick(self.now_ns(), permitted))
 
     def _look(self) -> None:
         self._do(lambda core, now: core.enable(self.value("enabled"), now))
@@ -221,25 +235,28 @@ class BridgeNode(ManagedNode):
     def _beat(self) -> None:
         self._published = None
         self._look()
-        self._robot.check()
+        self._link.check()
 
-    def _do(self, what: Callable[[BridgeCore, Now], None]) -> None:
-        """Let the core take something in, then send, log and publish what came of it."""
+    def _do(self, what: Callable[[BridgeCore, Now], T]) -> T | None:
+        """Let the core take something in, then send, log and publish what came of it; its answer."""
         core = self._core
         if core is None:
-            return
-        what(core, self._now())
+            return None
+        answer = what(core, self._now())
         outputs, notes = core.take()
         for output in outputs:
             if output.pose is not None:
                 self._moving = True
-                self._robot.send(self._adapter.target(output.pose, output.stamp_ns))
+                self._link.send(self._adapter.target(output.pose, output.stamp_ns))
                 core.cut(self._adapter.clipped, self._now())
             else:
-                self._robot.send(self._adapter.gripper(output.opening if output.opening is not None else 0.0))
+                self._link.send(self._adapter.gripper(output.opening if output.opening is not None else 0.0))
         if self._moving and core.gate.state is not State.EXECUTING and not core.stopping:
             self._moving = False
-            self._robot.send(self._adapter.rest(self.now_ns()))
+            self._link.send(self._adapter.rest(self.now_ns()))
+        stands = core.gate.state in (State.HOLD, State.ESTOP, State.INACTIVE)
+        if stands and self._robot is not None and self._link.drop_waiting():
+            core.forget_hand()
         for note in notes:
             if not self.closing:
                 self.get_logger().warning(note)
@@ -248,6 +265,7 @@ class BridgeNode(ManagedNode):
             self._published = visible
             mode, at_ns = core.config.gate.mode, self.now_ns()
             self._safety.publish(messages.safety_message(core.gate, mode, self._base_frame, at_ns, core.stopping))
+        return answer
 
 
 def main() -> None:

@@ -138,6 +138,11 @@ def gate_config(get: Get) -> GateConfig:
 
 def delta_frames(get: Get) -> dict[str, tuple[str, Quaternion]]:
     """The frames that deltas may be given in: name -> what it is fixed to, and its axes there."""
+    if get("base_frame") == get("end_effector_frame"):
+        raise ValueError(
+            f"base_frame and end_effector_frame are both '{get('base_frame')}': deltas along the two differ, so give "
+            "each its own name"
+        )
     frames: dict[str, tuple[str, Quaternion]] = {
         get("base_frame"): (BASE, IDENTITY),
         get("end_effector_frame"): (END_EFFECTOR, IDENTITY),

@@ -35,11 +35,13 @@ class RobotLink:
         self,
         node: ManagedNode,
         adapter: RobotAdapter,
-        on_measured: Callable[[Measured, int], None],
+        on_measured: Callable[[Measured, int], bool],
         on_fault: Callable[[str], None],
         call_timeout: float,
     ) -> None:
-        """on_measured: called with what was measured and its stamp [ns]; on_fault: with why the robot stands, or ''."""
+        """on_measured: called with what was measured and its stamp [ns], says whether a pose was taken; on_fault: with
+        why the robot stands, or ''.
+        """
         self._node, self._adapter, self._timeout = node, adapter, call_timeout
         self._on_measured, self._on_fault = on_measured, on_fault
         self._base_frame = node.value("base_frame")
@@ -107,6 +109,11 @@ class RobotLink:
         self._send_goal(name, goal)
         after = self._adapter.after_recovery
         return True, f"{name} asked for; when safety/state names no fault any more, enable again{after}"
+
+    def drop_waiting(self) -> bool:
+        """Forget a goal that waits for the hand to end what it does; whether there was one."""
+        dropped, self._next = self._next is not None, None
+        return dropped
 
     def check(self) -> None:
         """Cancel goals that took too long; called regularly."""
@@ -193,15 +200,14 @@ class RobotLink:
         pose, stamp_ns = messages.read_pose(message)
         if (frame := message.header.frame_id) != self._base_frame:
             raise ValueError(f"its poses are in frame '{frame}', not in base_frame '{self._base_frame}': not used")
-        self._adapter.pose_seen(pose)
-        self._on_measured(Measured(pose), stamp_ns)
+        if self._on_measured(Measured(pose), stamp_ns):
+            self._adapter.pose_seen(pose)
 
     def _joints(self, topic: str, message: messages.JointState) -> None:
         names, positions, stamp_ns = messages.read_joints(message)
         measured = self._adapter.joints_seen(topic, names, positions, stamp_ns)
-        if measured.pose is not None:
+        if self._on_measured(measured, stamp_ns) and measured.pose is not None:
             self._adapter.pose_seen(measured.pose)
-        self._on_measured(measured, stamp_ns)
 
     def _trajectory(self, topic: str, message: Any) -> None:
         names, positions = messages.read_trajectory(message)

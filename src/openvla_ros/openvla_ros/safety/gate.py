@@ -13,6 +13,8 @@ from openvla_ros.safety.limits import Limits, limit_action, malformed
 from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs, clock_jumped, stale
 
 MODES = ("blocking", "streaming")
+SHORTEST, LONGEST = 0.001, 60.0  # [s] periods between two actions that make sense
+MAX_PLAN = 20.0  # [s] of actions in a chunk: nobody has looked since its one image
 FIRST = "first"  # the source whose chunk is the first to be accepted
 
 
@@ -55,6 +57,8 @@ class GateConfig:
         """An unknown mode is refused when the configuration is made."""
         if self.mode not in MODES:
             raise ValueError(f"control mode '{self.mode}' is unknown; choices: {', '.join(MODES)}")
+        if not self.sources or not all(name.strip() and name != FIRST for name in self.sources):
+            raise ValueError(f"sources {list(self.sources)}: give each source that may command a name (not '{FIRST}')")
         if self.source not in (FIRST, *self.sources):
             raise ValueError(f"source '{self.source}' is none of {', '.join((FIRST, *self.sources))}")
 
@@ -229,8 +233,10 @@ def _refusal(gate: Gate, config: GateConfig, inputs: Inputs, chunk: Chunk) -> tu
         return "frame", f"frame '{chunk.frame}' is not one of {', '.join(config.frames)}"
     if not 1 <= len(chunk.actions) <= config.max_actions:
         return "length", f"chunk has {len(chunk.actions)} actions, not 1 … {config.max_actions}"
-    if not 0.0 < chunk.period <= 60.0:
-        return "period", f"period is {chunk.period} s, not 0 … 60 s"
+    if not SHORTEST <= chunk.period <= LONGEST:
+        return "period", f"period is {chunk.period} s, not {SHORTEST} … {LONGEST:g} s"
+    if (planned := (len(chunk.actions) - 1) * chunk.period) > MAX_PLAN:
+        return "length", f"chunk plans {planned:g} s ahead of its image, limit {MAX_PLAN:g} s"
     for action in chunk.actions:
         if wrong := malformed(action):
             return "action", wrong
@@ -280,6 +286,11 @@ def press_e_stop(gate: Gate, pressed: bool) -> Gate:
         return replace(gate, e_stop=True, e_stop_pressed=True, state=State.ESTOP, reason="emergency stop pressed")
     reason = "emergency stop released, waiting for a reset" if gate.e_stop else gate.reason
     return replace(gate, e_stop_pressed=False, reason=reason)
+
+
+def latch_e_stop(gate: Gate) -> Gate:
+    """An emergency stop by word, which has no button to be released: it says nothing of the real one's."""
+    return replace(gate, e_stop=True, state=State.ESTOP, reason=_pressed(gate))
 
 
 def reset_e_stop(gate: Gate, operator: str, now_ns: int) -> tuple[Gate, str]:

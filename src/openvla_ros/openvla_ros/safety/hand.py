@@ -22,22 +22,22 @@ class Hand:
     """The newest command to the hand."""
 
     opening: float | None = None  # 0 or 1; None: none yet, or what it was told is not known to hold any more
-    told_ns: int | None = None  # when its command changed last
+    told_ns: int | None = None  # when it was told something last
 
     def forget(self) -> Hand:
-        """The robot was restarted, or somebody else had it: whatever comes next is sent."""
+        """The robot was restarted, or somebody else had it: whatever comes next is sent, though not too soon."""
         return replace(self, opening=None)
 
-    def wanted(
+    def command(
         self, asked: float, measured: float | None, now_ns: int, limits: Limits
-    ) -> tuple[float, tuple[str, ...]]:
-        """The opening to command, and `gripper_rate` when it was changed too short a time ago to change again.
+    ) -> tuple[float | None, tuple[str, ...]]:
+        """The opening to tell it now, None for nothing, and `gripper_rate` when it is too soon to tell it anything.
 
         asked: by the policy, 0 … 1; measured: likewise, None when the robot has not said; now_ns: as `told_ns`.
         """
         present = self.opening if self.opening is not None else measured
         wanted = gripper_command(asked, 1.0 if present is None else present, limits)
-        if self.opening is None or wanted == self.opening or self.told_ns is None:
-            return wanted, ()
-        since = (now_ns - self.told_ns) / NS
-        return (self.opening, ("gripper_rate",)) if 0.0 <= since < limits.gripper_interval else (wanted, ())
+        if wanted == self.opening:
+            return None, ()
+        soon = self.told_ns is not None and 0.0 <= (now_ns - self.told_ns) / NS < limits.gripper_interval
+        return (None, ("gripper_rate",)) if soon else (wanted, ())

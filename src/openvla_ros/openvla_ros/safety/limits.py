@@ -60,13 +60,16 @@ class Limits:
         period: of the restreamed targets [s]; one may pass before the stop is noticed, one more until it is sent.
         """
         for what, bounds in (("move", self.move), ("turn", self.turn)):
-            needed = brake_time(bounds, self.braking(bounds)) + 2 * period
-            if needed > self.stop_time:
-                raise ValueError(
-                    f"stop.time is {self.stop_time:g} s, but from the limits on '{what}' (speed {bounds.speed:g}, "
-                    f"acceleration {bounds.acceleration:g}, jerk {bounds.jerk:g}) braking {self.stop_factor:g} times "
-                    f"as hard takes up to {needed:.3f} s; raise stop.time or stop.factor, or lower the speed"
-                )
+            self._check_stop(brake_time(bounds, self.braking(bounds)) + 2 * period, f"'{what}' {bounds}")
+        both = mixed_brake_time(self.move, self.turn, self.braking(self.move), self.braking(self.turn))
+        self._check_stop(both + 2 * period, f"'move' {self.move} and 'turn' {self.turn} at once")
+
+    def _check_stop(self, needed: float, what: str) -> None:
+        if needed > self.stop_time:
+            raise ValueError(
+                f"stop.time is {self.stop_time:g} s, but from the limits on {what} braking {self.stop_factor:g} times "
+                f"as hard takes up to {needed:.3f} s; raise stop.time or stop.factor, or lower the speed"
+            )
 
 
 def brake_time(motion: Bounds, braking: Bounds) -> float:
@@ -74,6 +77,20 @@ def brake_time(motion: Bounds, braking: Bounds) -> float:
     a, j, v = braking.acceleration, braking.jerk, motion.speed
     slow = v / a + a / j if v >= a * a / j else 2.0 * math.sqrt(v / j)
     return motion.acceleration / j + slow
+
+
+def mixed_brake_time(a: Bounds, b: Bounds, braking_a: Bounds, braking_b: Bounds) -> float:
+    """A bound [s] on `brake_time` of a way that moves and turns in fixed shares, whatever the shares.
+
+    Its deceleration is bounded by one of the two and its jerk by the other. With v, A, J of the way as a whole, A and J
+    the smaller of the two's: v / A is at most v / A of the one that bounds A, A / J and the run-up at most those of the
+    one that bounds J; and 2 √(v / J) is never over v / A + A / J.
+    """
+    pairs = ((a, braking_a, b, braking_b), (b, braking_b, a, braking_a))
+    return max(
+        x.speed / braking_x.acceleration + (braking_y.acceleration + y.acceleration) / braking_y.jerk
+        for x, braking_x, y, braking_y in pairs
+    )
 
 
 def malformed(action: Sequence[float]) -> str:

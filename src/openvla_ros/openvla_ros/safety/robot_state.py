@@ -26,8 +26,9 @@ class RobotState:
         The very same object when the pose is not newer. max_speed [m/s].
         """
         before, seen = self.pose, self.seen
-        # (A newest stamp that lies in the future is of a clock that was set back, or wrong: what comes now counts.)
-        if stamp_ns < self.not_before_ns or (seen is not None and stamp_ns <= seen.stamp <= now.node):
+        # (A time that lies in the future is of a clock that was set back, or wrong: what comes now counts.)
+        before_restart = stamp_ns < self.not_before_ns <= now.node
+        if before_restart or (seen is not None and stamp_ns <= seen.stamp <= now.node):
             return self, ""
         new = replace(self, pose=pose, seen=Seen(stamp_ns, now))
         if before is not None and seen is not None and (jump := distance(before, pose)) > STATE_JUMP:

@@ -25,6 +25,7 @@ from openvla_ros.geometry import (
 )
 
 GAP = 1e-4  # [m] how far before a keep-out box a way ends
+FARTHEST = 5.0  # [m] a corner of a keep-out box: beyond it are only millimetres taken for metres
 ROUNDING = 1e-9  # [m, rad] what arithmetic alone may add
 SAMPLES = 24  # points of a turn that are looked at before the border is searched between two of them
 
@@ -45,8 +46,11 @@ class KeepOut:
             v = [float(value) for value in values]
         except ValueError:
             v = []
-        if len(v) != 6 or not all(map(math.isfinite, v)) or any(not v[i] < v[i + 3] for i in range(3)):
-            raise ValueError(f"keep-out box '{text}' is not `name low_x low_y low_z high_x high_y high_z` in metres")
+        if len(v) != 6 or not all(abs(x) <= FARTHEST for x in v) or any(not v[i] < v[i + 3] for i in range(3)):
+            raise ValueError(
+                f"keep-out box '{text}' is not `name low_x low_y low_z high_x high_y high_z` in metres, within "
+                f"±{FARTHEST:g} m of the base"
+            )
         return cls(name, (v[0], v[1], v[2]), (v[3], v[4], v[5]))
 
     def contains(self, p: Sequence[float], margin: float = 0.0) -> bool:
