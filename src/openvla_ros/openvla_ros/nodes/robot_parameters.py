@@ -32,7 +32,7 @@ ROBOT_PARAMETERS = (
     P("servo.gain", 2.0, "Twists make up for what the arm lags behind at this rate", "1/s", 0.0, 20.0),
     P("hand.kind", _HAND.kind, "topic: std_msgs/Float64; franka: actions move and grasp of franka_msgs; command: "
       "action GripperCommand of control_msgs, parallel: action ParallelGripperCommand of it; none", choices=KINDS),
-    P("hand.name", _HAND.name, "The topic, the action (command), or the node whose actions they are (franka)"),
+    P("hand.name", _HAND.name, "Its topic, action (command, parallel), or the node whose actions they are (franka)"),
     P("hand.state_topic", _HAND.state_topic, "Topic of the hand's joints (JointState)"),
     P("hand.joints", [""], "Joints whose positions add up to the opening; '' = the message's first"),
     P("hand.closed", _HAND.closed, "What they add up to when closed", "m", -1.0, 1.0),
