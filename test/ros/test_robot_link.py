@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import robot_interfaces
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, SafetyState
+from std_srvs.srv import Trigger
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
@@ -169,7 +171,7 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
 
 @pytest.mark.slow
 def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
-    bridge, start_process, ros_node, listen, spin_until, wait_for
+    bridge, start_process, ros_node, listen, spin_until, wait_for, call
 ):
     environment = robot_interfaces.environment()
     hand = start_process("python", SERVICES, "hand", **environment)
@@ -180,6 +182,12 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     process = bridge("franka", environment, call_timeout=15.0, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
     targets = listen(messages.PoseStamped, "target_pose", STATE)
+    shown = {
+        "pose": listen(messages.PoseStamped, "robot/ee_pose", STATE),
+        "target": listen(messages.PoseStamped, "robot/target_pose", STATE),
+        "hand": listen(messages.JointState, "gripper/state", STATE),
+    }
+    fingers = ros_node.create_publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
     poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
@@ -187,6 +195,8 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
         def spin():
             at = ros_node.get_clock().now().nanoseconds
             poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
+            names = ("fr3_finger_joint1", "fr3_finger_joint2")
+            fingers.publish(messages.joint_message(names, [0.0195, 0.0195], [], at))
             return condition()
 
         return spin
@@ -216,3 +226,14 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     spin_until(spoken(lambda: hand.output.count("grasp accepted") == 2), 10.0, "the hand to close again")
     said = [line for line in hand.output.split("\n") if line in ("move accepted", "move stops", "grasp accepted")]
     assert said == ["grasp accepted", "move accepted", "move stops", "grasp accepted"]
+    # What waits for the hand in an emergency stop is not done after all: the hand would open, and let something fall.
+    act(4, 0.0, 1.0)
+    call(Trigger, "bridge_node/e_stop")
+    spin_until(spoken(lambda: hand.output.count("grasp stops") == 2), 10.0, "the hand to end what it did")
+    end = time.monotonic() + 1.0
+    spin_until(spoken(lambda: time.monotonic() > end))
+    assert hand.output.count("move accepted") == 1 and safe[-1].state == SafetyState.ESTOP
+    # Whatever the robot's own names: recorder, teleoperation and live view have theirs.
+    assert shown["pose"] and shown["pose"][-1].header.frame_id == "base"
+    assert shown["target"] and shown["target"][-1].pose.position.x == pytest.approx(targets[-1].pose.position.x)
+    assert shown["hand"][-1].position[0] == pytest.approx(0.5)

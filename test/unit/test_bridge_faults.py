@@ -149,6 +149,12 @@ class AnyFault(RuleBasedStateMachine):
         if taken:
             assert source in ("policy", "expert") and frame == "base" and period > 0 and late <= 0.4 and seen <= 0.6
 
+    @rule(ago=st.floats(0.0011, 0.3))
+    def an_image_from_before_the_last_motion_was_over(self, ago):
+        """`send` judges whether it may be taken; in streaming it may, if it is not older than the one before."""
+        before = self.bench.sent_at - round(ago * NS)
+        self.send([(0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], observation_ns=before, source=self.source or "policy")
+
     @rule(times=st.integers(1, 3))
     def the_same_chunk_comes_again(self, times):
         """Duplicated and overtaken messages: DDS delivers some twice, a bag is played, a queue is turned round."""

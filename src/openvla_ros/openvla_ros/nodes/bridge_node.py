@@ -248,6 +248,7 @@ class BridgeNode(ManagedNode):
             if output.pose is not None:
                 self._moving = True
                 self._link.send(self._adapter.target(output.pose, output.stamp_ns))
+                self._link.show_target(output.pose, output.stamp_ns)
                 core.cut(self._adapter.clipped, self._now())
             else:
                 self._link.send(self._adapter.gripper(output.opening if output.opening is not None else 0.0))
