@@ -12,6 +12,7 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench, row, streaming
 from openvla_ros.geometry import Pose, distance
 from openvla_ros.nodes.bridge_parameters import PARAMETERS, core_config
 from openvla_ros.nodes.bringup import ROBOTS
+from openvla_ros.nodes.robot_parameters import make_adapter
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
@@ -363,6 +364,15 @@ def test_the_reference_tells_each_robots_limits(root):
         box = told["box"][robot].replace("±", "").replace("…", ",").split(",")
         low, high = get("workspace.low"), get("workspace.high")
         assert [float(v) for v in box] == [low[0], high[0], high[1], low[2], high[2]] and low[1] == -high[1], robot
+
+
+def test_the_google_robot_by_yaml_over_the_generic_one_asks_for_no_moveit(root):
+    values = settings_of("generic", root)
+    mine = yaml.safe_load((root / "config" / "robots" / "google_robot.yaml").read_text())
+    values |= mine["/**/bridge_node"]["ros__parameters"]
+    core_config(values.__getitem__)
+    adapter = make_adapter(values.__getitem__)
+    assert adapter.start() == () and not [source for source in adapter.sources if source.what == "servo"]
 
 
 def test_every_robots_settings_can_stop_in_time_and_the_reference_lists_every_parameter(root):
