@@ -226,6 +226,26 @@ def test_an_arm_that_was_moved_while_it_stood_starts_from_where_it_is(mode):
     assert distance(bench.targets[count], bench.pose) < 0.002, "the first target is where the arm is"
 
 
+@pytest.mark.parametrize("mode", ["blocking", "streaming"])
+def test_a_pose_that_no_arm_can_have_gone_to_ends_the_motion_at_once(mode):
+    bench = Bench(replace(CONFIG if mode == "blocking" else STREAMING, max_state_speed=4.0)).ready()
+    assert bench.send(row(x=0.08))
+    bench.run(5)
+    count, there = len(bench.targets), Pose.of((0.45, -0.15, 0.25), DOWN)
+    bench.steady += round(0.02 * NS)
+    bench.call("pose_seen", there, bench.now.node)  # the controller was started again, or the arm put elsewhere
+    assert bench.state is State.HOLD and "robot state jumped" in bench.core.gate.reason
+    bench.pose = bench.command = there
+    bench.run(5)
+    assert len(bench.targets) == count, "the old way means nothing any more, and nothing of it is sent"
+    assert bench.state is State.READY and bench.send(row(x=0.02)), bench.core.gate.reason
+    assert distance(bench.targets[count], there) < 0.002
+    for step in range(20):  # as far, but in its own time
+        bench.steady += round(0.02 * NS)
+        bench.call("pose_seen", Pose.of((0.45, -0.15 + 0.005 * step, 0.25), DOWN), bench.now.node)
+        assert "jumped" not in bench.core.gate.reason
+
+
 def test_an_arm_that_was_moved_out_of_its_limits_holds():
     bench = Bench(replace(CONFIG, max_state_speed=4.0)).ready()
     assert bench.send(row(x=0.02))
