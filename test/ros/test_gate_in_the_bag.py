@@ -41,6 +41,8 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     # The bridge hears an emergency stop by two of its subscriptions: what a publisher offers is not known before.
     ears = ((chunks, 2), (e_stop, 3))
     spin_until(lambda: all(p.get_subscription_count() == n for p, n in ears), 60.0, "bridge and recorder")
+    heard = ("safety/state", "/diagnostics")  # by this test, and by the recorder
+    spin_until(lambda: all(ros_node.count_subscribers(topic) == 2 for topic in heard), 60.0, "the recorder")
     begun = call(StartEpisode, "start_episode", instruction="lift the red cube")
     assert begun.success, begun.message
 
