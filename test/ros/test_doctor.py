@@ -94,6 +94,7 @@ def test_nothing_runs(ask, ros_domain, monkeypatch):
     assert rows["robot state"]["status"] == rows["controllers"]["status"] == "skip"
 
 
+@pytest.mark.slow  # builds the interfaces where they are not built yet
 def test_a_controller_that_listens_is_not_yet_active(start_node, start_process, listen, spin_until, wait_for):
     """By the controllers' node names: the topic of a shipped Franka, `target_pose`, names no controller."""
     environment = robot_interfaces.environment()
