@@ -54,7 +54,7 @@ def test_a_missing_message_package_is_named_with_its_cure(bridge, wait_for):
     ("how", "timeout", "why"),
     [
         ("", 2.0, "service get_robot_info is not there: is xs_sdk running"),
-        ("dark", 15.0, "2000], not 200: the motors did not take Profile_Velocity = 200 ms"),
+        ("dark", 15.0, "2000], not (200, 200, 200, 200, 200, 200): the motors did not take Profile_Velocity = 200 ms"),
         ("velocity", 15.0, "get_robot_info says mode = ['velocity'], not position: is xs_sdk running"),
     ],
 )

@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.qos import STREAM
+from openvla_ros.nodes.qos import MEASURED, STREAM
 from openvla_ros.nodes.sim_face import SimFace
 from openvla_ros.robots.target_pose import Pose
 from openvla_ros.sim.scene import FINGER_TRAVEL, CameraConfig, Scene
@@ -56,7 +56,7 @@ class FrankaFace(SimFace):
         self._state_pub = node.publisher(self._state_type, f"{broadcaster}/robot_state", STREAM)
         self._gripper_pub = node.publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
         for topic in TARGETS:
-            node.subscribe(messages.PoseStamped, topic, self._on_target, STREAM)
+            node.subscribe(messages.PoseStamped, topic, self._on_target, MEASURED)
         self._serve("franka_gripper/move", "franka_msgs/action/Move", lambda goal: goal.width / 2)
         self._serve("franka_gripper/grasp", "franka_msgs/action/Grasp", lambda goal: goal.width / 2)
         gripper = "franka_gripper/gripper_action"
@@ -142,11 +142,12 @@ class FrankaFace(SimFace):
         if self._recover:
             # (Stands for all three steps of a real one: the recovery, the hardware component activated again, the
             # controllers too. The last two are the controller_manager's, with which the bridge has nothing to do.)
-            self._recover, self._in_reflex, self._pose = False, False, None
+            self._recover, self._in_reflex = False, False
+            self._poses.clear()
             self._target = Pose.of(*self.scene.ee_pose())
             self.scene.set_target(*self.scene.ee_pose())
         if self._in_reflex:
-            self._pose = None
+            self._poses.clear()
         super().obey(now_ns)
 
     def _follow(self, pose: Pose) -> None:
@@ -158,6 +159,7 @@ class FrankaFace(SimFace):
         if not self._begun and self._now_ns - self._begun_ns < GRACE_NS:
             return
         self._in_reflex = True
+        self._poses.clear()
         self.reflexes += 1
         self.scene.set_target(*self.scene.ee_pose())
         text = why.replace("refused", "cartesian_reflex:")

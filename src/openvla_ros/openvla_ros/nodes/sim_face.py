@@ -6,13 +6,14 @@ their bridges are tested against what they will meet. Subscriptions leave reques
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.qos import COMMAND, MEASURED, STATE
+from openvla_ros.nodes.qos import MEASURED, STATE
 from openvla_ros.robots.target_pose import Pose, angle, distance
 from openvla_ros.sim.scene import CameraConfig, Scene, SceneConfig
 
@@ -23,7 +24,9 @@ class SimFace:
     def __init__(self, node: ManagedNode) -> None:
         self._node = node
         self.scene: Any = None
-        self._pose: Pose | None = None  # requests
+        # Requests. Every target in its turn: on a busy machine several come between two slices of physics, and a real
+        # controller, which has its own computer, would have followed each. The newest alone would look like a jump.
+        self._poses: deque[Pose] = deque(maxlen=200)
         self._opening: float | None = None
         self._target: Pose | None = None  # what is followed
 
@@ -34,16 +37,17 @@ class SimFace:
         self._pose_pub = self._node.publisher(messages.PoseStamped, "robot/ee_pose", MEASURED)
         self._joint_pub = self._node.publisher(messages.JointState, "joint_states", MEASURED)
         self._gripper_pub = self._node.publisher(messages.JointState, "gripper/state", MEASURED)
-        self._node.subscribe(messages.PoseStamped, "robot/target_pose", self._on_target, COMMAND)
+        self._node.subscribe(messages.PoseStamped, "robot/target_pose", self._on_target, MEASURED)
         self._node.subscribe(messages.Float64, "gripper/command", self._on_gripper, STATE)
 
     def forget(self) -> None:
         """Forget what was asked for and not done yet."""
-        self._pose = self._opening = None
+        self._poses.clear()
+        self._opening = None
 
     def _on_target(self, message: messages.PoseStamped) -> None:
         try:
-            self._pose = messages.read_pose(message)[0]
+            self._poses.append(messages.read_pose(message)[0])
         except ValueError as error:
             self._node.get_logger().error(f"pose target: {error}", throttle_duration_sec=1.0)
 
@@ -70,9 +74,8 @@ class SimFace:
         opening, self._opening = self._opening, None
         if opening is not None:
             self.scene.set_gripper(opening)
-        pose, self._pose = self._pose, None
-        if pose is not None:
-            self._follow(pose)
+        while self._poses:
+            self._follow(self._poses.popleft())
 
     def _follow(self, pose: Pose) -> None:
         far, turn = self._jump(pose)
