@@ -18,7 +18,8 @@ from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.last_will import WillKeeper
-from openvla_ros.nodes.qos import COMMAND, MEASURED, SENSOR, STATE
+from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
+from openvla_ros.nodes.shown import Shown
 from openvla_ros.nodes.side_node import side_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 from openvla_ros.robots.target_pose import Pose
@@ -26,7 +27,6 @@ from openvla_ros.robots.target_pose import Pose
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
 HAND = (Opening, JointSingle)
 MODE_SILENCE = 1.0  # [s] of it count as a fault
-SHOWN_PERIOD_NS = 9_000_000  # between two messages of what is shown: 100 Hz, and a robot of that rate whole
 CANCEL_TIME = 1.0  # [s] a driver has to end a cancelled goal before it is given up
 
 
@@ -257,45 +257,6 @@ class RobotLink:
                     what = f"service {call.service} did not answer within {self._timeout:g} s"
                     raise TimeoutError(f"{what}: {call.remedy}")
                 _expect(call, future.result())
-
-
-class Shown:
-    """What the stack's own topics say of any robot: recorder, teleoperation and live view listen to nothing else.
-
-    A robot that speaks on one of them itself says it alone.
-    """
-
-    def __init__(self, node: ManagedNode, spoken: Sequence[str]) -> None:
-        """spoken: the topics that robot and adapter use anyway."""
-        own = {node.resolve_topic_name(topic) for topic in spoken}
-        kinds = {
-            "robot/ee_pose": messages.PoseStamped, "robot/target_pose": messages.PoseStamped,
-            "gripper/state": messages.JointState,
-        }  # fmt: skip
-        self._frame = node.value("base_frame")
-        self._publishers = {
-            topic: node.publisher(kind, topic, MEASURED)
-            for topic, kind in kinds.items() if node.resolve_topic_name(topic) not in own
-        }  # fmt: skip
-        self._said_ns: dict[str, int] = {}
-
-    def pose(self, topic: str, pose: Pose, stamp_ns: int) -> None:
-        """A pose in the base frame on one of the topics."""
-        if self._due(topic, stamp_ns):
-            self._publishers[topic].publish(messages.pose_message(pose, self._frame, stamp_ns))
-
-    def opening(self, opening: float, stamp_ns: int) -> None:
-        """The hand's opening, 0 closed … 1 open."""
-        if self._due("gripper/state", stamp_ns):
-            self._publishers["gripper/state"].publish(messages.gripper_message(opening, stamp_ns))
-
-    def _due(self, topic: str, stamp_ns: int) -> bool:
-        """Whether to say it: not more often than anybody looks, however fast the robot and its controller are."""
-        since = stamp_ns - self._said_ns.get(topic, 0)
-        if topic not in self._publishers or 0 <= since < SHOWN_PERIOD_NS:
-            return False
-        self._said_ns[topic] = stamp_ns
-        return True
 
 
 class _Running:
