@@ -204,7 +204,7 @@ def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spi
         assert running[name].popen.returncode == 0 and "Traceback" not in running[name].output, running[name].output
 
 
-def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, tiny_checkpoint):
+def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, call, tiny_checkpoint):
     """A bridge made up by the test: READY, but under teleoperation's command; then one that refuses all actions."""
     cameras, bridge = (ros_node.create_publisher(*topic) for topic in (
         (messages.Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
@@ -225,7 +225,7 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
     ros_node.create_timer(0.1, look)
     given = {"checkpoint": tiny_checkpoint, "autostart": "true", "stall_timeout": 1.5, "threads": 1}
     pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
-    start_node("policy_node", "--ros-args", *pairs)
+    process = start_node("policy_node", "--ros-args", *pairs)
     say(source=ActionChunk.SOURCE_TELEOP)
     client = Client(ros_node, spin_until)
     spin_until(lambda: status and status[-1].state == "waiting", 120.0, "the policy")
@@ -240,3 +240,11 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
     say(source=ActionChunk.SOURCE_POLICY, reason="refused: frame 'panda_link0' is unknown")
     ended = client.result(client.send(instruction="lift the red cube")).result
     assert chunks and ended.reason.endswith(": the bridge says: refused: frame 'panda_link0' is unknown"), ended.reason
+
+    count = len(chunks)
+    say(source=ActionChunk.SOURCE_POLICY)
+    call(SetInstruction, "set_instruction", instruction="lift the red cube")
+    spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not hear it")
+    first, second = (messages.stamp_ns(c.observation_stamp) for c in chunks[count:])
+    assert second - first > 1e9, "not before it is clear, and on a fresh image"
+    assert process.output.count("the bridge did not hear the last action") == 1

@@ -105,7 +105,7 @@ def test_the_loop_an_outage_and_the_server_coming_back(
     spin_until(lambda: status[-1].state == "error", 20.0, "the outage to be said")
     assert status[-1].reason.startswith(f"prediction failed: {url}/ws: "), status[-1].reason
     before = len(chunks)
-    spin_until(lambda: safe[-1].state != SafetyState.EXECUTING, 20.0, "the robot to stand still")
+    spin_until(lambda: safe and safe[-1].state != SafetyState.EXECUTING, 20.0, "the robot to stand still")
     assert len(chunks) == before and running["policy_node"].running
 
     with serve_process(tiny_checkpoint, port=port, log=tmp_path / "again.log"):

@@ -238,6 +238,7 @@ class Stage(Told):
         self.chunks = listen(ActionChunk, "policy/action_chunk", STATE)
         publisher = node.create_publisher
         self._safety = publisher(SafetyState, "safety/state", LATCHED)
+        self.safety = SafetyState(state=SafetyState.READY, control_mode="streaming")
         self._info = publisher(CameraInfo, "camera/camera_info", 10)
         self._grip, self._pose = publisher(JointState, "gripper/state", 10), publisher(PoseStamped, "robot/ee_pose", 10)
         self.leader, self._twist = publisher(PoseStamped, "leader/pose", 10), publisher(Twist, "spacenav/twist", 10)
@@ -249,7 +250,7 @@ class Stage(Told):
 
     def _repeat(self) -> None:
         now = self.node.get_clock().now().to_msg()
-        self._safety.publish(SafetyState(state=SafetyState.READY, control_mode="streaming"))
+        self._safety.publish(self.safety)
         info, pose = CameraInfo(), PoseStamped()
         info.header.stamp = pose.header.stamp = now
         pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0  # the gripper points down: turned by 180° about x
@@ -308,3 +309,16 @@ def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
     bench.held = True
     spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
     np.testing.assert_allclose(_delta(bench.chunks[-1])[:3], [0, 0, -0.01], atol=1e-9)  # the gripper's z points down
+
+
+def test_an_answer_that_the_bridge_never_heard_is_given_again(stage, spin_until, ros_node) -> None:
+    bench = stage(device="twist")
+    bench.safety.ready_since = ros_node.get_clock().now().to_msg()
+    bench.safety.control_mode = "blocking"
+    bench.held = True
+    spin_until(lambda: bench.chunks, 10.0, "an action")
+    bench.spin(0.8)
+    assert len(bench.chunks) == 1, "one for each READY"
+    spin_until(lambda: len(bench.chunks) == 2, 10.0, "the action again: nobody executed the first one")
+    bench.safety.ready_since = ros_node.get_clock().now().to_msg()
+    spin_until(lambda: len(bench.chunks) == 3, 1.5, "an action for the new READY, at once")

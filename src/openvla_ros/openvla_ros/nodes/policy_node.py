@@ -20,6 +20,7 @@ from openvla_policy.contract.observation import Observation
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of, one_line
 from openvla_ros.nodes.images import to_rgb
+from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.nodes.policy_backend import Backend, make_backend
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 from openvla_ros.nodes.policy_run import Run, rate
@@ -59,7 +60,7 @@ class PolicyNode(ManagedNode):
     def _forget(self) -> None:
         self._image: tuple[Any, float] | None = None
         self._safety: SafetyState | None = None
-        self._answered_ns = self._used_ns = 0
+        self._invitation, self._used_ns = Invitation(), 0
         self._sequence = self._steps = self._episode = 0
         self._fresh = True
         self._reason, self._state = "", "inactive"
@@ -102,7 +103,7 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:  # noqa: D102
         self.active = True
-        self._answered_ns = 0
+        self._invitation.forget()
         self._offer()
 
     def deactivate(self) -> None:  # noqa: D102
@@ -166,7 +167,8 @@ class PolicyNode(ManagedNode):
 
     def _begin(self) -> None:
         self._episode += 1
-        self._steps, self._fresh, self._answered_ns = 0, True, 0
+        self._steps, self._fresh = 0, True
+        self._invitation.forget()
         self._times.clear()
         self._offer_blocking()
 
@@ -198,7 +200,9 @@ class PolicyNode(ManagedNode):
         ready_ns = messages.stamp_ns(self._safety.ready_since) if self._safety else 0
         self._used_ns = messages.stamp_ns(self._image[0].header.stamp)
         self._worker.submit(Job(*self._image, self._instruction, ready_ns, self._episode, self._fresh))
-        self._fresh, self._answered_ns = False, ready_ns
+        self._fresh = False
+        if self._invitation.answer(ready_ns, sent=False) and self.value("control_mode") == "blocking":
+            self.get_logger().warning("the bridge did not hear the last action: it is asked for anew")
         self._set_state("predicting", "")
 
     def _missing(self) -> str | None:
@@ -224,7 +228,7 @@ class PolicyNode(ManagedNode):
             if self._safety.state != SafetyState.READY:
                 return "" if self._safety.executing else f"the bridge does not move: {self._safety.reason}"
             ready_ns = messages.stamp_ns(self._safety.ready_since)
-            if ready_ns <= self._answered_ns:
+            if not self._invitation.open(ready_ns):
                 return ""
             if stamp_ns < ready_ns:
                 return f"no image on {self._image_topic} since the last action was executed ({age:.1f} s)"
@@ -245,7 +249,7 @@ class PolicyNode(ManagedNode):
 
     def _predicted(self, job: Job, result: Any) -> None:
         if not self.active or job.episode != self._episode:
-            self._answered_ns = 0  # asked under another instruction: ask again
+            self._invitation.forget()  # asked under another instruction: ask again
             self._offer()
             return
         if isinstance(result, Exception):
@@ -265,6 +269,7 @@ class PolicyNode(ManagedNode):
             period=chunk.period, statistics=(chunk.statistics_name, chunk.statistics_hash), latencies=self._latencies,
         )  # fmt: skip
         self._chunks.publish(message)
+        self._invitation.answer(job.ready_ns)  # from now on the bridge may be waited for
         self._sequence += 1
         self._steps += 1
         self._times.append(time.monotonic())
@@ -283,7 +288,7 @@ class PolicyNode(ManagedNode):
         self._set_state("error", reason)
         if passing:
             self._retry_at = time.monotonic() + self.value("server.retry")
-            self._answered_ns = 0
+            self._invitation.forget()
         else:
             self._end_run(Outcome.FAULT, reason)
 

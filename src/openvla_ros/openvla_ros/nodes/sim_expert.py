@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from openvla_msgs.msg import ActionChunk
 
 from openvla_ros.nodes import messages
+from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
 from openvla_ros.sim.task import instruction_of_seed
@@ -32,7 +33,8 @@ class Demonstrator:
     def __init__(self, scene: Scene, get: Callable[[str], Any]) -> None:
         self._scene, self._expert, self._get = scene, Expert(scene), get
         self._sequence = {True: 0, False: 0}
-        self._answered_ns = 0
+        self._invitation = Invitation()
+        self._streamed_ns = 0
         self._opening = 1.0  # in the picture before
         self.begin("", 0)
 
@@ -50,12 +52,15 @@ class Demonstrator:
         labelled = self._scene.objects if self._get("expert.label_all") else (self._target,)
         said = [self._said(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
         limit = self._get("expert.max_steps")
-        invited = self._answered_ns < ready_ns <= now_ns
-        streaming = self._get("expert.control") == "streaming"
-        if streaming:
-            invited = now_ns - self._answered_ns >= self._get("expert.period") * 1e9
+        if streaming := self._get("expert.control") == "streaming":
+            invited = now_ns - self._streamed_ns >= self._get("expert.period") * 1e9
+        else:
+            invited = ready_ns <= now_ns and self._invitation.open(ready_ns)
         if role == "act" and invited and not done and (limit == 0 or self._steps < limit):
-            self._answered_ns = now_ns if streaming else ready_ns
+            if streaming:
+                self._streamed_ns = now_ns
+            else:
+                self._invitation.answer(ready_ns)
             self._steps += 1
             wandering = self._steps <= self._wander
             acted = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))

@@ -20,6 +20,7 @@ from sensor_msgs.msg import Joy
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
+from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.teleop_face import Face, Shown
@@ -71,7 +72,7 @@ class TeleopNode(ManagedNode):
         self._measured: tuple[Pose, int] | None = None
         self._image_ns: int | None = None
         self._safety: SafetyState | None = None
-        self._answered_ns = self._sequence = 0
+        self._invitation, self._sequence = Invitation(), 0
         self._knocked = -1e9
         self._instruction = self._said = ""
         self._note, self._news = "", ""
@@ -112,7 +113,7 @@ class TeleopNode(ManagedNode):
 
     def activate(self) -> None:  # noqa: D102
         self._operator.lose("no message of the device yet")
-        self._answered_ns = 0
+        self._invitation.forget()
 
     def deactivate(self) -> None:  # noqa: D102
         self._last = None
@@ -270,7 +271,9 @@ class TeleopNode(ManagedNode):
         if action is None:
             return
         assert self._chunks is not None and self._safety is not None and self._image_ns is not None
-        self._answered_ns = messages.stamp_ns(self._safety.ready_since)
+        again = self._invitation.answer(messages.stamp_ns(self._safety.ready_since))
+        if again and self._safety.control_mode == "blocking":
+            self.get_logger().warning("the bridge did not hear the last action: one more is sent")
         self._knocked, self._last = time.monotonic(), action
         chunk = messages.chunk_message(
             [action], frame=self.value("base_frame"), at_ns=self.now_ns(), observation=self._image_stamp(),
@@ -307,7 +310,8 @@ class TeleopNode(ManagedNode):
                 return f"no fresh robot/ee_pose to turn the device's axes by ({age:.1f} s old)"
         if safety.control_mode == "blocking":
             ready_ns = messages.stamp_ns(safety.ready_since)
-            invited = safety.state == SafetyState.READY and self._answered_ns < ready_ns <= self._image_ns
+            invited = safety.state == SafetyState.READY and ready_ns <= self._image_ns
+            invited = invited and self._invitation.open(ready_ns)
             return "" if invited else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY
         knocking = time.monotonic() - self._knocked < KNOCK
         return f"holding: {safety.reason}" if safety.state == SafetyState.HOLD and knocking else ""
