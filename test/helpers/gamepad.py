@@ -131,12 +131,12 @@ class Gamepad:
                 axes[axis] = float(np.copysign(deflection, share))
         self._pad.hold(*buttons, axes=axes)
 
-    def press(self, button: int, *held: int) -> None:
-        """Press and let go, `held` staying down."""
+    def press(self, button: int, *held: int, until: Callable[[], Any], seconds: float, what: str) -> None:
+        """Press, and let go when the effect is seen, `held` staying down."""
         self.hold(*held)
         self.pause(0.15)
         self.hold(*held, button)
-        self.pause(0.2)
+        self.wait(until, seconds, what)
         self.hold(*held)
 
     def move(self, to: np.ndarray, yaw: float | None = None, *, near: float = 0.006, seconds: float = 60.0) -> None:
@@ -157,8 +157,7 @@ class Gamepad:
         self.hold(LB)
         self.move(cube + [0.0, 0.0, ABOVE], yaw, near=0.01)
         self.move(cube, yaw)
-        self.press(RB, LB)
-        self.wait(lambda: self.opening < 0.75, 20.0, "the hand to close")
+        self.press(RB, LB, until=lambda: self.opening < 0.75, seconds=20.0, what="the hand to close")
         self.pause(0.3)
         self.move(cube + [0.0, 0.0, ABOVE], near=0.02)
 
@@ -167,8 +166,7 @@ class Gamepad:
         self.hold(LB)
         self.move(at + [0.0, 0.0, ABOVE], near=0.01)
         self.move(at + [0.0, 0.0, 0.004])
-        self.press(RB, LB)
-        self.wait(lambda: self.opening > 0.9, 20.0, "the hand to open")
+        self.press(RB, LB, until=lambda: self.opening > 0.9, seconds=20.0, what="the hand to open")
         self.move(at + [0.0, 0.0, 1.5 * ABOVE], near=0.02)
         self.hold()
 
@@ -176,14 +174,15 @@ class Gamepad:
 
     def start_episode(self) -> None:
         """Press Y; wait until the terminal says that it records."""
-        self.press(Y)
-        self.wait(lambda: self.recorder.state == "recording", 15.0, "the episode to begin")
+        self.press(Y, until=lambda: self.recorder.state == "recording", seconds=30.0, what="the episode to begin")
 
     def end_episode(self, button: int) -> None:
         """Press A (success) or B (failure); wait until the bag is closed."""
         before = self.recorder.success + self.recorder.failure
-        self.press(button)
-        self.wait(lambda: self.recorder.success + self.recorder.failure == before + 1, 15.0, "the episode to end")
+        self.press(
+            button, until=lambda: self.recorder.success + self.recorder.failure == before + 1, seconds=30.0,
+            what="the episode to end",
+        )  # fmt: skip
 
 
 def _quarter(angle: float) -> float:

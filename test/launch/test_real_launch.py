@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 
@@ -64,15 +65,16 @@ def active(ros_node, spin_until):
 
     def active(process, name):
         client = ros_node.create_client(GetState, f"{name}/get_state")
-        asked = []
+        asked, due = [], 0.0
 
         def answered():
+            nonlocal due
             assert process.running, process.output
-            if not asked or asked[-1].done():
-                if asked and asked[-1].result().current_state.label == "active":
-                    return True
-                if client.service_is_ready():
-                    asked.append(client.call_async(GetState.Request()))
+            if any(one.done() and one.result().current_state.label == "active" for one in asked):
+                return True
+            if client.service_is_ready() and (time.monotonic() > due or asked[-1].done()):
+                asked.append(client.call_async(GetState.Request()))
+                due = time.monotonic() + 10.0  # who does not know us yet answers nobody
             return False
 
         spin_until(answered, PATIENCE, f"{name} to be active")

@@ -97,7 +97,8 @@ def demonstrate(block: Block, workspace: Path) -> None:
         domain = int(terminal.wait_for(r"ROS_DOMAIN_ID=(\d+)", 60.0)[1])
         with Gamepad(domain) as pad:
             pad.wait_ready()
-            terminal.wait_for("the deadman is not held", 20.0)
+            # (By the pad's wait: a pad that nobody spins says nothing, and teleop_node finds it silent.)
+            pad.wait(lambda: "the deadman is not held" in terminal.shown, 60.0, "teleop_node to hear the pad")
             pad.start_episode()
             pad.lift(cube, yaw)
             pad.end_episode(A)
@@ -106,7 +107,7 @@ def demonstrate(block: Block, workspace: Path) -> None:
             pad.start_episode()
             pad.lift(ELSEWHERE, yaw)
             pad.end_episode(A)
-            terminal.wait_for("2 of 10 successes", 10.0)
+            terminal.wait_for("2 of 10 successes", 30.0)
         assert terminal.interrupt() == 0
     finally:
         print(f"--- line {block.line}\n{block.text}{terminal.tail()}")

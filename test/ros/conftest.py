@@ -82,6 +82,34 @@ def call(ros_node: Any, spin_until: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def meet(ros_node: Any, spin_until: Any) -> Callable[[str], None]:
+    """Give `meet(node)`: wait until a node knows all publishers and subscriptions that the test has made so far.
+
+    A publisher's `get_subscription_count()` says that the test knows the node, not that the node knows the test: what
+    is published once may be lost, or come seconds late. DDS tells of a process's endpoints in their order: a node that
+    answers a client made now knows what was made before.
+    """
+    import time
+
+    from lifecycle_msgs.srv import GetState
+
+    def meet(name: str) -> None:
+        client = ros_node.create_client(GetState, f"{name}/get_state")
+        asked: list[tuple[float, Any]] = []
+
+        def answered() -> bool:
+            due = not asked or time.monotonic() > asked[-1][0] + 2.0  # (an answer may be lost, too)
+            if due and client.service_is_ready():
+                asked.append((time.monotonic(), client.call_async(GetState.Request())))
+            return any(future.done() for _, future in asked)
+
+        spin_until(answered, 120.0, f"{name} to know the test")
+        ros_node.destroy_client(client)
+
+    return meet
+
+
+@pytest.fixture
 def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
     """As the one for all tests, without its pauses: a stream of 50 Hz must not pile up while a test waits."""
     import time

@@ -37,30 +37,32 @@ class Robot:
     def __init__(self, node, start=START):
         self.node, self.pose, self.opening, self.stalled = node, start, 1.0, False
         self.targets: list[tuple[float, Pose]] = []
+        self.stamps: list[int] = []  # the targets' own [ns]: when the bridge sent them, not when they were looked at
         self.openings: list[float] = []
-        self.targets_before: list[int] = []  # how many targets had come when each opening did
+        self.stuck = False  # the hand does not do what it is told
         self.states: list[SafetyState] = []
         self._sequence = 0
-        self._pose = node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
         self._gripper = node.create_publisher(messages.JointState, "gripper/state", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         self.e_stop = node.create_publisher(Bool, "e_stop", STATE)
+        # The last: a bridge that hears it, as it must to be READY, knows those before. Likewise its safety/state below.
+        self._pose = node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
         self._heard_by_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
         self._heard_from_bridge = (
-            node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, 50),
             node.create_subscription(messages.Float64, "gripper/command", self._on_gripper, COMMAND),
+            node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, 50),
             node.create_subscription(SafetyState, "safety/state", self.states.append, LATCHED),
         )
         node.create_timer(0.02, self._measure)
 
     def _on_target(self, message):
-        self.pose, _ = messages.read_pose(message)
+        self.pose, stamp = messages.read_pose(message)
+        self.stamps.append(stamp)
         self.targets.append((time.monotonic(), self.pose))
 
     def _on_gripper(self, message):
         self.openings.append(message.data)
-        self.targets_before.append(len(self.targets))
-        self.opening = message.data
+        self.opening = self.opening if self.stuck else message.data
 
     def _measure(self):
         if not self.stalled:
@@ -195,12 +197,13 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
     robot.e_stop.publish(Bool(data=True))
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), WAIT, "ESTOP")
-    stopped = len(robot.targets)
+    stopped = messages.stamp_ns(next(s for s in robot.states if s.state == SafetyState.ESTOP).header.stamp)
     robot.e_stop.publish(Bool(data=False))
     robot.send(row(x=0.05))
     spin_until(lambda: "waiting for a reset" in robot.states[-1].reason, WAIT, "the release")
+    spin_until(lambda: not robot.states[-1].stopping, WAIT, "the end of braking")
     settle(spin_until)
-    assert len(robot.targets) <= stopped + 12 and robot.pose.position[0] < 0.54  # braking: 0.25 s at 50 Hz
+    assert sum(at > stopped for at in robot.stamps) <= 12 and robot.pose.position[0] < 0.54  # braking: 0.25 s at 50 Hz
     end = len(robot.targets)
     settle(spin_until)
     assert len(robot.targets) == end
@@ -215,7 +218,7 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY again")
     robot.send(row(x=0.01))
-    spin_until(lambda: robot.is_in(SafetyState.EXECUTING), WAIT, "motion after the reset")
+    spin_until(lambda: len(robot.targets) > end, WAIT, "motion after the reset")  # (too short to be seen EXECUTING)
 
 
 @pytest.mark.parametrize("offered", ["best effort", "latched before the bridge was there"])
@@ -225,8 +228,9 @@ def test_an_emergency_stop_is_heard_whatever_its_publisher_offers(start_node, ro
         button.publish(Bool(data=True))
     start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", "-p", "watchdog.state:=5.0")
     if "latched" not in offered:
-        spin_until(lambda: robot.is_in(SafetyState.READY) and button.get_subscription_count(), 120.0, "READY")
-        button.publish(Bool(data=True))
+        spin_until(lambda: robot.is_in(SafetyState.READY), 120.0, "READY")
+        # Until it is heard: best effort is lost on a bridge that does not know the button yet.
+        ros_node.create_timer(0.1, lambda: button.publish(Bool(data=True)))
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), 120.0, "ESTOP")
     assert robot.states[-1].reason == "emergency stop pressed"
 
@@ -270,7 +274,7 @@ def test_a_bridge_that_could_not_be_configured_lives_and_is_asked_again(start_no
 
 
 def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_until):
-    bridge(limit__speed=0.05, watchdog__state=0.2)
+    bridge(limit__speed=0.05, watchdog__state=0.5)
     robot.send(row(x=0.05))
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
     robot.stalled = True
@@ -288,9 +292,11 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
     assert math.dist(robot.targets[0][1].position, (0.45, 0.1, 0.25)) < 0.005
 
 
-def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node, robot, spin_until, call):
-    start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "limit.speed:=0.05")
+def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node, robot, spin_until, call, meet):
+    arguments = ["autostart:=true", "limit.speed:=0.05", "watchdog.state:=5.0"]
+    start_node("bridge_node", "--ros-args", *[x for a in arguments for x in ("-p", a)])
     spin_until(lambda: robot.is_in(SafetyState.HOLD) and robot.states[-1].reason == "not enabled", 120.0, "HOLD")
+    meet("bridge_node")
     robot.send(row(x=0.05))
     spin_until(lambda: robot.states[-1].refused_count == 1, WAIT, "a refusal")
     assert robot.targets == []
@@ -306,9 +312,10 @@ def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node,
 def test_streaming_holds_when_the_policy_goes_quiet(bridge, robot, spin_until):
     bridge(control_mode="streaming", watchdog__action=0.4)
     for _ in range(3):
-        count = len(robot.targets)
+        count, said = len(robot.targets), len(robot.states)
         robot.send(row(x=0.01), row(x=0.01))
-        spin_until(lambda n=count: len(robot.targets) > n + 5 and robot.is_in(SafetyState.EXECUTING), WAIT, "motion")
+        spin_until(lambda n=count: len(robot.targets) > n + 5, WAIT, "motion")
+        spin_until(lambda n=said: SafetyState.EXECUTING in [s.state for s in robot.states[n:]], WAIT, "EXECUTING")
     spin_until(lambda: robot.is_in(SafetyState.HOLD), WAIT, "HOLD")
     assert robot.states[-1].reason.startswith("no fresh action")
     count = len(robot.targets)
@@ -325,17 +332,19 @@ def test_another_source_is_refused_until_it_is_put_in_command(bridge, robot, spi
     assert not wrong.success and "allowed: policy, teleop" in wrong.message
     assert call(SwitchSource, "bridge_node/switch_source", source="teleop").success
     spin_until(lambda: robot.is_in(SafetyState.READY) and robot.states[-1].source == "teleop", WAIT, "READY for teleop")
+    assert robot.targets == []
     robot.send(row(x=0.01), source="teleop")
-    spin_until(lambda: robot.is_in(SafetyState.EXECUTING), WAIT, "motion")
+    spin_until(lambda: robot.targets, WAIT, "motion")
 
 
 def test_a_joysticks_button_must_be_held(start_node, robot, spin_until, ros_node):
     arguments = ["autostart:=true", "enabled:=true", "enable.mode:=joystick", "enable.topic:=joy", "enable.button:=1"]
+    arguments += ["watchdog.state:=5.0"]
     start_node("bridge_node", "--ros-args", *[x for a in arguments for x in ("-p", a)])
     joystick = ros_node.create_publisher(Joy, "joy", STATE)
     spin_until(lambda: robot.is_in(SafetyState.HOLD), 120.0, "HOLD")
     held = ros_node.create_timer(0.1, lambda: joystick.publish(Joy(buttons=[0, 1])))
-    spin_until(lambda: robot.is_in(SafetyState.READY), 20.0, "READY")
+    spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY")
     robot.send(row(x=0.1))
     spin_until(lambda: len(robot.targets) > 3, WAIT, "motion")
     held.cancel()
@@ -369,11 +378,11 @@ def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, star
 def test_a_camera_that_tf_static_does_not_know_is_refused(start_node, start_process, wait_for):
     environment = robot_interfaces.environment()
     start_process("python", STATICS, "tool camera 0 0 0 1", **environment)
-    asked = ["autostart:=true", "camera_frame:=camera", "camera.transform:=tf_static", "call_timeout:=5.0"]
+    asked = ["autostart:=true", "camera_frame:=camera", "camera.transform:=tf_static", "call_timeout:=10.0"]
     process = start_node("bridge_node", "--ros-args", *[x for pair in asked for x in ("-p", pair)], **environment)
     wait_for(lambda: not process.running, 60.0, "the node to give up")
     assert process.popen.returncode == 1
-    said = "/tf_static does not connect camera_frame 'camera' with panda_link0 or panda_hand_tcp (heard in 5 s: "
+    said = "/tf_static does not connect camera_frame 'camera' with panda_link0 or panda_hand_tcp (heard in 10 s: "
     assert f"{said}camera in tool)" in process.output
 
 
@@ -390,16 +399,15 @@ def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until):
     arrives(robot, spin_until, (0.5, 0.0, 0.18))
 
 
-def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until):
-    bridge(gripper__first="true")
-    robot.send(row(gripper=1.0))
-    spin_until(lambda: robot.openings == [1.0], WAIT, "the hand to be told to open")
-    spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    settle(spin_until, 1.0)
-    robot.targets.clear()
+@pytest.mark.parametrize("first", [True, False])
+def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until, first):
+    bridge(gripper__first=str(first).lower(), arrival__gripper_delay=4.0, arrival__time_limit=10.0)
+    robot.stuck = True
     robot.send(row(z=0.05, gripper=0.0))
-    spin_until(lambda: robot.openings[-1] == 0.0, WAIT, "the hand to be told to close")
+    spin_until(lambda: robot.openings == [0.0], WAIT, "the hand to be told to close")
+    settle(spin_until, 1.0)
+    assert (robot.pose.position[2] > START.position[2] + 0.01) is not first, "with the hand still open"
+    robot.opening = 0.0
     spin_until(lambda: abs(robot.pose.position[2] - 0.25) < 1e-6, WAIT, "the arm to rise")
-    spin_until(lambda: robot.states[-1].executed_sequence == 2 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    assert robot.openings == [1.0, 0.0]
-    assert robot.targets_before[1] == 0, "targets were sent before the hand was told to close"
+    spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
+    assert robot.openings == [0.0]

@@ -91,7 +91,7 @@ def test_ctrl_c_ends_every_process_and_keeps_what_was_done(
     pids = nodes_of(process.popen.pid)
     assert {"sim_node", "bridge_node"} <= pids.keys(), process.output
     os.kill(process.popen.pid, signal.SIGINT)
-    wait_for(lambda: not process.running, 30, "the demo to end")
+    wait_for(lambda: not process.running, 60, "the demo to end")
     assert process.popen.returncode == 130, process.output
     assert not [name for name, pid in pids.items() if running(pid)]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -106,7 +106,7 @@ def test_a_node_that_dies_ends_the_demo_with_its_name(
     wait_for(lambda: "episode 1/50" in process.output or not process.running, 120, "the first episode to end")
     pids = nodes_of(process.popen.pid)
     os.kill(pids["bridge_node"], signal.SIGKILL)
-    wait_for(lambda: not process.running, 30, "the demo to end")
+    wait_for(lambda: not process.running, 60, "the demo to end")
     assert process.popen.returncode == 1
     assert "openvla-demo: bridge_node was killed by SIGKILL" in process.output
     assert not [name for name, pid in pids.items() if running(pid)]
@@ -127,7 +127,7 @@ def test_a_wrong_option_is_refused_in_one_line(
     demo: Callable[..., Any], wait_for: Callable[..., Any], arguments: tuple[str, ...], message: str
 ) -> None:
     process = demo(*arguments)
-    wait_for(lambda: not process.running, 30, "the demo to refuse")
+    wait_for(lambda: not process.running, 60, "the demo to refuse")
     assert process.popen.returncode == 1
     assert message in process.output and len(process.output.splitlines()) == 1
 

@@ -85,9 +85,11 @@ class Stack:
             pytest.fail(f"{failed}; the gate last said {self._seen.gate[-1:]}, the policy {self._seen.policy[-1:]}")
 
     def moving(self) -> None:
-        """Wait until the arm is under way."""
+        """Wait until the arm is under way, and the witness hears all three that it listens to."""
         since = time.monotonic()
-        self.wait(lambda seen: sum(at > since for at in seen.targets) > 25, 90.0, "motion")
+        self.wait(
+            lambda seen: seen.gate and seen.policy and sum(at > since for at in seen.targets) > 25, 90.0, "motion"
+        )
 
     def stands(self, name: str, fault: float, limit: float, reason: str, state: int = SafetyState.HOLD) -> None:
         """The gate stops for `reason`, and the last target came within `limit` and the stop time of the fault."""
@@ -130,7 +132,7 @@ def signalled(number: int, *processes: Any) -> float:
 
 
 def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
-    stack: Stack, tiny_checkpoint: Path, ros_node: Any, wait_for: Any, call: Any
+    stack: Stack, tiny_checkpoint: Path, ros_node: Any, wait_for: Any, call: Any, meet: Any
 ) -> None:
     sim = stack.node("sim_node", cable.REST, {"publish_clock": False, "autostart": True, "camera.rate": 10.0})
     camera = stack.helper("relay", cable.REST, "sensor_msgs/msg/Image", "camera/image_raw", "driver/image_raw")
@@ -147,6 +149,7 @@ def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
     stack.moving()
 
     wait_for(e_stop.get_subscription_count, 20.0, "the bridge to listen to e_stop")
+    meet("bridge_node")
     fault = time.monotonic()
     e_stop.publish(Bool(data=True))
     stack.stands("emergency stop", fault, 0.0, "emergency stop", SafetyState.ESTOP)

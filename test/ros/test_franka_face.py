@@ -54,7 +54,7 @@ def test_the_bridge_does_the_task_with_no_reflex(start, listen, call, spin_until
     processes = start("franka_sim", mode, bridge)
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     ready = (SafetyState.READY, SafetyState.EXECUTING)
-    spin_until(lambda: safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
+    spin_until(lambda: scores and safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
     for seed, target in ((1, "green"), (2, "blue")):
         lift(call, spin_until, scores, seed, target)
     assert "reflex" not in processes["sim_node"].output, processes["sim_node"].output
@@ -62,19 +62,24 @@ def test_the_bridge_does_the_task_with_no_reflex(start, listen, call, spin_until
     assert "was not sent" not in processes["bridge_node"].output
 
 
-def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(start, ros_node, listen, call, spin_until):
+def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
+    start, ros_node, listen, call, spin_until, meet
+):
     processes = start("franka_sim", "blocking", **{"expert.role": "off"})
     safe = listen(SafetyState, "safety/state", LATCHED)
     poses = listen(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
     fingers = listen(messages.JointState, "franka_gripper/joint_states", SENSOR)
-    spin_until(lambda: safe and safe[-1].state == SafetyState.READY and poses, 120.0, "the bridge to be READY")
+    spin_until(
+        lambda: safe and safe[-1].state == SafetyState.READY and poses and fingers, 120.0, "the bridge to be READY"
+    )
     grace = 1_500_000_000  # the face is lenient for a while after a reset
     spin_until(lambda: messages.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
+    publisher = ros_node.create_publisher(messages.PoseStamped, "target_pose", STATE)
+    spin_until(lambda: publisher.get_subscription_count() > 0, 30.0, "the controller")
+    meet("sim_node")
     jump = poses[-1]
     assert jump.header.frame_id == "base"
     jump.pose.position.x += 0.1
-    publisher = ros_node.create_publisher(messages.PoseStamped, "target_pose", STATE)
-    spin_until(lambda: publisher.get_subscription_count() > 0, 10.0, "the controller")
     publisher.publish(jump)
     silence = "franka_robot_state_broadcaster/robot_state was not heard for 1 s: after a reflex look why, then"
     spin_until(lambda: silence in safe[-1].reason, 20.0, "the gate to say what the silence may be")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from openvla_msgs.msg import ActionChunk, SafetyState
+from openvla_msgs.msg import ActionChunk, RecorderStatus, SafetyState
 from openvla_msgs.srv import ResetEStop, StartEpisode, StopEpisode
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
@@ -22,12 +22,13 @@ HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
 
 
 def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
-    start_node: Any, ros_node: Any, spin_until: Any, listen: Any, call: Any, tmp_path: Path
+    start_node: Any, ros_node: Any, spin_until: Any, listen: Any, call: Any, meet: Any, tmp_path: Path
 ) -> None:
     start_node("bridge_node", "--ros-args", *"-p autostart:=true -p enabled:=true -p watchdog.state:=10.0".split())
     recording = {"autostart": "true", "output": tmp_path, "required_topics": '["robot/ee_pose"]', "min_free_gib": "0.0"}
     start_node("recorder_node", "--ros-args", *[x for k, v in recording.items() for x in ("-p", f"{k}:={v}")])
     states = listen(SafetyState, "safety/state", LATCHED)
+    recorder = listen(RecorderStatus, "recorder/status", LATCHED)
     health: list[DiagnosticArray] = listen(DiagnosticArray, "/diagnostics", 20)
     robot = ros_node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
@@ -41,8 +42,15 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     # The bridge hears an emergency stop by two of its subscriptions: what a publisher offers is not known before.
     ears = ((chunks, 2), (e_stop, 3))
     spin_until(lambda: all(p.get_subscription_count() == n for p, n in ears), 60.0, "bridge and recorder")
-    heard = ("safety/state", "/diagnostics")  # by this test, and by the recorder
-    spin_until(lambda: all(ros_node.count_subscribers(topic) == 2 for topic in heard), 60.0, "the recorder")
+    meet("bridge_node")
+    meet("recorder_node")
+    heard = {"/safety/state", "/diagnostics"}
+
+    def heard_by_recorder() -> bool:
+        counts = dict(zip(recorder[-1].topics, recorder[-1].received, strict=True)) if recorder else {}
+        return all(counts.get(topic) for topic in heard)
+
+    spin_until(heard_by_recorder, 60.0, "the recorder to hear the bridge")
     begun = call(StartEpisode, "start_episode", instruction="lift the red cube")
     assert begun.success, begun.message
 

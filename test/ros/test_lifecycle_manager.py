@@ -31,15 +31,15 @@ def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_
 
 
 def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_until):
-    running = start_stack({"lifecycle_manager": {"watch_timeout": 2.0, "watch_period": 0.5}}, policy=False)
+    running = start_stack({"lifecycle_manager": {"watch_timeout": 5.0, "watch_period": 0.5}}, policy=False)
     safe = listen(SafetyState, "safety/state", LATCHED)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "READY")
     assert call(GetState, "sim_node/get_state").current_state.label == "active"
     spin_until(
-        lambda: "active: sim_node, bridge_node" in running["lifecycle_manager"].output, 10.0, "the manager's word"
+        lambda: "active: sim_node, bridge_node" in running["lifecycle_manager"].output, 30.0, "the manager's word"
     )
     running["sim_node"].popen.send_signal(signal.SIGKILL)
-    spin_until(lambda: not running["lifecycle_manager"].running, 30.0, "the manager to give up")
+    spin_until(lambda: not running["lifecycle_manager"].running, 60.0, "the manager to give up")
     assert "bringup failed: 'sim_node' is lost" in running["lifecycle_manager"].output
     assert call(GetState, "bridge_node/get_state").current_state.label == "unconfigured"
 
@@ -76,7 +76,7 @@ def test_two_stacks_in_namespaces_do_not_mind_each_other(start_stack, call, list
     for side, states in safe.items():
         spin_until(lambda s=states: s and s[-1].state == SafetyState.READY, 180.0, f"READY of {side}")
     call(Trigger, "/left/bridge_node/e_stop")
-    spin_until(lambda: safe["left"][-1].state == SafetyState.ESTOP, 10.0, "the emergency stop")
+    spin_until(lambda: safe["left"][-1].state == SafetyState.ESTOP, 30.0, "the emergency stop")
     assert safe["right"][-1].state == SafetyState.READY
     stacks["right"]["sim_node"].popen.send_signal(signal.SIGKILL)
     spin_until(lambda: not stacks["right"]["lifecycle_manager"].running, 60.0, "the manager of right to give up")

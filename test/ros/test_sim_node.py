@@ -22,7 +22,7 @@ def text(name: str, value: str) -> Parameter:
     return Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value))
 
 
-def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen, call, spin_until):
+def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen, call, spin_until, meet):
     start_stack(
         {"sim_node": {"expert.role": "act", "real_time_factor": 4.0, "camera.rate": 2.0, "autostart": True},
          "bridge_node": {"autostart": True, "watchdog.state": 60.0}},  # (wall time: a busy machine cuts no action off)
@@ -32,12 +32,14 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)
     images = listen(messages.Image, "camera/image_raw", SENSOR)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "the bridge to be READY")
+    spin_until(lambda: scores and images, 60.0, "the simulator")  # nobody acts before the first reset
+    meet("sim_node")
     for seed, target in ((1, "green"), (2, "blue")):
         answer = call(ResetScene, "sim/reset", seed=seed, target=target)
         assert answer.success, answer.message
         assert answer.instruction == f"lift the {target} cube" and list(answer.objects) == ["red", "green", "blue"]
         spin_until(
-            lambda s=seed: scores and scores[-1].seed == s and not scores[-1].done, 10.0, "the new scene's score"
+            lambda s=seed: scores and scores[-1].seed == s and not scores[-1].done, 20.0, "the new scene's score"
         )
         spin_until(lambda: scores[-1].done, 180.0, f"the {target} cube to be lifted")
         assert dict(zip(scores[-1].objects, scores[-1].lifted, strict=True)) == {
@@ -70,10 +72,11 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
     )
     clock, joints = listen(Clock, "/clock", SENSOR), listen(messages.JointState, "joint_states", SENSOR)
 
-    def picture(after=True):
-        if after:
-            images.clear()
-        spin_until(lambda: len(images) >= 2, 30.0, "pictures")
+    def picture():
+        """One taken from now on: after five that may wait in the queue, and one that was being taken."""
+        images.clear()
+        jpegs.clear()
+        spin_until(lambda: min(len(images), len(jpegs)) >= 7, 60.0, "pictures")
         return to_rgb(images[-1])
 
     def reset(seed):
@@ -84,9 +87,9 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
     first, other, again = reset(5), reset(6), reset(5)
     assert first.shape[2] == 3 and first.std() > 10
     assert np.abs(first.astype(int) - again).mean() < 0.5 < np.abs(first.astype(int) - other).mean()
+    spin_until(lambda: infos and poses and grips and joints and clock, 30.0, "the other topics")
     info = infos[-1]
     assert (info.height, info.width) == first.shape[:2] and info.k[0] == info.k[4] > 0 and info.k[2] == info.width / 2
-    spin_until(lambda: jpegs and poses and grips and joints, 10.0, "the other topics")
     assert np.abs(to_rgb(jpegs[-1]).astype(int) - again).mean() < 4
     assert grips[-1].position[0] > 0.9 and len(joints[-1].position) == 7
     pose, stamp = messages.read_pose(poses[-1])
@@ -102,7 +105,6 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
         assert (
             call(SetParameters, "sim_node/set_parameters", parameters=[text("camera.mode", mode)]).results[0].successful
         )
-        picture()
         return picture()
 
     assert camera("black").max() == 0

@@ -73,13 +73,13 @@ class Bench(Told):
 
     def ready(self) -> None:
         self.until(lambda: self.safety and self.safety[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
-        self.until(lambda: self.poses and self.grippers, 10.0, "the robot's state")
+        self.until(lambda: self.poses and self.grippers, 30.0, "the robot's state")
 
     def stays(self, seconds: float = 1.5) -> None:
         """Wait until the gate holds and the arm stands; from then on no action comes and the arm does not move."""
-        self.until(lambda: self.safety[-1].state == SafetyState.HOLD and not self.safety[-1].stopping, 10.0, "HOLD")
+        self.until(lambda: self.safety[-1].state == SafetyState.HOLD and not self.safety[-1].stopping, 20.0, "HOLD")
         assert "no fresh action" in self.safety[-1].reason
-        self.until(lambda: np.ptp(self._newest(10), axis=0).max() < 0.0005, 10.0, "the arm to stand")
+        self.until(lambda: np.ptp(self._newest(10), axis=0).max() < 0.0005, 20.0, "the arm to stand")
         count, rest = len(self.chunks), self.position()
         self.spin(seconds)
         assert len(self.chunks) == count and np.linalg.norm(self.position() - rest) < 0.004
@@ -154,17 +154,18 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
     assert _delta(bench.chunks[-1])[6] == 0.0
     pad.hold(BACK)
-    bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 10.0, "the emergency stop")
-    bench.until(lambda: stops == [True], 10.0, "the button's message")
+    bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 20.0, "the emergency stop")
+    bench.until(lambda: stops == [True], 20.0, "the button's message")
     assert processes["teleop_node"].running
 
 
-def test_blocking_control_gets_one_action_for_each_ready(start, bench, ros_node) -> None:
+def test_blocking_control_gets_one_action_for_each_ready(start, bench, ros_node, meet) -> None:
     pad = Pad(ros_node)
     bridge = {"control_mode": "blocking", "watchdog.action": 3.0}
     start("gamepad", overrides={"bridge_node": bridge})
     bench.ready()
     bench.says(RELEASED)
+    meet(NODE)  # or the first actions, which are counted, may be lost
     pad.hold(LB)
     bench.until(lambda: bench.chunks, 20.0, "an action of zeros")
     begin = bench.position()
@@ -173,7 +174,7 @@ def test_blocking_control_gets_one_action_for_each_ready(start, bench, ros_node)
     pad.hold()
     bench.says(RELEASED)
     last = bench.chunks[-1].sequence
-    bench.until(lambda: bench.safety[-1].executed_sequence == last, 10.0, "the last action's end")
+    bench.until(lambda: bench.safety[-1].executed_sequence == last, 20.0, "the last action's end")
     assert last == bench.chunks[-1].sequence == len(bench.chunks) - 1
     assert not any(s.refused for s in bench.safety)
     assert len({(c.observation_stamp.sec, c.observation_stamp.nanosec) for c in bench.chunks}) == len(bench.chunks)
@@ -185,25 +186,28 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
     spec = next(s for s in teleoperation("keyboard", teleop={"autostart": True}) if s.name == NODE)
     terminal = Terminal("exec " + shlex.join([sys.executable, *argv(spec)[1:]]), tmp_path, (40, 110))
     try:
-        bench.until(lambda: "no key is held" in terminal.shown, 30.0, "the face")
+        bench.until(lambda: "no key is held" in terminal.shown, 60.0, "the face")
         assert "EMERGENCY STOP" in terminal.shown and "open or close the hand" in terminal.shown
         begin, due = bench.position(), time.monotonic()
 
-        def typed_until_up() -> bool:
-            nonlocal due
-            if time.monotonic() >= due:
-                terminal.type("r")  # as a held key repeats
-                due = time.monotonic() + 0.05
-            return bool(bench.position()[2] > begin[2] + 0.04)
+        def holding(key: str, condition: Callable[[], Any]) -> Callable[[], bool]:
+            def typed() -> bool:
+                nonlocal due
+                if time.monotonic() >= due:
+                    terminal.type(key)  # as a held key repeats
+                    due = time.monotonic() + 0.05
+                return bool(condition())
 
-        bench.until(typed_until_up, 30.0, "the arm to rise")
+            return typed
+
+        bench.until(holding("r", lambda: bench.position()[2] > begin[2] + 0.04), 30.0, "the arm to rise")
         assert re.search(r"moving.*z \+10 mm", terminal.shown)
         bench.stays(1.0)
-        terminal.type(" ")
-        bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
+        # (Held, too: a simulator that is slow has no period for an action in the time that one press counts for.)
+        bench.until(holding(" ", lambda: bench.grippers[-1].position[0] < 0.3), 20.0, "the hand to close")
         terminal.type("\r")
-        bench.until(lambda: "no recorder answers" in terminal.shown, 10.0, "the answer to starting an episode")
-        assert terminal.interrupt(15.0) == 0
+        bench.until(lambda: "no recorder answers" in terminal.shown, 20.0, "the answer to starting an episode")
+        assert terminal.interrupt(30.0) == 0
     finally:
         print(terminal.tail())
         terminal.close()
@@ -213,7 +217,7 @@ def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, 
     spec = next(s for s in teleoperation("guide", teleop={"autostart": True, "use_sim_time": False}) if s.name == NODE)
     process = start_process(f"module:openvla_ros.nodes.{spec.executable}", *argv(spec)[3:])
     pad = Pad(ros_node)
-    spin_until(lambda: ros_node.count_subscribers("joy"), 20.0, "teleop_node")
+    spin_until(lambda: ros_node.count_subscribers("joy"), 60.0, "teleop_node")
     assert ros_node.count_publishers("policy/action_chunk") == 0
 
     def answered() -> bool:
@@ -281,21 +285,24 @@ def test_a_leaders_motion_while_the_clutch_is_held_adds_up(stage, spin_until) ->
     bench.spin(0.3)
     assert not bench.chunks
     bench.held = True
-    spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
+    spin_until(lambda: len(bench.chunks) >= 3, 20.0, "actions")
     for _ in range(20):
         bench.hand.pose.position.x += 0.005
         bench.hand.pose.position.z -= 0.0025
         bench.spin(0.05)
-    spin_until(lambda: sum(_delta(c)[0] for c in bench.chunks) > 0.05 - 1e-9, 10.0, "all of the motion")
+    spin_until(lambda: sum(_delta(c)[0] for c in bench.chunks) > 0.05 - 1e-9, 20.0, "all of the motion")
     count = len(bench.chunks)
-    spin_until(lambda: len(bench.chunks) > count + 2, 10.0, "actions after the motion")
+    spin_until(lambda: len(bench.chunks) > count + 2, 20.0, "actions after the motion")
     total = sum(_delta(c)[:6] for c in bench.chunks)
     np.testing.assert_allclose(total, [0.05, 0, -0.025, 0, 0, 0], atol=1e-6)
     assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the hand stays closed, as it was found
     count = len(bench.chunks)
     bench.hand.pose.position.x += 1.0  # lost tracking
+    bench.says("let the deadman go once")
+    bench.spin(0.3)  # for those sent before
+    told = len(bench.chunks)
     bench.spin(0.8)
-    assert len(bench.chunks) <= count + 2 and not any(_delta(c)[:6].any() for c in bench.chunks[count:])
+    assert len(bench.chunks) == told and not any(_delta(c)[:6].any() for c in bench.chunks[count:])
 
 
 def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
@@ -307,7 +314,7 @@ def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
     bench.held, bench.twist.angular.x = False, 0.0
     bench.says(RELEASED)
     bench.held = True
-    spin_until(lambda: len(bench.chunks) >= 3, 10.0, "actions")
+    spin_until(lambda: len(bench.chunks) >= 3, 20.0, "actions")
     np.testing.assert_allclose(_delta(bench.chunks[-1])[:3], [0, 0, -0.01], atol=1e-9)  # the gripper's z points down
 
 

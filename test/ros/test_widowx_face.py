@@ -35,7 +35,7 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     joints = listen(messages.JointState, "joint_states", SENSOR)
     ready = (SafetyState.READY, SafetyState.EXECUTING)
-    spin_until(lambda: safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
+    spin_until(lambda: scores and joints and safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
     for seed, target in ((1, "green"), (2, "blue")):
         answer = call(ResetScene, "sim/reset", seed=seed, target=target)
         assert answer.success, answer.message

@@ -17,6 +17,7 @@ from rcl_interfaces.msg import Log
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
 
 from openvla_ros.nodes.base import RCLError, _descriptor
 from openvla_ros.nodes.interrupts import interrupt_once
@@ -24,7 +25,7 @@ from openvla_ros.nodes.parameters import Parameter, check, unknown_key
 
 PARAMETERS = (
     Parameter("managed_nodes", ["sim_node", "bridge_node", "policy_node"], "Nodes in the order of bringing them up"),
-    Parameter("start_timeout", 60.0, "How long a node may take to appear", "s", 1.0, 3600.0),
+    Parameter("start_timeout", 60.0, "How long a node may take to appear and answer", "s", 1.0, 3600.0),
     Parameter(
         "transition_timeout", 300.0, "How long a transition may take (a policy loads its weights)", "s", 1.0, 7200.0
     ),
@@ -32,6 +33,7 @@ PARAMETERS = (
     Parameter("watch_timeout", 10.0, "A node that does not answer for so long is lost", "s", 0.5, 600.0),
 )
 
+ASK_AGAIN = 2.0  # [s] an answer that takes longer is taken for lost while a node is being met
 
 ERROR = Log.ERROR if isinstance(Log.ERROR, int) else int.from_bytes(Log.ERROR, "little")  # IDL `byte` constants
 
@@ -74,13 +76,30 @@ class LifecycleManager(Node):
     def bring_up(self) -> None:
         """Configure all nodes in order, then activate all in order."""
         for name in self.nodes:
-            if not self._spin_until(self._change[name].service_is_ready, self._values["start_timeout"]):
-                waited = self._values["start_timeout"]
-                raise NodeFailed(f"'{name}' did not appear within {waited:g} s; is its process running?")
+            self._meet(name)
             self._transition(name, Transition.TRANSITION_CONFIGURE, "configure")
         for name in self.nodes:
             self._transition(name, Transition.TRANSITION_ACTIVATE, "activate")
         self.get_logger().info(f"active: {', '.join(self.nodes)}")
+
+    def _meet(self, name: str) -> None:
+        """Wait until a node is there and its answers arrive.
+
+        A service can be known here before it knows its clients, whose answers are then lost. Asking for the state anew
+        costs nothing; a lost answer to a transition would look like a node that hangs.
+        """
+        asked: list[tuple[float, Future]] = []
+
+        def answered() -> bool:
+            due = not asked or time.monotonic() - asked[-1][0] > ASK_AGAIN
+            if due and self._change[name].service_is_ready() and self._get[name].service_is_ready():
+                asked.append((time.monotonic(), self._get[name].call_async(GetState.Request())))
+            return any(future.done() for _, future in asked)
+
+        if not self._spin_until(answered, self._values["start_timeout"]):
+            waited = self._values["start_timeout"]
+            why = "did not answer" if asked else "did not appear"
+            raise NodeFailed(f"'{name}' {why} within {waited:g} s; is its process running?")
 
     def watch(self) -> None:
         """Look at the nodes until one is lost or no longer active, which raises NodeFailed."""
