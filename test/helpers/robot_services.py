@@ -2,7 +2,8 @@
 
 `python robot_services.py servo`; `… xs_sdk`: a WidowX whose hand never arrives anywhere; `… xs_sdk dark`: one whose
 motors do not take a profile (a power supply is off); `… xs_sdk velocity`: one that somebody switched; `… hand`: a
-Franka hand that takes every goal, and ends it only when it is cancelled, after a while.
+Franka hand that takes every goal, and ends it only when it is cancelled, after a while; `… hand homing`: one that
+refuses its first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import partial
 
 import rclpy
 from geometry_msgs.msg import PoseStamped
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import JointState
 
@@ -89,9 +90,16 @@ def xs_sdk(node, how=""):
     node.create_timer(0.02, say)
 
 
-def hand(node):
+def hand(node, how=""):
     """Says `stop` when a goal has ended, as the real one, which takes a stop for the next goal's, too."""
     going = {}
+    homing = [how == "homing"]
+
+    def judge(request):
+        refused, homing[0] = homing[0], False
+        if refused:
+            print("refused", flush=True)
+        return GoalResponse.REJECT if refused else GoalResponse.ACCEPT
 
     def accept(name, handle):
         print(f"{name} accepted", flush=True)
@@ -115,7 +123,7 @@ def hand(node):
     for name, kind in (("move", "Move"), ("grasp", "Grasp")):
         node.servers = [*getattr(node, "servers", []), ActionServer(
             node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", end,
-            handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
+            goal_callback=judge, handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
         )]  # fmt: skip
     node.create_timer(0.3, look)
 

@@ -176,7 +176,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     bridge, start_process, ros_node, listen, spin_until, call, meet
 ):
     environment = robot_interfaces.environment()
-    hand = start_process("python", SERVICES, "hand", **environment)
+    hand = start_process("python", SERVICES, "hand", "homing", **environment)
     parameters = {
         "hand.timeout": 1.0, "franka.robot_state_topic": "''", "control_mode": "streaming", "gripper.interval": 0.0,
         "watchdog.state": 2.0, "enabled": True,
@@ -221,7 +221,9 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
         spoken(lambda: safe[-1].state == SafetyState.READY and chunks.get_subscription_count()), 60.0,
         "the bridge to be READY and to listen",
     )  # fmt: skip
-    act(1, 0.03, 0.0)
+    act(0, 0.0, 0.0)
+    spin_until(spoken(lambda: "franka_gripper/grasp refused its goal" in process.output), 20.0, "a hand that is homing")
+    act(1, 0.03, 0.0)  # the same opening again: it did not reach the hand
     spin_until(spoken(lambda: targets and targets[-1].pose.position.x > 0.425), 20.0, "the arm to go its way")
     spin_until(spoken(lambda: "grasp accepted" in hand.output), 20.0, "the hand to take its goal")
     spin_until(spoken(lambda: "grasp stops" in hand.output), 20.0, "the hand to be cancelled")

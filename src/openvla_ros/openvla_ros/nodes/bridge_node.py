@@ -256,7 +256,7 @@ class BridgeNode(ManagedNode):
             self._moving = False
             self._link.send(self._adapter.rest(self.now_ns()))
         stands = core.gate.state in (State.HOLD, State.ESTOP, State.INACTIVE)
-        if stands and self._robot is not None and self._link.drop_waiting():
+        if self._robot is not None and (self._link.take_unheard() or (stands and self._link.drop_waiting())):
             core.forget_hand()
         for note in notes:
             if not self.closing:

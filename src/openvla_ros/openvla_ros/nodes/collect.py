@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="policy that acts in --role dagger; default: the policy's YAML",
     )
+    add("--unnorm-key", metavar="NAME", help="whose statistics, where its checkpoint has those of several datasets")
     add("--max-steps", type=int, default=60, metavar="N", help="actions after which an episode ends (60)")
     return made
 
@@ -120,8 +121,10 @@ class Collection:
                 f"seeds {seeds[0]} to {seeds[-1]} are not all below {task.EVALUATION_SEED}; the others are "
                 "kept for evaluation"
             )
-        if options.checkpoint and not self.dagger:
-            raise ValueError("--checkpoint is for --role dagger; in --role expert no policy runs")
+        for option in ("checkpoint", "unnorm_key"):
+            if getattr(options, option) and not self.dagger:
+                flag = option.replace("_", "-")
+                raise ValueError(f"--{flag} is for --role dagger; in --role expert no policy runs")
         if options.checkpoint and not resolve(options.checkpoint).is_dir():
             raise ValueError(f"--checkpoint {options.checkpoint}: there is no such folder")
         self.output.mkdir(parents=True, exist_ok=True)
@@ -219,8 +222,13 @@ class Collection:
         }
         sim.update({name: value for name, value in noise.items() if value is not None})
         overrides: dict[str, dict[str, object]] = {"sim_node": sim}
+        policy: dict[str, object] = {}
         if options.checkpoint:
-            overrides["policy_node"] = {"checkpoint": str(resolve(options.checkpoint).resolve())}
+            policy["checkpoint"] = str(resolve(options.checkpoint).resolve())
+        if options.unnorm_key:
+            policy["unnorm_key"] = options.unnorm_key
+        if policy:
+            overrides["policy_node"] = policy
         folder = self.output / f"bags-{instance}"
         recorder = ProcessSpec(
             "recorder_node",

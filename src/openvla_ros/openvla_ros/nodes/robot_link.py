@@ -50,6 +50,7 @@ class RobotLink:
         self._recovery = adapter.recovery[0] if adapter.recovery is not None else ""
         self._running: dict[str, _Running] = {}
         self._next: tuple[str, Goal] | None = None  # waits for the hand to end what it does
+        self._unheard = False  # a goal did not reach the hand, or it would not take it
         self._modes: dict[str, tuple[type, bytes | None, float]] = {}
         self._keeper = WillKeeper(node, adapter.will_topics) if adapter.will_topics else None
         self._call(adapter.setup())
@@ -123,6 +124,11 @@ class RobotLink:
         dropped, self._next = self._next is not None, None
         return dropped
 
+    def take_unheard(self) -> bool:
+        """Whether a goal of the hand came to nothing since the last time this was asked."""
+        unheard, self._unheard = self._unheard, False
+        return unheard
+
     def check(self) -> None:
         """Cancel goals that took too long; called regularly."""
         for name, running in list(self._running.items()):
@@ -151,6 +157,7 @@ class RobotLink:
         client = self._clients[name]
         if not client.server_is_ready():
             self._node.get_logger().error(f"action {name} is not there: the goal {dict(goal.fields)} was not sent")
+            self._unheard = name != self._recovery
             return
         running = self._running[name] = _Running(goal.timeout)
         future = client.send_goal_async(messages.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
@@ -159,15 +166,14 @@ class RobotLink:
     def _answered(self, name: str, running: _Running, handle: Any) -> None:
         if not handle.accepted:
             self._node.get_logger().error(f"{name} refused its goal")
+            self._unheard = name != self._recovery
             self._forget(name, running)
             return
         running.accepted(handle)
         handle.get_result_async().add_done_callback(lambda f: self._ended(name, running, f.result()))
 
     def _ended(self, name: str, running: _Running, answer: Any) -> None:
-        result, status = answer.result, answer.status
-        if not running.cancelled and (status != GoalStatus.STATUS_SUCCEEDED or not getattr(result, "success", True)):
-            why = getattr(result, "error", "") or "no reason given"
+        if not running.cancelled and (why := failure(answer.result, answer.status)):
             self._node.get_logger().warning(f"{name} did not succeed: {why}")
         self._forget(name, running)
 
@@ -280,6 +286,17 @@ class _Running:
         self.cancelled, self.deadline = True, time.monotonic() + CANCEL_TIME
         if self._handle is not None:
             self._handle.cancel_goal_async()
+
+
+def failure(result: Any, status: int) -> str:
+    """Why a goal did not succeed; '' when it did, or when the hand stalled, which is how a hand comes to hold things.
+
+    (ros2_controllers end a goal whose fingers stall as aborted, unless their `allow_stalling` is set.)
+    """
+    done = status == GoalStatus.STATUS_SUCCEEDED and getattr(result, "success", True)
+    if done or (status == GoalStatus.STATUS_ABORTED and getattr(result, "stalled", False)):
+        return ""
+    return getattr(result, "error", "") or "no reason given"
 
 
 def _expect(call: Call, answer: Any) -> None:
