@@ -179,6 +179,8 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     `command` is a program on PATH or `module:NAME` for `python -m NAME`. The outputs are shown when the test fails.
     """
+    from openvla_ros.nodes.processes import end_with_parent
+
     started: list[Process] = []
 
     def start(command: str, *arguments: str, **environment: str) -> Process:
@@ -198,6 +200,7 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
+                preexec_fn=end_with_parent,  # a test run that is killed leaves no robot behind
             )
         started.append(Process(popen, log))
         return started[-1]

@@ -109,7 +109,7 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     env=self.environment,
                     start_new_session=True,  # a Ctrl-C in the terminal reaches us only; we stop them in order
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                 )
             except OSError as error:
                 raise ProcessDied(f"cannot start {name} ({command[0]}): {error.strerror}") from error
@@ -190,7 +190,7 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: be told to end should the parent die without stopping it (kill -9)."""
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
