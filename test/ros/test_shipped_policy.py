@@ -39,8 +39,9 @@ def test_it_lifts_the_named_cube_on_unseen_seeds(evaluate: Callable[..., Any]) -
 
 @pytest.mark.parametrize("camera", ["black", "frozen"])
 def test_without_its_eyes_it_lifts_nothing(evaluate: Callable[..., Any], camera: str) -> None:
-    summary = evaluate("--episodes", "4", "--seed", "700", "--camera", camera)
-    assert len(summary["episodes"]) == 4
+    # (Faster than real time, where the machine can: a policy that sees nothing uses up all of its steps.)
+    summary = evaluate("--episodes", "3", "--seed", "700", "--camera", camera, "--real-time-factor", "3")
+    assert len(summary["episodes"]) == 3
     assert summary["success_rate"]["successes"] == 0, summary["episodes"]
 
 
