@@ -16,6 +16,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from gamepad import LB, RB, Pad, Y
 from geometry_msgs.msg import PoseStamped, Twist
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, SafetyState
 from sensor_msgs.msg import CameraInfo, JointState, Joy
 from std_msgs.msg import Bool
@@ -155,7 +157,7 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     assert _delta(bench.chunks[-1])[6] == 0.0
     pad.hold(BACK)
     bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 20.0, "the emergency stop")
-    bench.until(lambda: stops == [True], 20.0, "the button's message")
+    bench.until(lambda: stops and all(stops), 20.0, "the button's message")
     assert processes["teleop_node"].running
 
 
@@ -249,7 +251,8 @@ class Stage(Told):
         self._joy = publisher(Joy, "joy", 10)
         self.hand, self.twist = PoseStamped(), Twist()
         self.hand.pose.orientation.w = 1.0
-        self.held = False
+        self.held = self.stop = False
+        self.moving = True  # the device that says motions speaks; the buttons always do
         node.create_timer(0.04, self._repeat)
 
     def _repeat(self) -> None:
@@ -261,9 +264,10 @@ class Stage(Told):
         self._info.publish(info)
         self._grip.publish(JointState(name=["gripper"], position=[0.0]))
         self._pose.publish(pose)
-        self.leader.publish(self.hand)
-        self._twist.publish(self.twist)
-        self._joy.publish(Joy(axes=[], buttons=[int(self.held)]))
+        if self.moving:
+            self.leader.publish(self.hand)
+            self._twist.publish(self.twist)
+        self._joy.publish(Joy(axes=[], buttons=[int(self.held), int(self.stop)]))
 
 
 @pytest.fixture
@@ -329,3 +333,25 @@ def test_an_answer_that_the_bridge_never_heard_is_given_again(stage, spin_until,
     spin_until(lambda: len(bench.chunks) == 2, 10.0, "the action again: nobody executed the first one")
     bench.safety.ready_since = ros_node.get_clock().now().to_msg()
     spin_until(lambda: len(bench.chunks) == 3, 1.5, "an action for the new READY, at once")
+
+
+def test_the_emergency_stop_counts_with_a_silent_device_and_an_inactive_node(stage, spin_until, listen, call) -> None:
+    bench = stage(device="leader", **{"joy.e_stop": 1})
+    stops = listen(Bool, "e_stop", STATE)
+    bench.moving = False
+    bench.says("silent")
+    assert not stops
+    bench.stop = True
+    spin_until(lambda: len(stops) >= 3, 20.0, "the stop, told again while no bridge answers")
+    bench.safety.state = SafetyState.ESTOP
+    bench.spin(1.0)
+    told = len(stops)
+    bench.spin(1.0)
+    assert len(stops) == told, "answered"
+    bench.stop = False
+    deactivate = Transition(id=Transition.TRANSITION_DEACTIVATE)
+    assert call(ChangeState, "teleop_node/change_state", transition=deactivate).success
+    bench.spin(0.5)  # the button is seen to be let go
+    bench.stop = True
+    spin_until(lambda: len(stops) > told, 20.0, "the stop of an inactive node")
+    assert all(m.data for m in stops)

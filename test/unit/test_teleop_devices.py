@@ -187,11 +187,20 @@ def test_a_gripper_axis_has_hysteresis() -> None:
 
 def test_commands_come_once_a_press_without_the_deadman() -> None:
     made = Operator(SPEED, timeout=0.3)
-    both = frozenset({"start", "e_stop"})
-    assert made.feel(Demand(pressed=both), 0.0) == ("e_stop",)  # the stop counts at first sight, nothing else does
+    both = frozenset({"start", "success"})
+    assert made.feel(Demand(pressed=both), 0.0) == ()  # what is down at first sight was not seen being pressed
     assert made.feel(Demand(), 0.1) == ()
-    assert made.feel(Demand(pressed=both), 0.2) == ("e_stop", "start")
+    assert made.feel(Demand(pressed=both), 0.2) == ("start", "success")
     assert made.feel(Demand(pressed=both), 0.3) == ()
+
+
+def test_the_emergency_stop_is_read_whatever_else_the_device_says() -> None:
+    pad = JoyMap(axes=(0, 1, 2, -1, -1, -1), deadman=0, commands={"e_stop": 2, "start": 1})
+    assert pad.stop((0, 0, 1)) and not pad.stop((1, 1, 0)) and not pad.stop((1,))
+    assert pad.read((0.0, 0.0, 0.0), (0, 1, 1)).pressed == {"start"}, "it is no command among others"
+    with pytest.raises(DeviceError):
+        pad.read((math.nan, 0.0, 0.0), (0, 0, 1))
+    assert not JoyMap().stop((1, 1, 1))
 
 
 def test_keyboard_keys_hold_for_a_while_and_commands_do_not_repeat() -> None:

@@ -23,6 +23,7 @@ from openvla_ros.nodes.base import ManagedNode, main_of
 from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder_client import RecorderClient
+from openvla_ros.nodes.stop_button import StopButton
 from openvla_ros.nodes.teleop_face import Face, Shown
 from openvla_ros.nodes.teleop_parameters import PARAMETERS, joy_map, speed_of
 from openvla_ros.nodes.terminal import Keys
@@ -37,6 +38,8 @@ from openvla_ros.robots.target_pose import Pose
 
 POLL = 0.02  # [s] between two looks at the keyboard
 KNOCK = 0.5  # [s] a gate that holds is asked again this often: a hold may end with a new action, or need a person
+STOPPED = "EMERGENCY STOP; to go on: publish false on e_stop, then call bridge_node/reset_e_stop"
+NOT_STOPPED = "NO BRIDGE HAS ANSWERED THE EMERGENCY STOP: use the robot's own"
 BUSY = "the action before is being executed"
 IMAGES = {"raw": messages.Image, "compressed": messages.CompressedImage, "info": messages.CameraInfo}
 
@@ -82,7 +85,10 @@ class TeleopNode(ManagedNode):
             self._keys = Keys()
             self._operator.unheld = "no key is held"
         self._chunks = None if self._guiding else self.publisher(ActionChunk, "policy/action_chunk", STATE)
-        self._e_stop = self.publisher(messages.Bool, "e_stop", STATE)
+        e_stop = self.publisher(messages.Bool, "e_stop", STATE)
+        self._stop = StopButton(
+            lambda: e_stop.publish(messages.Bool(data=True)), lambda: self._tell(False, NOT_STOPPED)
+        )
         self._instructions = self.publisher(messages.String, "instruction", LATCHED)
         self._listen(device)
         self._recorder = RecorderClient(self, self._tell)
@@ -137,6 +143,8 @@ class TeleopNode(ManagedNode):
     # ---- the device ------------------------------------------------------------------------------
 
     def _on_joy(self, message: Joy) -> None:
+        if self._stop.feel(self._joy_map.stop(message.buttons)):
+            self._tell(False, STOPPED)
         try:
             self._joy = self._joy_map.read(message.axes, message.buttons)
         except DeviceError as error:
@@ -193,15 +201,20 @@ class TeleopNode(ManagedNode):
 
     def _poll(self) -> None:
         """Keys, the sentence, and what the operator looks at."""
-        if self.active and self._keys is not None:
+        if self._keys is not None:
             now = time.monotonic()
             for key in self._keys.take():
                 command = self._keyboard.press(key, now)
-                if command == "gripper":
+                if command == "e_stop":
+                    self._stop.press()
+                    self._tell(False, STOPPED)
+                elif command == "gripper" and self.active:
                     self._operator.toggle_gripper()
                 elif command:
                     self._command(command)
-            self._feel(self._keyboard.demand(now))
+            if self.active:
+                self._feel(self._keyboard.demand(now))
+        self._stop.look(self._safety is not None and self._safety.state == SafetyState.ESTOP)
         wanted = self.value("instruction")
         if self.active and wanted != self._said:
             self._said = wanted
@@ -213,10 +226,6 @@ class TeleopNode(ManagedNode):
 
     def _command(self, name: str) -> None:
         if not self.active or self._recorder is None:
-            return
-        if name == "e_stop":
-            self._e_stop.publish(messages.Bool(data=True))
-            self._tell(False, "EMERGENCY STOP; to go on: publish false on e_stop, then call bridge_node/reset_e_stop")
             return
         self._recorder.command(name, self.value("operator_note") if name == "start" else "")
 

@@ -64,8 +64,14 @@ class JoyMap:
             held = self._down(buttons, self.clutch, "clutch") and held
         slow, fast = self._down(buttons, self.slow, "slow"), self._down(buttons, self.fast, "fast")
         pressed = frozenset(name for name, button in self.commands.items() if self._down(buttons, button, name))
+        pressed -= {"e_stop"}  # see `stop`
         speed = "slow" if slow else "fast" if fast else ""
         return Demand(twist, held, speed, self._opening(axes), pressed)
+
+    def stop(self, buttons: Sequence[int]) -> bool:
+        """Whether the emergency stop's button is down, whatever is wrong with the rest of the message."""
+        button = self.commands.get("e_stop", NONE)
+        return 0 <= button < len(buttons) and bool(buttons[button])
 
     def _motion(self, motion: int, axes: Sequence[float], buttons: Sequence[int]) -> float:
         value = 0.0

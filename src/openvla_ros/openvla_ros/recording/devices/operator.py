@@ -52,8 +52,7 @@ class Operator:
         """Take what the device says; the commands whose buttons went down with it."""
         if self._silent(now):
             self.lose()
-        # What is down at first sight was not seen being pressed; only the emergency stop counts anyway.
-        new = demand.pressed & {"e_stop"} if self._pressed is None else demand.pressed - self._pressed
+        new = frozenset() if self._pressed is None else demand.pressed - self._pressed
         self._demand, self._felt, self._pressed = demand, now, demand.pressed
         self._armed = self._armed or not demand.held
         if self.follower is not None and not demand.held:
