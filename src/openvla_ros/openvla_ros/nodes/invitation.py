@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+UNHEARD = "the bridge did not hear the last action, one more is sent"
 AGAIN = 2.0  # [s, steady] a bridge that still says the READY that was answered so long ago has not heard the answer
 
 
