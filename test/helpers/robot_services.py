@@ -3,7 +3,7 @@
 `python robot_services.py servo`; `… xs_sdk`: a WidowX whose hand never arrives anywhere; `… xs_sdk dark`: one whose
 motors do not take a profile (a power supply is off); `… xs_sdk velocity`: one that somebody switched; `… hand`: a
 Franka hand that takes every goal, and ends it only when it is cancelled, after a while; `… hand homing`: one that
-refuses its first.
+refuses its first; `… hand broken`: all of them.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def xs_sdk(node, how=""):
 def hand(node, how=""):
     """Says `stop` when a goal has ended, as the real one, which takes a stop for the next goal's, too."""
     going = {}
-    homing = [how == "homing"]
+    homing = [how in ("homing", "broken")]
 
     def judge(request):
-        refused, homing[0] = homing[0], False
+        refused, homing[0] = homing[0], how == "broken"
         if refused:
             print("refused", flush=True)
         return GoalResponse.REJECT if refused else GoalResponse.ACCEPT

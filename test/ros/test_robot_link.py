@@ -246,3 +246,48 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     assert shown["pose"][-1].header.frame_id == "base"
     assert shown["target"][-1].pose.position.x == pytest.approx(targets[-1].pose.position.x)
     assert shown["hand"][-1].position[0] == pytest.approx(0.5)
+
+
+@pytest.mark.slow
+def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(
+    bridge, start_process, ros_node, listen, spin_until, meet
+):
+    """The motion waits for the hand (gripper.first), but not for ever; the next action tries the hand anew."""
+    environment = robot_interfaces.environment()
+    hand = start_process("python", SERVICES, "hand", "broken", **environment)
+    parameters = {
+        "franka.robot_state_topic": "''", "gripper.first": True, "watchdog.state": 5.0, "watchdog.action": 5.0,
+        "enabled": True,
+    }  # fmt: skip
+    bridge("franka", environment, call_timeout=15.0, **parameters)
+    safe = listen(SafetyState, "safety/state", LATCHED)
+    pose = [Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))]
+
+    def follow(message):
+        pose[0] = messages.read_pose(message)[0]
+
+    ros_node.create_subscription(messages.PoseStamped, "target_pose", follow, STATE)
+    fingers = ros_node.create_publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
+    poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
+    chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
+
+    def say():
+        at = ros_node.get_clock().now().nanoseconds
+        poses.publish(messages.pose_message(pose[0], "base", at))
+        names = ("fr3_finger_joint1", "fr3_finger_joint2")
+        fingers.publish(messages.joint_message(names, [0.039, 0.039], [], at))
+
+    ros_node.create_timer(0.02, say)
+    spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
+    meet("bridge_node")
+    for number in (1, 2):
+        at = ros_node.get_clock().now()
+        chunks.publish(
+            messages.chunk_message(
+                [(0.02, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)], frame="base", at_ns=at.nanoseconds, observation=at.to_msg(),
+                sequence=number, source="policy", instruction="", period=0.2,
+            )
+        )  # fmt: skip
+        spin_until(lambda n=number: pose[0].position[0] > 0.4 + 0.015 * n, 20.0, "the arm to go its way")
+        spin_until(lambda n=number: safe[-1].executed_sequence == n, 20.0, "the action's end")
+        assert hand.output.count("refused") == number, hand.output

@@ -256,7 +256,11 @@ class BridgeNode(ManagedNode):
             self._moving = False
             self._link.send(self._adapter.rest(self.now_ns()))
         stands = core.gate.state in (State.HOLD, State.ESTOP, State.INACTIVE)
-        if self._robot is not None and (self._link.take_unheard() or (stands and self._link.drop_waiting())):
+        # In blocking control not within an action: its motion comes after the hand's (gripper.first), and would never.
+        between = not core.blocking or core.gate.state is not State.EXECUTING
+        if self._robot is not None and (
+            (between and self._link.take_unheard()) or (stands and self._link.drop_waiting())
+        ):
             core.forget_hand()
         for note in notes:
             if not self.closing:

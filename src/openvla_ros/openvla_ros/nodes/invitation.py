@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 
-UNHEARD = "the bridge did not hear the last action, one more is sent"
 AGAIN = 2.0  # [s, steady] a bridge that still says the READY that was answered so long ago has not heard the answer
 
 
@@ -40,3 +39,8 @@ class Invitation:
         again = ready_ns == self._ready_ns
         self._ready_ns, self._since = ready_ns, self._clock() if sent else math.inf
         return again
+
+
+def unheard(reason: str) -> str:
+    """What to log when a READY is answered again. reason: the bridge's, in its safety/state."""
+    return "the bridge did not hear the last action, one more is sent" + (f"; it says: {reason}" if reason else "")

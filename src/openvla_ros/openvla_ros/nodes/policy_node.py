@@ -20,7 +20,7 @@ from openvla_policy.contract.observation import Observation
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of, one_line
 from openvla_ros.nodes.images import to_rgb
-from openvla_ros.nodes.invitation import UNHEARD, Invitation
+from openvla_ros.nodes.invitation import Invitation, unheard
 from openvla_ros.nodes.policy_backend import Backend, make_backend
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 from openvla_ros.nodes.policy_run import Run, rate
@@ -202,8 +202,7 @@ class PolicyNode(ManagedNode):
         self._worker.submit(Job(*self._image, self._instruction, ready_ns, self._episode, self._fresh))
         self._fresh = False
         if self._invitation.answer(ready_ns, sent=False) and self.value("control_mode") == "blocking":
-            said = self._safety.reason if self._safety else ""
-            self.get_logger().warning(f"{UNHEARD}; it says: {said}" if said else UNHEARD)
+            self.get_logger().warning(unheard(self._safety.reason if self._safety else ""))
         self._set_state("predicting", "")
 
     def _missing(self) -> str | None:

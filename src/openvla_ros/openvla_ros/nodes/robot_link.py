@@ -157,7 +157,7 @@ class RobotLink:
         client = self._clients[name]
         if not client.server_is_ready():
             self._node.get_logger().error(f"action {name} is not there: the goal {dict(goal.fields)} was not sent")
-            self._unheard = name != self._recovery
+            self._unheard |= name != self._recovery
             return
         running = self._running[name] = _Running(goal.timeout)
         future = client.send_goal_async(messages.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ class RobotLink:
     def _answered(self, name: str, running: _Running, handle: Any) -> None:
         if not handle.accepted:
             self._node.get_logger().error(f"{name} refused its goal")
-            self._unheard = name != self._recovery
+            self._unheard |= name != self._recovery
             self._forget(name, running)
             return
         running.accepted(handle)

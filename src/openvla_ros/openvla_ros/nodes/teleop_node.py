@@ -20,7 +20,7 @@ from sensor_msgs.msg import Joy
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.invitation import UNHEARD, Invitation
+from openvla_ros.nodes.invitation import Invitation, unheard
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.stop_button import StopButton
@@ -282,8 +282,7 @@ class TeleopNode(ManagedNode):
         assert self._chunks is not None and self._safety is not None and self._image_ns is not None
         again = self._invitation.answer(messages.stamp_ns(self._safety.ready_since))
         if again and self._safety.control_mode == "blocking":
-            said = self._safety.reason
-            self.get_logger().warning(f"{UNHEARD}; it says: {said}" if said else UNHEARD)
+            self.get_logger().warning(unheard(self._safety.reason))
         self._knocked, self._last = time.monotonic(), action
         chunk = messages.chunk_message(
             [action], frame=self.value("base_frame"), at_ns=self.now_ns(), observation=self._image_stamp(),
