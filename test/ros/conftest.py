@@ -129,3 +129,15 @@ def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
 
     yield spin_until
     executor.shutdown()
+
+
+@pytest.fixture
+def settle(spin_until: Callable[..., Any]) -> Callable[..., None]:
+    """Give `settle(seconds=0.3)`: what must not come any more has the time to come."""
+    import time
+
+    def settle(seconds: float = 0.3) -> None:
+        end = time.monotonic() + seconds
+        spin_until(lambda: time.monotonic() > end, seconds + 5.0)
+
+    return settle

@@ -115,16 +115,10 @@ def bridge(start_node, robot, spin_until):
     return start
 
 
-def settle(spin_until, seconds=0.3):
-    """Give what must not come any more the time to come."""
-    end = time.monotonic() + seconds
-    spin_until(lambda: time.monotonic() > end)
-
-
-def arrives(robot, spin_until, position):
+def arrives(robot, spin_until, settle, position):
     """The robot is told to go there (the state may have come before the last target), and nowhere else afterwards."""
     spin_until(lambda: math.dist(robot.pose.position, position) < 1e-6, WAIT, f"the target {position}")
-    settle(spin_until)
+    settle()
     assert robot.pose.position == pytest.approx(position, abs=1e-6)
 
 
@@ -132,7 +126,7 @@ def row(x=0.0, y=0.0, z=0.0, roll=0.0, pitch=0.0, yaw=0.0, gripper=1.0):
     return (x, y, z, roll, pitch, yaw, gripper)
 
 
-def test_an_action_is_executed_smoothly_and_reported(bridge, robot, spin_until):
+def test_an_action_is_executed_smoothly_and_reported(bridge, robot, spin_until, settle):
     bridge()
     ready = robot.states[-1]
     seen = robot.now()
@@ -144,7 +138,7 @@ def test_an_action_is_executed_smoothly_and_reported(bridge, robot, spin_until):
     done = robot.states[-1]
     assert messages.stamp_ns(done.executed_observation_stamp) == seen and done.executed_sequence == 1
     assert messages.stamp_ns(done.ready_since) > messages.stamp_ns(ready.ready_since)
-    arrives(robot, spin_until, (0.54, 0.0, 0.2))
+    arrives(robot, spin_until, settle, (0.54, 0.0, 0.2))
     wanted = messages.Pose.of(START.position, (math.cos(0.1), math.sin(0.1), 0.0, 0.0))  # Rz(0.2) after the half turn
     assert abs(sum(a * b for a, b in zip(robot.pose.quaternion, wanted.quaternion, strict=True))) > 1 - 1e-9
     assert robot.openings == [0.0]
@@ -183,15 +177,15 @@ def test_what_is_wrong_moves_nothing_and_is_named(bridge, robot, spin_until):
     assert robot.targets == [] and robot.openings == []
 
 
-def test_limits_clip_and_say_so(bridge, robot, spin_until):
+def test_limits_clip_and_say_so(bridge, robot, spin_until, settle):
     bridge(limit__translation=0.03, workspace__high="[0.8, 0.4, 0.21]")
     robot.send(row(z=0.5))
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    arrives(robot, spin_until, (0.5, 0.0, 0.21))
+    arrives(robot, spin_until, settle, (0.5, 0.0, 0.21))
     assert set(robot.states[-1].clipped) == {"max_translation", "box_z"}
 
 
-def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
+def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, call):
     bridge(limit__speed=0.05)
     robot.send(row(x=0.05))
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
@@ -202,10 +196,10 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, call):
     robot.send(row(x=0.05))
     spin_until(lambda: "waiting for a reset" in robot.states[-1].reason, WAIT, "the release")
     spin_until(lambda: not robot.states[-1].stopping, WAIT, "the end of braking")
-    settle(spin_until)
+    settle()
     assert sum(at > stopped for at in robot.stamps) <= 12 and robot.pose.position[0] < 0.54  # braking: 0.25 s at 50 Hz
     end = len(robot.targets)
-    settle(spin_until)
+    settle()
     assert len(robot.targets) == end
     nobody = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
     assert not nobody.success and "operator's name" in nobody.message and robot.is_in(SafetyState.ESTOP)
@@ -273,7 +267,7 @@ def test_a_bridge_that_could_not_be_configured_lives_and_is_asked_again(start_no
     assert process.output.count("franka_msgs does not import") == 2 and "Traceback" not in process.output
 
 
-def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_until):
+def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_until, settle):
     bridge(limit__speed=0.05, watchdog__state=0.5)
     robot.send(row(x=0.05))
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
@@ -281,7 +275,7 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
     spin_until(lambda: robot.is_in(SafetyState.HOLD), WAIT, "HOLD")
     assert robot.states[-1].reason.startswith("no fresh robot state")
     spin_until(lambda: not robot.states[-1].stopping, WAIT, "the end of braking")
-    settle(spin_until)
+    settle()
     robot.targets.clear()
     robot.pose = Pose.of((0.45, 0.1, 0.25), START.quaternion)  # somebody moved it meanwhile
     robot.stalled = False
@@ -352,16 +346,16 @@ def test_a_joysticks_button_must_be_held(start_node, robot, spin_until, ros_node
     assert robot.states[-1].reason.startswith("the joystick's button")
 
 
-def test_deltas_along_a_cameras_axes(bridge, robot, spin_until):
+def test_deltas_along_a_cameras_axes(bridge, robot, spin_until, settle):
     # A camera that looks along the base's x: its z is forward, its x to the right.
     bridge(camera_frame="camera_optical_frame", camera__quaternion="[-0.5, 0.5, -0.5, 0.5]")
     robot.send(row(z=0.02), frame="camera_optical_frame")
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    arrives(robot, spin_until, (0.52, 0.0, 0.2))
+    arrives(robot, spin_until, settle, (0.52, 0.0, 0.2))
 
 
 @pytest.mark.slow  # builds the interfaces where they are not built yet
-def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, start_process, spin_until):
+def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, start_process, spin_until, settle):
     environment = robot_interfaces.environment()
     # The base stands on the world turned by 90 degrees; the camera, calibrated in the world, looks along the base's x.
     half = math.sqrt(0.5)
@@ -371,7 +365,7 @@ def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, star
     bridge(environment=environment, **asked)
     robot.send(row(z=0.02), frame="camera_optical_frame")
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    arrives(robot, spin_until, (0.52, 0.0, 0.2))
+    arrives(robot, spin_until, settle, (0.52, 0.0, 0.2))
 
 
 @pytest.mark.slow
@@ -392,20 +386,20 @@ def test_a_stop_that_takes_too_long_is_refused_at_configure(start_node, ros_node
     assert process.popen.returncode == 1 and "stop.time is 0.05 s, but" in process.output
 
 
-def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until):
+def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until, settle):
     bridge()
     robot.send(row(z=0.02), frame="panda_hand_tcp")  # the hand points down: its z is the base's -z
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
-    arrives(robot, spin_until, (0.5, 0.0, 0.18))
+    arrives(robot, spin_until, settle, (0.5, 0.0, 0.18))
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until, first):
+def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until, settle, first):
     bridge(gripper__first=str(first).lower(), arrival__gripper_delay=4.0, arrival__time_limit=10.0)
     robot.stuck = True
     robot.send(row(z=0.05, gripper=0.0))
     spin_until(lambda: robot.openings == [0.0], WAIT, "the hand to be told to close")
-    settle(spin_until, 1.0)
+    settle(1.0)
     assert (robot.pose.position[2] > START.position[2] + 0.01) is not first, "with the hand still open"
     robot.opening = 0.0
     spin_until(lambda: abs(robot.pose.position[2] - 0.25) < 1e-6, WAIT, "the arm to rise")

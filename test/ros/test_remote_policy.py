@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,7 +79,7 @@ def test_a_server_that_cannot_be_right_stops_configure_with_one_clear_line(
 
 
 def test_the_loop_an_outage_and_the_server_coming_back(
-    serve, start_stack, tiny_checkpoint, listen, spin_until, call, tmp_path
+    serve, start_stack, tiny_checkpoint, listen, spin_until, settle, call, tmp_path
 ):
     process, port = serve(tiny_checkpoint, "--vocabulary", "actions")
     url = f"ws://127.0.0.1:{port}"
@@ -101,10 +100,6 @@ def test_the_loop_an_outage_and_the_server_coming_back(
     chunk = chunks[-1]
     assert (chunk.source, chunk.header.frame_id, chunk.statistics_name) == ("policy", "panda_link0", "sim")
     assert 0 < chunk.latency_inference < chunk.latency_total and chunk.statistics_hash
-
-    def settle(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        spin_until(lambda: time.monotonic() > end)
 
     process.send_signal(signal.SIGKILL)
     spin_until(lambda: status[-1].state == "error", 30.0, "the outage to be said")
