@@ -140,6 +140,19 @@ def spin_until(ros_node: Node) -> Iterator[Callable[..., Any]]:
     executor.shutdown()
 
 
+@pytest.fixture
+def listen(ros_node: Node) -> Callable[..., list[Any]]:
+    """Give `listen(type, topic, qos)`: the list of all that came since, newest last."""
+    from history import whole
+
+    def listen(kind: type, topic: str, qos: Any) -> list[Any]:
+        got: list[Any] = []
+        ros_node.create_subscription(kind, topic, got.append, whole(qos))
+        return got
+
+    return listen
+
+
 @dataclass
 class Process:
     """A process started by a test, and what it has written so far (both streams)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from history import whole
 from openvla_msgs.msg import PolicyStatus, SafetyState
 from rclpy.executors import ExternalShutdownException
 
@@ -31,12 +32,12 @@ def main(file: str) -> None:
         def write(what: str, **fields: Any) -> None:
             stream.write(json.dumps({"what": what, "at": time.monotonic(), **fields}) + "\n")
 
-        node.create_subscription(messages.PoseStamped, "robot/target_pose", lambda _: write("target"), COMMAND)
+        node.create_subscription(messages.PoseStamped, "robot/target_pose", lambda _: write("target"), whole(COMMAND))
         node.create_subscription(
-            SafetyState, "safety/state", lambda m: write("gate", state=m.state, reason=m.reason), LATCHED
+            SafetyState, "safety/state", lambda m: write("gate", state=m.state, reason=m.reason), whole(LATCHED)
         )
         node.create_subscription(
-            PolicyStatus, "policy/status", lambda m: write("policy", state=m.state, reason=m.reason), LATCHED
+            PolicyStatus, "policy/status", lambda m: write("policy", state=m.state, reason=m.reason), whole(LATCHED)
         )
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
             rclpy.spin(node)

@@ -48,18 +48,6 @@ def launch(start_process, ros_domain, tmp_path):
 
 
 @pytest.fixture
-def hear(ros_node):
-    """Give `hear(type, topic, qos)`: the list of what came since."""
-
-    def hear(kind, topic, qos):
-        got = []
-        ros_node.create_subscription(kind, topic, got.append, qos)
-        return got
-
-    return hear
-
-
-@pytest.fixture
 def active(ros_node, spin_until):
     """Give `active(process, node)`: wait until the node is active, while its launch runs."""
 
@@ -157,8 +145,11 @@ def test_the_recorder_starts_and_ends(launch, active, interrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_simulated_arm_moves_by_the_policy_and_ctrl_c_ends_all(launch, active, hear, spin_until, interrupted):
-    chunks, safe = hear(ActionChunk, "left/policy/action_chunk", STATE), hear(SafetyState, "left/safety/state", LATCHED)
+def test_the_simulated_arm_moves_by_the_policy_and_ctrl_c_ends_all(launch, active, listen, spin_until, interrupted):
+    chunks, safe = (
+        listen(ActionChunk, "left/policy/action_chunk", STATE),
+        listen(SafetyState, "left/safety/state", LATCHED),
+    )
     process = launch("sim", "namespace:=left", "instruction:=lift the red cube", "control_mode:=blocking")
     active(process, "left/policy_node")
     spin_until(lambda: len(chunks) > 2, PATIENCE, "actions")
@@ -195,13 +186,13 @@ def test_teleoperation_starts_and_ends(launch, active, interrupted, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("robot", ["franka", "widowx"])
 def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
-    robot, launch, start_process, active, hear, spin_until, interrupted
+    robot, launch, start_process, active, listen, spin_until, interrupted
 ):
     environment = robot_interfaces.environment()
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
     face, *_ = bringup(f"{robot}_sim", overrides, policy=False, manager=False)
     start_process(f"module:openvla_ros.nodes.{face.executable}", *argv(face)[3:], **environment)
-    safe = hear(SafetyState, "safety/state", LATCHED)
+    safe = listen(SafetyState, "safety/state", LATCHED)
     process = launch(robot, "policy:=false", "use_sim_time:=true", f"config:={robot}_sim", "scale:=1.0", **environment)
     active(process, "bridge_node")
     spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], PATIENCE, "the arm to move")
@@ -209,7 +200,7 @@ def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
 
 
 @pytest.mark.slow
-def test_an_arm_by_yaml_alone(launch, start_process, active, hear, spin_until, interrupted, tmp_path):
+def test_an_arm_by_yaml_alone(launch, start_process, active, listen, spin_until, interrupted, tmp_path):
     """The simulated Panda as an arm nobody knows: its topics and its workspace are a lab's own YAML."""
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
     arm, *_ = bringup("sim", overrides, policy=False, manager=False)
@@ -223,7 +214,7 @@ def test_an_arm_by_yaml_alone(launch, start_process, active, hear, spin_until, i
     }  # fmt: skip
     config = tmp_path / "my_arm.yaml"
     config.write_text(yaml.safe_dump({"/**/bridge_node": {"ros__parameters": mine}}))
-    safe = hear(SafetyState, "safety/state", LATCHED)
+    safe = listen(SafetyState, "safety/state", LATCHED)
     process = launch("generic", "policy:=false", "use_sim_time:=true", f"config:={config}", "scale:=1.0")
     active(process, "bridge_node")
     spin_until(lambda: sum(m.state == SafetyState.EXECUTING for m in safe) > 2, PATIENCE, "the arm to move")

