@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import robot_interfaces
+from history import whole
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, SafetyState
@@ -49,9 +50,9 @@ class Robot:
         self._pose = node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
         self._heard_by_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
         self._heard_from_bridge = (
-            node.create_subscription(messages.Float64, "gripper/command", self._on_gripper, COMMAND),
-            node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, 50),
-            node.create_subscription(SafetyState, "safety/state", self.states.append, LATCHED),
+            node.create_subscription(messages.Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
+            node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
+            node.create_subscription(SafetyState, "safety/state", self.states.append, whole(LATCHED)),
         )
         node.create_timer(0.02, self._measure)
 
@@ -227,6 +228,28 @@ def test_an_emergency_stop_is_heard_whatever_its_publisher_offers(start_node, ro
         ros_node.create_timer(0.1, lambda: button.publish(Bool(data=True)))
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), 120.0, "ESTOP")
     assert robot.states[-1].reason == "emergency stop pressed"
+
+
+def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for):
+    """And nobody else: e_stop is heard by subscriptions for each kind of publisher, which fits one of them alone."""
+    made = [
+        ros_node.create_publisher(Bool, "e_stop", BEST_EFFORT),
+        ros_node.create_publisher(Bool, "e_stop", LATCHED),
+        ros_node.create_publisher(messages.String, "policy/stop", BEST_EFFORT),
+        ros_node.create_publisher(messages.String, "robot/ee_pose", STREAM),
+        ros_node.create_subscription(messages.PoseStamped, "robot/target_pose", lambda _: None, LATCHED),
+    ]
+    node = start_node("bridge_node", "--ros-args", "-p", "autostart:=true")
+    for said in (
+        "'/test_node' publishes on /policy/stop in vain: best effort publisher and reliable subscription",
+        "'/test_node' publishes on /robot/ee_pose in vain: it is std_msgs/msg/String there, geometry_msgs",
+        "'/test_node' listens to /robot/target_pose in vain: volatile publisher and transient local subscription",
+    ):
+        wait_for(lambda said=said: said in node.output, WAIT, said)
+    made.append(ros_node.create_publisher(messages.String, "policy/stop", STATE))  # this one is heard
+    made.append(ros_node.create_publisher(Bool, "policy/action_chunk", STATE))  # this one is told, and only this
+    wait_for(lambda: "/policy/action_chunk in vain" in node.output, WAIT, "a stranger that comes later")
+    assert "e_stop" not in node.output and node.output.count("/robot/ee_pose") == 1
 
 
 def test_the_stop_service_does_not_let_go_of_the_button(bridge, robot, spin_until, call):

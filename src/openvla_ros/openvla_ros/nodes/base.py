@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.exceptions import ROSInterruptException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
@@ -27,6 +28,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from openvla_ros.nodes.interrupts import interrupt_once
 from openvla_ros.nodes.parameters import Parameter, Value, check, unknown_key
+from openvla_ros.nodes.topics import Mismatches
 
 RCLError = _rclpy.RCLError
 # Parameters that rclpy itself declares; a YAML file may set them for any node.
@@ -54,8 +56,9 @@ class ManagedNode(LifecycleNode):
         self._declare()
         self.add_on_set_parameters_callback(self._on_set)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._mismatches = Mismatches(self)
         # Also the heartbeat without which an idle rclpy process can sleep through its first SIGTERM.
-        self._heartbeat = self.create_timer(1.0, self.publish_diagnostics, clock=self.steady_clock)
+        self._heartbeat = self.create_timer(1.0, self._beat_once_a_second, clock=self.steady_clock)
 
     # ---- what a node writes ----------------------------------------------------------------------
 
@@ -115,6 +118,16 @@ class ManagedNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     # ---- things to own: made in configure, destroyed by cleanup ----------------------------------
+
+    def create_publisher(self, *arguments: Any, **options: Any) -> Any:
+        """As rclpy's, without its events: `Mismatches` tells what they would, and not at every turn of the executor."""
+        options.setdefault("event_callbacks", PublisherEventCallbacks(use_default_callbacks=False))
+        return super().create_publisher(*arguments, **options)
+
+    def create_subscription(self, *arguments: Any, **options: Any) -> Any:
+        """As rclpy's, likewise."""
+        options.setdefault("event_callbacks", SubscriptionEventCallbacks(use_default_callbacks=False))
+        return super().create_subscription(*arguments, **options)
 
     def publisher(self, message: type, topic: str, qos: Any) -> Any:
         """A publisher that cleanup destroys."""
@@ -230,6 +243,11 @@ class ManagedNode(LifecycleNode):
         return Result.SUCCESS
 
     # ---- diagnostics -----------------------------------------------------------------------------
+
+    def _beat_once_a_second(self) -> None:
+        self.publish_diagnostics()
+        for mismatch in self._mismatches.look():
+            self.get_logger().warning(mismatch)
 
     def publish_diagnostics(self) -> None:
         """Publish the node's health on /diagnostics."""
