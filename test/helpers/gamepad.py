@@ -133,11 +133,35 @@ class Gamepad:
 
     def press(self, button: int, *held: int, until: Callable[[], Any], seconds: float, what: str) -> None:
         """Press, and let go when the effect is seen, `held` staying down."""
+
+        def down() -> None:
+            self.hold(*held)
+            self.pause(0.15)
+            self.hold(*held, button)
+
+        down()
+        self.wait(self._felt(until, down) if LB in held else until, seconds, what)
         self.hold(*held)
-        self.pause(0.15)
-        self.hold(*held, button)
-        self.wait(until, seconds, what)
-        self.hold(*held)
+
+    def _felt(self, condition: Callable[[], Any], again: Callable[[], None] = lambda: None) -> Callable[[], Any]:
+        """`condition`; where the arm does not follow for long, let go of everything and hold anew, as one would.
+
+        A test process that is held up is a pad that is silent: the deadman counts again once it was let go.
+        """
+        followed = time.monotonic()
+
+        def look() -> Any:
+            nonlocal followed
+            if self.safety.state != SafetyState.HOLD:
+                followed = time.monotonic()
+            elif time.monotonic() > followed + 2.0:
+                self.hold()
+                self.pause(0.5)
+                again()
+                followed = time.monotonic()
+            return condition()
+
+        return look
 
     def move(self, to: np.ndarray, yaw: float | None = None, *, near: float = 0.006, seconds: float = 60.0) -> None:
         """Hold LB and steer until the finger tips are at `to` [m] (and the hand at `yaw` [rad])."""
@@ -149,7 +173,7 @@ class Gamepad:
             self.hold(LB, x=x, y=y, z=z, yaw=EAGERNESS * turn)
             return bool(np.linalg.norm(error) < near and abs(turn) < 0.05)
 
-        self.wait(steer, seconds, f"the arm to reach {np.round(to, 3).tolist()}, it is at {self.position().round(3)}")
+        self.wait(self._felt(steer), seconds, f"the arm to reach {np.round(to, 3).tolist()}")
         self.hold(LB)
 
     def lift(self, cube: np.ndarray, yaw: float) -> None:

@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}
 BACK = 6
 FORWARD, UP, RIGHT = {1: 1.0}, {4: 1.0}, {0: -1.0}
+PATIENT = {"device_timeout": 1.5}  # [s] the device is this process: one that is held up for a moment is not silent
 RELEASED = "the deadman is not held"  # it listens, has all it needs, and has heard that nothing is held
 
 
@@ -96,7 +97,9 @@ def start(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
 
     def start(device: str, **options: Any) -> dict[str, Any]:
         overrides = {**SMALL, **options.pop("overrides", {})}
-        specs = [s for s in teleoperation(device, overrides=overrides, **options) if s.name != "recorder_node"]
+        teleop = {**PATIENT, **options.pop("teleop", {})}
+        specs = teleoperation(device, overrides=overrides, teleop=teleop, **options)
+        specs = [s for s in specs if s.name != "recorder_node"]
         names = [s.name for s in specs[:-1]]
         specs[-1].parameters["managed_nodes"] = names  # type: ignore[index]
         return {s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:]) for s in specs}
@@ -273,7 +276,7 @@ class Stage(Told):
 def stage(start_process: Any, ros_node: Any, listen: Any, spin_until: Any, ros_domain: int) -> Callable[..., Stage]:
     def start(**parameters: object) -> Stage:
         given = {"autostart": True, "observation.topic": "camera/camera_info", "observation.transport": "info",
-                 "joy.deadman": 0, "joy.dead_zone": 0.0, "joy.curve": 1.0, **parameters}  # fmt: skip
+                 **PATIENT, "joy.deadman": 0, "joy.dead_zone": 0.0, "joy.curve": 1.0, **parameters}  # fmt: skip
         start_process(f"module:openvla_ros.nodes.{NODE}", *argv(ProcessSpec(NODE, NODE, (), given))[3:])
         made = Stage(ros_node, listen, spin_until)
         made.says(RELEASED)
