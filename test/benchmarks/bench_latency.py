@@ -3,8 +3,10 @@
 Three processes and the real transport: this one is camera and robot (an image, then the first target that follows from
 it), the policy node with its whole path (image conversion, worker thread, message) around a policy that answers at
 once, and the bridge in blocking control. Each round waits for READY, publishes one picture stamped now, and takes the
-time until the target arrives. All run as in a bringup, without the field checks of the tests. Prints p50 and p99 and
-each hop's median, and writes outputs/bench/latency.json.
+time until the target arrives. All run as in a bringup, without the field checks of the tests. Between two rounds the
+same picture goes the same way through two plain rclpy nodes that only hand something on: what the transport, and the
+machine of the moment, take by themselves. Prints p50, p90 and p99 of both and each hop's median, and writes
+outputs/bench/latency.json.
 """
 
 from __future__ import annotations
@@ -52,6 +54,22 @@ class AtOnce:
 policy_node.make_backend = lambda value: AtOnce()
 policy_node.main()
 """
+PLAIN = """
+import sys, rclpy
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+rclpy.init()
+node = rclpy.create_node(sys.argv[1])
+if sys.argv[1] == "first":
+    onward = node.create_publisher(Header, "plain/header", 10)
+    node.create_subscription(Image, "plain/image", lambda m: onward.publish(m.header), 5)
+else:
+    onward = node.create_publisher(PoseStamped, "plain/pose", 10)
+    node.create_subscription(Header, "plain/header", lambda m: onward.publish(PoseStamped(header=m)), 10)
+rclpy.spin(node)
+"""
 
 
 @dataclass(frozen=True)
@@ -94,8 +112,14 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
     camera = ros_node.create_publisher(messages.Image, "camera/image_raw", STREAM)
     arm = ros_node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
     ros_node.create_timer(0.02, lambda: arm.publish(messages.pose_message(pose[0], "panda_link0", time.time_ns())))
-    program = tmp_path / "policy.py"
+    passed: list[int] = []
+    ros_node.create_subscription(messages.PoseStamped, "plain/pose", lambda _: passed.append(time.time_ns()), COMMAND)
+    plain_camera = ros_node.create_publisher(messages.Image, "plain/image", STREAM)
+    program, plain = tmp_path / "policy.py", tmp_path / "plain.py"
     program.write_text(POLICY)
+    plain.write_text(PLAIN)
+    for name in ("first", "second"):
+        start_process("python", str(plain), name)
     parameters = ["-p", "autostart:=true"]
     start_node("bridge_node", "--ros-args", *parameters, "-p", "enabled:=true", "-p", "gripper.interval:=0.0")
     start_process("python", str(program), "--ros-args", *parameters, "-p", "instruction:=swing", "-p", "warm_up:=false")
@@ -127,17 +151,29 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
             asked[0] = 0
             return None
         asked[0], chunk = at, deserialize_message(chunks[0], ActionChunk)
-        assert messages.stamp_ns(chunk.observation_stamp) == at, "the chunk answers another picture"
+        if messages.stamp_ns(chunk.observation_stamp) != at:
+            return None  # it answers a picture that was given up
         return Hops.of(at, chunk, *arrived[0])
+
+    def plain_trip(picture: np.ndarray, patience: float) -> float | None:
+        """The same way [s] through the two plain nodes."""
+        spin(0.03, lambda: False)
+        passed.clear()
+        at = time.time_ns()
+        plain_camera.publish(messages.image_message(picture, "camera", at))
+        return (passed[0] - at) * 1e-9 if spin(patience, lambda: passed) else None
 
     pictures = {f"{width}x{height}": np.zeros((height, width, 3), np.uint8) for height, width in SIZES}
     first = next(iter(pictures.values()))
     assert spin(60.0, lambda: round_trip(first, 0.5) is not None), "nothing moved within a minute"
+    assert spin(60.0, lambda: plain_trip(first, 0.5) is not None), "the plain nodes hand nothing on"
     rows = []
     for name, picture in pictures.items():
-        taken = [hops for _ in range(ROUNDS) if (hops := round_trip(picture, 2.0)) is not None]
-        assert len(taken) > 0.9 * ROUNDS, f"only {len(taken)} of {ROUNDS} pictures of {name} were answered"
-        rows.append(_row(name, taken))
+        rounds = [(round_trip(picture, 2.0), plain_trip(picture, 2.0)) for _ in range(ROUNDS)]
+        taken, through = ([one for one in side if one is not None] for side in zip(*rounds, strict=True))
+        answered = f"only {len(taken)} and {len(through)} of {ROUNDS} pictures of {name} came through"
+        assert min(len(taken), len(through)) > 0.9 * ROUNDS, answered
+        rows.append(_row(name, taken, through))
     executor.shutdown()
     real_time = os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)  # inherited: `chrt -r 10 make bench`
     machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "load": os.getloadavg()}
@@ -147,12 +183,20 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
     (output / "latency.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def _row(name: str, taken: list[Hops]) -> dict[str, Any]:
-    """Percentiles of the whole way and medians of its hops [ms], printed."""
-    p50, p90, p99 = (1e3 * float(np.percentile([h.total for h in taken], p)) for p in (50, 90, 99))
+def _row(name: str, taken: list[Hops], through: list[float]) -> dict[str, Any]:
+    """Percentiles [ms] of the whole way and of the plain nodes', and medians of its hops, printed."""
+    ours, plain = (
+        {f"p{p}_ms": 1e3 * float(np.percentile(times, p)) for p in (50, 90, 99)}
+        for times in ([h.total for h in taken], through)
+    )
     hops = {hop: 1e3 * float(np.median([getattr(h, hop) for h in taken])) for hop in Hops.__dataclass_fields__}
-    print(f"\ncamera to command, without inference, {len(taken)} pictures of {name}: ", end="")
-    print(f"p50 {p50:.1f} ms, p90 {p90:.1f} ms, p99 {p99:.1f} ms; medians of the hops: ", end="")
-    print(", ".join(f"{hop} {ms:.1f}" for hop, ms in hops.items()))
-    assert 0.0 < p50 < 1000.0
-    return {"picture": name, "rounds": len(taken), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "hops_p50_ms": hops}
+    print(f"\ncamera to command, without inference, {len(taken)} pictures of {name}: {_said(ours)}")
+    print("  medians of the hops: " + ", ".join(f"{hop} {ms:.1f} ms" for hop, ms in hops.items()))
+    ratios = ", ".join(f"{ours[p] / plain[p]:.1f}" for p in ours)
+    print(f"  through two plain rclpy nodes: {_said(plain)}; camera to command takes {ratios} times as long")
+    assert 0.0 < ours["p50_ms"] < 1000.0
+    return {"picture": name, "rounds": len(taken), **ours, "hops_p50_ms": hops, "plain": plain}
+
+
+def _said(percentiles: dict[str, float]) -> str:
+    return ", ".join(f"{name.removesuffix('_ms')} {ms:.1f} ms" for name, ms in percentiles.items())
