@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 # Jazzy's messages read this once, at import: without it they take (and publish) garbage in silence.
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+# A busy machine is not a bug: no example of a property has to be quick.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 # rclpy installs its own handlers; a node busy in inference sees the first signal only afterwards.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bag_factory import PERIOD, START, BagMaker, Demo, fill, random_demo, write_demo
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -251,7 +251,6 @@ def fixed_xyz(angles: np.ndarray) -> np.ndarray:
     return total
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_pose_differences_compose_back(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -261,7 +260,6 @@ def test_pose_differences_compose_back(seed: int) -> None:
     np.testing.assert_allclose(turned, rotation_matrix(poses[1:, 3:]), atol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.lists(st.integers(-50, 1050), max_size=30))
 def test_nearest_is_the_nearest(stamps: list[int], at: list[int]) -> None:
     ordered = np.array(sorted(stamps))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bag_factory import BagMaker, definitions, fill, random_demo
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from rosbags.highlevel import AnyReader
 
 from openvla_training.bags.cli import main as convert
@@ -46,7 +46,7 @@ def same(one: Episode, two: Episode) -> None:
         np.testing.assert_array_equal(list(frames), list(two.extra_images[key]))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),

@@ -347,4 +347,4 @@ class AnySequence(RuleBasedStateMachine):
 
 
 TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAnySequence.settings = settings(max_examples=200, stateful_step_count=40)

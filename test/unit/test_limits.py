@@ -97,7 +97,7 @@ def test_limits_that_make_no_sense_are_refused(changes, said):
 shapes = st.builds(Bounds, st.floats(0.05, 2.0), st.floats(1.0, 40.0), st.floats(20.0, 2000.0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(shapes, shapes, st.floats(0.001, 0.2), st.floats(0.005, 1.0), st.floats(0.0, 1.0), st.floats(1.75, 4.0))
 def test_no_way_that_moves_and_turns_takes_longer_to_stop_than_is_checked(move, turn, way, angle, when, factor):
     """The bound on braking along a way with the deceleration of the one and the jerk of the other, against Ruckig."""

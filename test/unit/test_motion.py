@@ -57,7 +57,7 @@ MOVE, TURN = Bounds(0.5, 5.0, 100.0), Bounds(2.0, 20.0, 400.0)
 wishes = st.tuples(*[st.floats(-0.05, 0.05)] * 3, *[st.floats(-0.2, 0.2)] * 3)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(wishes, st.sampled_from([flow, settle]), st.floats(0.02, 0.4)), min_size=1, max_size=6))
 def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest(actions):
     """Continuous pose, velocity and acceleration across every change of mind, whenever it comes."""
@@ -111,7 +111,7 @@ def test_a_way_to_rest_from_a_straight_motion_stays_straight():
 
 
 @given(dz=st.floats(0.005, 0.1), lean=st.floats(0.01, 0.5), period=st.floats(0.0, 0.5), share=st.floats(0.02, 0.98))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_halt_stays_on_its_way_and_never_passes_its_end(dz, lean, period, share):
     move, turn = Bounds(0.9, 9.0, 180.0), Bounds(2.0, 20.0, 400.0)
     start = Pose.of((0.45, 0.0, 0.25), (1.0, 0.0, 0.0, 0.0))

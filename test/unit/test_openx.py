@@ -75,7 +75,7 @@ def test_columns_that_are_not_there_are_named():
         evaluate(parse("state[0:6]"), steps, 3, OPENING)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3))
 def test_angles_and_matrices_are_one_another_s_inverse(angles):
     matrix = matrix_from_angles(np.array(angles))

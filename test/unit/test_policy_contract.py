@@ -14,9 +14,6 @@ from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import FieldStatistics, Statistics, compute
 
-settings.register_profile("patient", deadline=None)  # a busy machine is not a bug
-settings.load_profile("patient")
-
 TOKENS = ActionTokenizer(768)
 UNIT = hnp.arrays(np.float64, 7, elements=st.floats(-1, 1))
 
@@ -144,7 +141,7 @@ def test_action_chunk_refuses_what_must_not_move_a_robot():
     assert is_all_zero(np.array([0, 0, 0, 0, 0, 0, 1.0])) and not is_all_zero(np.array([0.01, 0, 0, 0, 0, 0, 1.0]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from(["resize-naive", "letterbox", "resize-crop"]))
 def test_any_frame_is_prepared_to_the_models_size(height, width, strategy):
     frame = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)

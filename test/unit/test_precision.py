@@ -21,7 +21,7 @@ from openvla_policy.model.config import mid, tiny
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime import memory, precision as precisions
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.runtime.precision import load, obstacle, placer
+from openvla_policy.runtime.precision import compute_dtype, load, obstacle, placer
 
 QUANTISED = ("int8", "int4", "int8-torchao")  # those that a CPU can have
 SIZES = dict(image_size=56, vision_width=64, vision_depth=3, vision_heads=2, hidden_size=128, layers=2)
@@ -149,6 +149,25 @@ def test_int4_for_training_keeps_its_gradients_after_an_evaluation():
     exact = x.clone().requires_grad_()
     nn.functional.linear(exact, weight).square().sum().backward()
     assert (first - exact.grad).norm() < 0.3 * exact.grad.norm()
+
+
+@pytest.mark.parametrize("misread", [None, True])
+@pytest.mark.parametrize("width", [96, 128])
+def test_rows_that_end_within_a_block_are_read_right(monkeypatch, width, misread):
+    """Whatever this CPU's kernel does with them, and where it is one that takes their scales from another block."""
+    if misread is not None:
+        monkeypatch.setattr(precisions, "_misreads_split_blocks", lambda: misread)
+    model = OpenVLA(tiny(**SIZES))
+    path = "language_model.model.layers.0.mlp.gate_proj"
+    weight = torch.randn(64, width, generator=torch.Generator().manual_seed(0)) * torch.logspace(-2, 2, 64)[:, None]
+    model.get_submodule(path.rpartition(".")[0]).gate_proj = nn.Linear(width, 64, bias=False)
+    assert placer("int4", "cpu")(model, f"{path}.weight", weight)
+    linear = model.get_submodule(path)
+    read = linear(torch.eye(width, dtype=compute_dtype("int4", "cpu"))).float().T
+    error, largest = ((x.reshape(width, 64).abs().amax(1)) for x in (read - weight, weight))
+    assert (error <= 0.16 * largest).all()  # half of nf4's widest step is 0.152 of a block's largest
+    if misread or width == 128:
+        assert (type(linear) is nn.Linear) == (width == 96), "what would be misread is not quantised"
 
 
 def test_edits_of_an_adapter_come_before_quantising(folder):

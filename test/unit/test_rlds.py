@@ -68,7 +68,7 @@ def test_tfds_reads_the_dataset_as_any_other(tmp_path: Path) -> None:
             assert step["observation"]["image"].shape == SHAPE
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=6),
     per_shard=st.integers(1, 4),

@@ -35,14 +35,14 @@ def published(q):
     return Pose.of(made[:3, 3], Rotation.from_matrix(made[:3, :3]).as_quat())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(anywhere)
 def test_forward_kinematics_are_the_published_ones(q):
     ours, theirs = ARM.forward(q.tolist()), published(q)
     assert distance(ours, theirs) < 1e-9 and angle(ours, theirs) < 1e-7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(anywhere, st.tuples(*[st.floats(-0.05, 0.05)] * 6))
 def test_a_pose_near_by_is_reached_inside_the_ranges(q, shift):
     near = np.clip(q + np.array(shift), LOW + 0.04, HIGH - 0.04)
@@ -53,7 +53,7 @@ def test_a_pose_near_by_is_reached_inside_the_ranges(q, shift):
     assert found.distance < 2e-3 and found.angle < 1e-2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(*[st.floats(-1.0, 1.0)] * 3), st.tuples(*[st.floats(-3.0, 3.0)] * 3))
 def test_an_impossible_pose_is_bounded_and_told(position, turn):
     goal = Pose.of(position, Rotation.from_rotvec(turn).as_quat())

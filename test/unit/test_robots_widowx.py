@@ -109,7 +109,7 @@ def test_a_clock_that_is_set_back_does_not_keep_the_joints_from_moving():
     assert steps(arm.target(here, 900_000 * MS)) and steps(arm.target(here, 20 * MS))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*[st.floats(-0.7, 0.7)] * 3, *[st.floats(-3.0, 3.0)] * 3), min_size=1, max_size=8), st.data())
 def test_whatever_is_asked_for_no_joint_leaves_its_range_or_races(goals, data):
     arm = widowx()

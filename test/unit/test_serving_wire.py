@@ -26,9 +26,6 @@ from openvla_policy.serving.stream_wire import (
 )
 from openvla_policy.serving.wire import ActRequest, BadRequest, decode_array, encode_array, parse_request
 
-settings.register_profile("patient", deadline=None)  # a busy machine is not a bug
-settings.load_profile("patient")
-
 SMALL = IMAGE[:4, :5]
 BODY = json.dumps({"image": encode_array(SMALL), "instruction": "lift the cube", "unnorm_key": "one"}).encode()
 DOUBLE = json.dumps({"encoded": BODY.decode()}).encode()

@@ -73,7 +73,7 @@ def test_without_actions_nothing_is_lifted(scene):
 
 
 @given(seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_seed_is_reachable_separated_and_repeatable(scene, seed):
     def state():
         scene.reset(seed)
@@ -90,7 +90,7 @@ def test_every_seed_is_reachable_separated_and_repeatable(scene, seed):
 
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 2))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_expert_actions_stay_in_their_bounds_and_turn_only_about_the_vertical(scene, seed, index):
     config = ExpertConfig()
     scene.reset(seed)

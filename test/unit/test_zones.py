@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.geometry import Pose, angle, distance, interpolate
@@ -60,7 +60,6 @@ def test_a_clamped_pose_is_inside_box_and_cone_and_an_allowed_one_unchanged(pose
 starts = st.builds(lambda p, e: clamp(Pose.of(p, Rotation.from_euler("xyz", e).as_quat()), ZONES)[0], places, turns)
 
 
-@settings(deadline=None)
 @given(starts, poses)
 def test_the_whole_way_to_a_reachable_pose_is_allowed(start, goal):
     if POST.contains(start.position):

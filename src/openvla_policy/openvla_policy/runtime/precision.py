@@ -37,6 +37,7 @@ _LIBRARIES = {  # what is not named here is plain torch
 # Least compute capability, the GPUs' name, and what to take instead.
 _GPU_ONLY = {"int4-torchao": ((8, 0), "Ampere", "int4"), "fp8": ((8, 9), "Ada or Hopper", "int8")}
 OUTLIER = 6.0  # LLM.int8's threshold: activations beyond it are multiplied in 16 bits (Dettmers et al., 2022)
+_BLOCK = 64  # weights that share a scale in bitsandbytes' nf4
 _GIVE_BACK_AFTER = 32 * 2**20  # bytes of full-precision weights
 _DECODER = ("language_model.model.layers.",)
 _ALL_BUT_THE_HEAD = ("vision_backbone.", "projector.", *_DECODER)
@@ -135,6 +136,9 @@ def _bitsandbytes_int4(
     linear: nn.Linear, weight: Tensor, device: torch.device, dtype: torch.dtype, repack: bool
 ) -> nn.Module:
     bnb = _import_bitsandbytes()
+    if linear.in_features % _BLOCK and device.type == "cpu" and _misreads_split_blocks():
+        linear.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
+        return linear
     made = bnb.nn.Linear4bit(
         linear.in_features,
         linear.out_features,
@@ -151,6 +155,15 @@ def _bitsandbytes_int4(
     ).to(device)
     made.bias = linear.bias
     return made
+
+
+@cache
+def _misreads_split_blocks() -> bool:
+    """Whether bitsandbytes takes wrong scales on this CPU where rows end within a block: its AVX512 kernel does."""
+    functional = _import_bitsandbytes().functional
+    rows = torch.tensor([[1.0], [1.0], [2.0], [2.0]]).repeat(1, _BLOCK // 2)  # (nf4 holds a block's largest exactly)
+    codes, state = functional.quantize_4bit(rows, blocksize=_BLOCK, quant_type="nf4")
+    return not torch.equal(functional.dequantize_4bit(codes, state), rows)
 
 
 def _torchao(linear: nn.Linear, weight: Tensor, precision: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
