@@ -22,8 +22,16 @@ demo: setup  ## the policy lifts the named cube in the simulator; results in out
 policy: setup  ## record, convert and train the shipped small policy anew (two hours); results in outputs/sim
 	@$(ENV) exec bash scripts/policy.bash
 
+# What starts no nodes runs on all cores; nodes keep time, and have the machine to themselves. With ARGS: one run of those.
 test: setup  ## everything but the tests marked slow
+ifdef ARGS
 	@$(ENV) exec python -m pytest -m "not slow" $(ARGS)
+else
+	@$(ENV) failed=0; \
+	python -m pytest -m "not slow" -n auto --dist loadfile test/parity test/unit || failed=1; \
+	python -m pytest -m "not slow" test/launch test/pipeline test/ros || failed=1; \
+	exit $$failed
+endif
 
 test-all: setup  ## the slow tests too
 	@$(ENV) exec python -m pytest $(ARGS)

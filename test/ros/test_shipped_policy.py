@@ -37,7 +37,7 @@ def test_it_lifts_the_named_cube_on_unseen_seeds(evaluate: Callable[..., Any]) -
     assert summary["success_rate"]["successes"] >= 4, summary["episodes"]
 
 
-@pytest.mark.parametrize("camera", ["black", "frozen"])
+@pytest.mark.parametrize("camera", ["black", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_without_its_eyes_it_lifts_nothing(evaluate: Callable[..., Any], camera: str) -> None:
     # (Faster than real time, where the machine can: a policy that sees nothing uses up all of its steps.)
     summary = evaluate("--episodes", "3", "--seed", "700", "--camera", camera, "--real-time-factor", "3")
