@@ -125,8 +125,14 @@ class Arm:
         now = time.time_ns()
         self._chunk.publish(
             messages.chunk_message(
-                [row], frame="panda_link0", at_ns=now, observation=messages.time_message(now), sequence=step,
-                source="policy", instruction="circle", period=PERIOD,
+                [row],
+                frame="panda_link0",
+                at_ns=now,
+                observation=messages.time_message(now),
+                sequence=step,
+                source="policy",
+                instruction="circle",
+                period=PERIOD,
             )  # fmt: skip
         )
         self._spin(PERIOD)

@@ -1,6 +1,6 @@
 """A process that publishes static transforms, as tf2_ros' static_transform_publisher does: `parent child x y z w` each.
 
-    python static_transforms.py "world panda_link0 0 0 0 1" "world camera_optical_frame 0 0 0 1"
+python static_transforms.py "world panda_link0 0 0 0 1" "world camera_optical_frame 0 0 0 1"
 """
 
 from __future__ import annotations

@@ -23,7 +23,11 @@ def start(start_process, ros_domain):
     def start(robot, mode, bridge=None, **sim):
         overrides = {
             "sim_node": {
-                "expert.role": "act", "expert.control": mode, "real_time_factor": 3.0, "autostart": True, **sim
+                "expert.role": "act",
+                "expert.control": mode,
+                "real_time_factor": 3.0,
+                "autostart": True,
+                **sim,
             },
             "bridge_node": {"control_mode": mode, "autostart": True, "call_timeout": 60.0, **(bridge or {})},
         }

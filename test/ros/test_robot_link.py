@@ -249,9 +249,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
 
 
 @pytest.mark.slow
-def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(
-    bridge, start_process, ros_node, listen, spin_until, meet
-):
+def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_process, ros_node, listen, spin_until, meet):
     """The motion waits for the hand (gripper.first), but not for ever; the next action tries the hand anew."""
     environment = robot_interfaces.environment()
     hand = start_process("python", SERVICES, "hand", "broken", **environment)

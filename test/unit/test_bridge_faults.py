@@ -330,9 +330,7 @@ class AnyFault(RuleBasedStateMachine):
             self.ran["targets"] += len(self.bench.targets)
 
 
-QUICK = settings(
-    max_examples=120, stateful_step_count=30, suppress_health_check=list(HealthCheck), print_blob=True
-)
+QUICK = settings(max_examples=120, stateful_step_count=30, suppress_health_check=list(HealthCheck), print_blob=True)
 TestAnyFault = pytest.mark.timeout(600)(AnyFault.TestCase)
 TestAnyFault.settings = QUICK
 

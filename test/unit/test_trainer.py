@@ -159,9 +159,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(dataset, tmp_path):
         halves.train_step()
     resumed = run(dataset, tmp_path / "halves")
     assert resumed.step == 12
-    for (name, a), (_, b) in zip(
-        whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
-    ):
+    for (name, a), (_, b) in zip(whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
 
 

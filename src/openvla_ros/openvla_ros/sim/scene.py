@@ -272,28 +272,50 @@ def furnish(spec: mujoco.MjSpec, config: SceneConfig) -> None:
     # important part: it shows a single camera over which point of the table the hand is (see Scene.render).
     world.add_light(pos=[0.9, -0.4, 1.8], dir=[-0.3, 0.3, -1], castshadow=False, diffuse=[0.4, 0.4, 0.4])
     world.add_geom(
-        name="hand_shadow", type=mujoco.mjtGeom.mjGEOM_ELLIPSOID, size=[0.035, 0.10, 0.0004], rgba=[0, 0, 0, 0.4],
-        group=2, contype=0, conaffinity=0,
+        name="hand_shadow",
+        type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+        size=[0.035, 0.10, 0.0004],
+        rgba=[0, 0, 0, 0.4],
+        group=2,
+        contype=0,
+        conaffinity=0,
     )
     world.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.55, 0.7, 0.02], pos=[0.35, 0, -0.02],
-        rgba=[0.80, 0.74, 0.64, 1], group=2, friction=[1.0, 0.005, 0.0001],
+        name="table",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[0.55, 0.7, 0.02],
+        pos=[0.35, 0, -0.02],
+        rgba=[0.80, 0.74, 0.64, 1],
+        group=2,
+        friction=[1.0, 0.005, 0.0001],
     )
     world.add_geom(
-        name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3, 3, 0.1], pos=[0, 0, -0.75],
-        rgba=[0.42, 0.45, 0.50, 1], group=2,
+        name="floor",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[3, 3, 0.1],
+        pos=[0, 0, -0.75],
+        rgba=[0.42, 0.45, 0.50, 1],
+        group=2,
     )
     half = config.cube_size / 2
     for name, rgba in COLOURS.items():
         body = world.add_body(name=f"cube_{name}", pos=[0.5, 0, half])
         body.add_freejoint(name=f"cube_{name}")
         body.add_geom(
-            name=f"cube_{name}", type=mujoco.mjtGeom.mjGEOM_BOX, size=[half] * 3, rgba=list(rgba), group=2,
-            mass=0.06, friction=[1.5, 0.02, 0.0005], condim=4,
+            name=f"cube_{name}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            size=[half] * 3,
+            rgba=list(rgba),
+            group=2,
+            mass=0.06,
+            friction=[1.5, 0.02, 0.0005],
+            condim=4,
         )
     camera = config.camera
     world.add_camera(
-        name="third_person", pos=list(camera.position), fovy=camera.field_of_view,
+        name="third_person",
+        pos=list(camera.position),
+        fovy=camera.field_of_view,
         quat=_look_at(np.asarray(camera.position), np.asarray(camera.look_at)).tolist(),
     )
 
