@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import uvicorn
 
-from openvla_policy.checkpoint.folder import Checkpoint
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import compute

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder
 from openvla_policy.checkpoint.oft import load_heads
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.heads import OFTConfig, OFTHeads

@@ -17,8 +17,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
     import torch
 
-    from openvla_policy.checkpoint.folder import Checkpoint, save_folder
-    from openvla_policy.checkpoint.tokenizer import train_tokenizer
+    from openvla_policy.checkpoint.checkpoint import Checkpoint
+    from openvla_policy.checkpoint.folder import save_folder
+    from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
     from openvla_policy.contract.image import ImagePreparation
     from openvla_policy.contract.statistics import compute
     from openvla_policy.model.config import tiny

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder
 from openvla_policy.contract.statistics import compute
 from openvla_training.openx.cli import main as mixture_command
 from openvla_training.openx.mixture import Mixture, load_mixture

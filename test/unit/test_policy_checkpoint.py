@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from openvla_policy.checkpoint import weights
 from openvla_policy.checkpoint.adapters import linear_modules
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder, save_folder
-from openvla_policy.checkpoint.tokenizer import Tokenizer, train_tokenizer
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder, save_folder
+from openvla_policy.checkpoint.tokenizer import Tokenizer
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt

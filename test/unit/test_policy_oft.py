@@ -13,9 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from openvla_policy.checkpoint.folder import Checkpoint, save_folder
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import save_folder
 from openvla_policy.checkpoint.oft import load_heads, save_oft_folder
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder, save_folder
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder, save_folder
 from openvla_policy.checkpoint.prismatic import load_prismatic, read_timm
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from openvla_policy.checkpoint import weights
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder, save_folder
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder, save_folder
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.statistics import compute

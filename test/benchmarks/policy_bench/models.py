@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from openvla_policy.checkpoint.folder import Checkpoint
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.checkpoint.weights import assign
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.prompt import build_prompt

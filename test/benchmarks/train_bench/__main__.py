@@ -23,8 +23,8 @@ from policy_bench.models import INSTRUCTION, parameters, random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
-from openvla_policy.checkpoint.folder import Checkpoint
-from openvla_policy.checkpoint.quiet import quieten
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.library_logs import quieten
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.config import OpenVLAConfig, mid, openvla_7b, tiny
 from openvla_policy.runtime import memory

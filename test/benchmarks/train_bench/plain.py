@@ -11,7 +11,7 @@ from policy_bench.baseline import plain_linears, see, transformers_model
 from torch import Tensor, nn
 
 from openvla_policy.checkpoint.adapters import attach_lora
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import IGNORE_INDEX
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_training.trainer.batches import Batch

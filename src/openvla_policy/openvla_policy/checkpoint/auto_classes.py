@@ -34,7 +34,7 @@ from ..contract.image import ImagePreparation
 from ..contract.statistics import Statistics, choose
 from ..model.config import OpenVLAConfig
 from ..model.vla import OpenVLA
-from .folder import read_json, resolve
+from .checkpoint import read_json, resolve
 from .tokenizer import Tokenizer
 
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ..model.heads import OFTConfig, OFTHeads
-from .folder import Checkpoint, resolve, save_folder
-from .pickled import read_pickled
+from .checkpoint import Checkpoint, resolve
+from .folder import save_folder
+from .weights import read_pickled
 
 _PLATFORMS: dict[str, dict[str, Any]] = {  # openvla-oft: prismatic/vla/constants.py; LIBERO.md for the images
     "libero": {"images": 2, "chunk": 8},

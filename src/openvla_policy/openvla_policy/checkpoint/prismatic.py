@@ -25,10 +25,9 @@ from ..model.backbones import BASE_MODELS, BaseModel, network_of
 from ..model.config import OpenVLAConfig
 from ..model.geometry import VisionGeometry
 from ..model.vla import OpenVLA
-from .folder import Checkpoint, read_json
-from .pickled import read_pickled
+from .checkpoint import Checkpoint, read_json
 from .tokenizer import Tokenizer
-from .weights import Place, fill
+from .weights import Place, fill, read_pickled
 
 _NORMALISATION = {  # timm's data configurations
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -173,3 +175,20 @@ class WeightWriter:
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     path.chmod(0o644)  # safetensors leaves 0600, which a shared folder or an image does not want
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """Named tensors, maybe in nested dictionaries; `module.`, which distributed training prefixes, is taken off.
+
+    Raises:
+        ValueError: the file is damaged, or has something else in it than tensors, numbers and strings.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError ... by kind of damage
+        raise ValueError(f"{path}: not a file of tensors alone ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected named tensors, found a {type(state).__name__}")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}

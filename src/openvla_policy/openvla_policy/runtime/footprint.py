@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..checkpoint.adapters import find_adapter, read_adapter
-from ..checkpoint.folder import _base_of, _first, _read_statistics, read_json, resolve
+from ..checkpoint.checkpoint import _base_of, _first, _read_statistics, read_json, resolve
 from ..checkpoint.weights import weight_files
 from ..contract.statistics import Statistics
 from ..model.config import OpenVLAConfig

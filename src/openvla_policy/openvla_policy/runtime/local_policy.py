@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.folder import Checkpoint, resolve
+from ..checkpoint.checkpoint import Checkpoint, resolve
 from ..checkpoint.oft import is_oft, load_heads
 from ..contract.action import ACTION_DIM, ActionChunk, is_all_zero
 from ..contract.gripper import Option as GripperOption, check_option, convert_actions

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from ..checkpoint.folder import Checkpoint
+from ..checkpoint.checkpoint import Checkpoint
 from ..contract.action import ACTION_DIM, ActionChunk
 from ..contract.gripper import convert_actions
 from ..contract.observation import Observation

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.folder import Checkpoint, load_folder
-from ..checkpoint.quiet import quieten
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.folder import load_folder
+from ..checkpoint.library_logs import quieten
 from ..checkpoint.weights import Place
 from .memory import give_back
 

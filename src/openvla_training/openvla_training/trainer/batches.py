@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.vla import IGNORE_INDEX
 from openvla_training.trainer.augment import Augment, AugmentConfig

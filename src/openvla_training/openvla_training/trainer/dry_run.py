@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from openvla_policy.checkpoint.folder import read_json, resolve
+from openvla_policy.checkpoint.checkpoint import read_json, resolve
 from openvla_policy.checkpoint.prismatic import shape_of
 from openvla_policy.model import config as shapes
 from openvla_policy.model.config import OpenVLAConfig

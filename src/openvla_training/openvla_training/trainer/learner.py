@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import VLAOutput
 from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.config import TrainConfig

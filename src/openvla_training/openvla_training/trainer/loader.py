@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import Statistics
 from openvla_training.openx.mixture import Mixture

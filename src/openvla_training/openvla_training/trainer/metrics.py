@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import VLAOutput
 from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.objective import Objective

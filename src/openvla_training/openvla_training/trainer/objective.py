@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.action_tokens import ActionTokenizer
 from openvla_policy.model.vla import VLAOutput
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from openvla_policy.checkpoint.quiet import quieten
+from openvla_policy.checkpoint.library_logs import quieten
 from openvla_training.trainer.config import TrainConfig
 
 _NOT_MATRICES = ("embed_tokens", "lm_head")  # tables of vectors: orthogonalising their updates makes no sense

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from openvla_policy.checkpoint.folder import Checkpoint, load_folder, resolve
-from openvla_policy.checkpoint.tokenizer import train_tokenizer
+from openvla_policy.checkpoint.checkpoint import Checkpoint, resolve
+from openvla_policy.checkpoint.folder import load_folder
+from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import Statistics, compute

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.parallel import LAYERS, World

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from openvla_policy.checkpoint.folder import Checkpoint, save_folder
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import save_folder
+from openvla_policy.checkpoint.library_logs import without_peft_guesses
 from openvla_policy.checkpoint.merge import merge_folder
-from openvla_policy.checkpoint.quiet import without_peft_guesses
 from openvla_policy.checkpoint.weights import fill
 from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.config import TrainConfig

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from openvla_policy.checkpoint.folder import Checkpoint
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.statistics import Statistics
 from openvla_training.openx.mixture import Mixture
 from openvla_training.openx.source import dataset_folder
