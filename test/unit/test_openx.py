@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from hypothesis import given, settings, strategies as st
 
-from openvla_policy.contract.gripper import DatasetGripper
+from openvla_policy.contract.gripper_datasets import DatasetGripper
 from openvla_training.openx import statistics
 from openvla_training.openx.cli import main, rows_table
 from openvla_training.openx.expressions import evaluate, keys_of, parse

@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 
 from openvla_policy.contract.gripper import (
     CONVENTIONS,
-    DATASETS,
     STATELESS,
     check_option,
     convert_actions,
@@ -19,6 +18,7 @@ from openvla_policy.contract.gripper import (
     policy_convention,
     to_opening,
 )
+from openvla_policy.contract.gripper_datasets import DATASETS
 
 FIXTURE = np.load(Path(__file__).parents[1] / "fixtures/parity/transforms/gripper.npz")
 OPENINGS = hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(0, 1))

@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from openvla_policy.contract.action import ACTION_DIM
-from openvla_policy.contract.gripper import CONVENTIONS, DATASETS, DatasetGripper
+from openvla_policy.contract.gripper import CONVENTIONS
+from openvla_policy.contract.gripper_datasets import DATASETS, DatasetGripper
 from openvla_training.openx.expressions import Expression, keys_of, parse
 
 Layout = Literal["pos_euler", "pos_quat", "joint", "none"]
