@@ -9,8 +9,8 @@ import torch
 from openvla_policy.contract.action_tokens import ActionTokenizer
 from openvla_policy.model import config as presets
 from openvla_policy.model.backbones import prismatic_7b
-from openvla_policy.model.geometry import geometry_of
 from openvla_policy.model.vision import VisionTransformer
+from openvla_policy.model.vit_sizes import geometry_of
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.decoding import Head
 from openvla_policy.runtime.eager import EagerRuntime

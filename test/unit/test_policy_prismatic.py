@@ -22,7 +22,7 @@ from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import compute
 from openvla_policy.model.backbones import BASE_MODELS, BaseModel, network_of, prismatic_7b
 from openvla_policy.model.config import OpenVLAConfig, tiny
-from openvla_policy.model.geometry import VisionGeometry
+from openvla_policy.model.vit_sizes import VisionGeometry
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.local_policy import LocalPolicy
 

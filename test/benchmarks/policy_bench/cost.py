@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openvla_policy.model.config import OpenVLAConfig
-from openvla_policy.model.geometry import VisionGeometry
+from openvla_policy.model.vit_sizes import VisionGeometry
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.memory import tensor_bytes
 

@@ -23,7 +23,7 @@ from ..contract.image import ImagePreparation
 from ..contract.statistics import Statistics
 from ..model.backbones import BASE_MODELS, BaseModel, network_of
 from ..model.config import OpenVLAConfig
-from ..model.geometry import VisionGeometry
+from ..model.vit_sizes import VisionGeometry
 from ..model.vla import OpenVLA
 from .checkpoint import Checkpoint, read_json
 from .tokenizer import Tokenizer

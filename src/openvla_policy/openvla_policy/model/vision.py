@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .attention import attend
-from .geometry import VisionGeometry
 from .linear import Linear
+from .vit_sizes import VisionGeometry
 
 # Shapes: B batch, C channels, H W pixels, L tokens, N patches, D width, h heads, d head width.
 

@@ -94,7 +94,7 @@ def geometry_of(
     if row is None:
         raise ValueError(
             f"vision encoder {name!r} is not in the table ({', '.join(sorted(_TABLE))}); "
-            "describe it in config.json under vision_geometry (see openvla_policy/model/geometry.py)"
+            "describe it in config.json under vision_geometry (see openvla_policy/model/vit_sizes.py)"
         )
     return replace(row, **own)
 
