@@ -17,7 +17,7 @@ from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.heads import OFTConfig, OFTHeads
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.runtime.oft import OFTPolicy
+from openvla_policy.runtime.oft_policy import OFTPolicy
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from openvla_policy.model.config import tiny
 from openvla_policy.model.heads import OFTConfig, OFTHeads
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.runtime.oft import OFTPolicy
+from openvla_policy.runtime.oft_policy import OFTPolicy
 
 SIZES = OFTConfig(images=2, chunk=3, proprio=8, cameras=("wrist",))
 WORDS = ["lift the red cube", "put the blue bowl on the plate", "open"]

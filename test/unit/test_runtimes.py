@@ -14,9 +14,9 @@ from openvla_policy.model.config import tiny
 from openvla_policy.model.linear import Linear
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.decoding import Generated, Head, Runtime, Stopwatch
-from openvla_policy.runtime.draft import Memory, agreed
-from openvla_policy.runtime.factory import make_runtime
-from openvla_policy.runtime.passes import Passes
+from openvla_policy.runtime.graphs import Passes
+from openvla_policy.runtime.runtimes import make_runtime
+from openvla_policy.runtime.speculative import Memory, agreed
 
 PROMPTS = [[1, 5, 300, 17], [1, 40, 41, 42, 43, 44, 45], [1, 9], list(range(1, 21))]
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.statistics import compute
 from openvla_policy.model.heads import OFTConfig, OFTHeads
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.runtime.oft import OFTPolicy
+from openvla_policy.runtime.oft_policy import OFTPolicy
 from openvla_policy.serving import ServerRefused, connect
 from openvla_policy.serving.server import PolicyServer
 

@@ -10,9 +10,9 @@ import torch
 from rich.table import Table
 
 from openvla_policy.contract.observation import Observation
-from openvla_policy.runtime.factory import RuntimeName
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.precision import Precision, obstacle
+from openvla_policy.runtime.runtimes import RuntimeName
 
 from .episodes import CHECKPOINT, Recorded
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from openvla_policy.contract.observation import Observation
-from openvla_policy.runtime.factory import RuntimeName
 from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.runtimes import RuntimeName
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "openvla-tiny-sim"
 SEED = 1_000_700  # of the first episode: as every evaluation, none that was trained on

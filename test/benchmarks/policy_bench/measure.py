@@ -14,9 +14,9 @@ import torch
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.runtime import memory
-from openvla_policy.runtime.factory import RuntimeName
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.precision import Precision, obstacle
+from openvla_policy.runtime.runtimes import RuntimeName
 
 from .baseline import Baseline, Form
 from .cost import costs, floor

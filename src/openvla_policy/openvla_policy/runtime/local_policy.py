@@ -23,11 +23,11 @@ from ..contract.observation import Observation
 from ..contract.prompt import PromptStyle, build_prompt
 from ..contract.statistics import Statistics, choose
 from .decoding import Head, Runtime, Vocabulary
-from .draft import Memory
 from .eager import EagerRuntime
-from .factory import RuntimeName as RuntimeName, make_runtime
 from .memory import MemoryUse, measure, reset_peak
 from .precision import Precision as Precision, load
+from .runtimes import RuntimeName as RuntimeName, make_runtime
+from .speculative import Memory
 
 Idle = Literal["keep", "requery"]
 _LOG = logging.getLogger("openvla.policy")
@@ -111,7 +111,7 @@ class LocalPolicy:
         kind: Callable[..., LocalPolicy] = cls
         sizes = {name: options.pop(name) for name in ("images", "chunk", "cameras") if name in options}
         if sizes or is_oft(resolve(path)):
-            from .oft import OFTPolicy  # a LocalPolicy
+            from .oft_policy import OFTPolicy  # a LocalPolicy
 
             kind = partial(OFTPolicy, heads=load_heads(path, checkpoint, **sizes))  # type: ignore[arg-type]
         policy = kind(checkpoint, **options)

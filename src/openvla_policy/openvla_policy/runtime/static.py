@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..model.vla import OpenVLA
 from .decoding import Generated, Head, Stopwatch, check_request
-from .passes import Passes, Pool, Replay, Shapes
+from .graphs import Passes, Pool, Replay, Shapes
 
 
 class StaticRuntime:

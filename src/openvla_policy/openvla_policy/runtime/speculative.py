@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model.vla import OpenVLA
 from .decoding import Generated, Head, Stopwatch, check_request
-from .passes import Passes, Pool, Replay, Shapes
+from .graphs import Passes, Pool, Replay, Shapes
 
 # Shapes: B rows, C tokens of an answer.
 

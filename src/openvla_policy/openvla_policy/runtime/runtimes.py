@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 from ..model.vla import OpenVLA
 from .decoding import Head, Runtime
-from .draft import DraftRuntime
 from .eager import EagerRuntime
+from .speculative import DraftRuntime
 from .static import StaticRuntime
 
 RuntimeName = Literal["eager", "static", "draft"]
