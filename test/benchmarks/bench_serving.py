@@ -26,7 +26,7 @@ from serving import serve_process
 
 from openvla_policy.contract.observation import Observation
 from openvla_policy.serving import connect
-from openvla_policy.serving.server import revision
+from openvla_policy.serving.http_server import revision
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = os.environ.get("OPENVLA_BENCH_CHECKPOINT", str(ROOT / "checkpoints" / "openvla-tiny-sim"))

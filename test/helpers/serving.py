@@ -23,7 +23,7 @@ from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.contract.statistics import compute
 from openvla_policy.model.config import tiny
 from openvla_policy.model.vla import OpenVLA
-from openvla_policy.serving.server import PolicyServer
+from openvla_policy.serving.http_server import PolicyServer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

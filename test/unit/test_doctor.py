@@ -14,7 +14,7 @@ from rich.console import Console
 from openvla_policy.model.config import openvla_7b
 from openvla_policy.runtime.footprint import read_header, weight_bytes
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_policy.serving.server import PolicyServer
+from openvla_policy.serving.http_server import PolicyServer
 from openvla_ros.nodes import doctor, doctor_checks as checks, doctor_machine as machine
 from openvla_ros.nodes.bringup import bringup
 from openvla_ros.nodes.doctor_checks import BAD, OK, SKIP, Stream

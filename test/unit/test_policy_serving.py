@@ -21,9 +21,9 @@ from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.policy import Policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving import Client, LateAnswer, ServerRefused, connect
+from openvla_policy.serving.http_server import PolicyServer
+from openvla_policy.serving.json_codec import answer, encode_array
 from openvla_policy.serving.limits import Limits
-from openvla_policy.serving.server import PolicyServer
-from openvla_policy.serving.wire import answer, encode_array
 
 RESPONSES = Path(__file__).parents[1] / "fixtures/rest/responses.json"
 

@@ -17,7 +17,7 @@ from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, Ru
 from openvla_policy.serving.cli import parser
 from openvla_policy.serving.limits import Limits
 from openvla_policy.serving.metrics import Metrics
-from openvla_policy.serving.remote import RemotePolicy
+from openvla_policy.serving.remote_policy import RemotePolicy
 from openvla_ros.nodes.policy_backend import PASSED_ON
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 
@@ -112,11 +112,14 @@ def test_the_page_names_every_metric():
 
 
 def test_the_page_s_numbers_are_those_of_the_code():
-    from openvla_policy.serving import wire
+    from openvla_policy.serving import json_codec
 
     text = SERVING.read_text()
-    assert f"most {wire.MAX_SIDE} px" in text.replace("\n", " ") and f"most {wire.MAX_INSTRUCTION} characters" in text
-    assert f"{wire.MAX_PIXELS / 1e6:.1f}".startswith("33.") and "33.5 million" in text
+    assert (
+        f"most {json_codec.MAX_SIDE} px" in text.replace("\n", " ")
+        and f"most {json_codec.MAX_INSTRUCTION} characters" in text
+    )
+    assert f"{json_codec.MAX_PIXELS / 1e6:.1f}".startswith("33.") and "33.5 million" in text
     assert Limits().body == 32 * 2**20
 
 

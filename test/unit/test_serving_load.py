@@ -13,8 +13,8 @@ from serving import checkpoint, listening
 from openvla_policy.contract.observation import Observation
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving import ServerRefused, connect
+from openvla_policy.serving.http_server import PolicyServer
 from openvla_policy.serving.limits import Limits
-from openvla_policy.serving.server import PolicyServer
 
 INSTRUCTIONS = ("lift the cube", "lift the red cube and put it down", "stop")
 

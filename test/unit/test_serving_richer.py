@@ -16,7 +16,7 @@ from openvla_policy.model.heads import OFTConfig, OFTHeads
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.oft_policy import OFTPolicy
 from openvla_policy.serving import ServerRefused, connect
-from openvla_policy.serving.server import PolicyServer
+from openvla_policy.serving.http_server import PolicyServer
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from websockets.sync.client import connect as open_socket
 from openvla_policy.contract.observation import Observation
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving import LateAnswer, ServerRefused, connect
+from openvla_policy.serving.http_server import PolicyServer
 from openvla_policy.serving.limits import Limits
-from openvla_policy.serving.server import PolicyServer
-from openvla_policy.serving.stream_wire import pack_array, pack_jpeg, unpack_array
+from openvla_policy.serving.msgpack_codec import pack_array, pack_jpeg, unpack_array
 
 OBSERVATION = Observation(IMAGE)
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from serving import IMAGE
 
-from openvla_policy.serving.stream_wire import (
+from openvla_policy.serving.json_codec import ActRequest, BadRequest, decode_array, encode_array, parse_request
+from openvla_policy.serving.msgpack_codec import (
     Ask,
     Reset,
     message_id,
@@ -24,7 +25,6 @@ from openvla_policy.serving.stream_wire import (
     unpack,
     unpack_array,
 )
-from openvla_policy.serving.wire import ActRequest, BadRequest, decode_array, encode_array, parse_request
 
 SMALL = IMAGE[:4, :5]
 BODY = json.dumps({"image": encode_array(SMALL), "instruction": "lift the cube", "unnorm_key": "one"}).encode()

@@ -20,8 +20,8 @@ from ..contract.prompt import PromptStyle
 from ..runtime.decoding import Vocabulary
 from ..runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
 from ..runtime.memory import readable
+from .http_server import PolicyServer
 from .limits import Limits
-from .server import PolicyServer
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("openvla.serve")

@@ -24,12 +24,12 @@ from .. import __version__
 from ..contract.action import ActionChunk
 from ..contract.observation import Observation
 from ..runtime.local_policy import LocalPolicy
-from .inputs import InputCheck
+from .batcher import Job, Worker
+from .json_codec import ActRequest, BadRequest, answer, parse_request
 from .limits import Limits, Refused
 from .metrics import Metrics
-from .stream import Stream
-from .wire import ActRequest, BadRequest, answer, parse_request
-from .worker import Job, Worker
+from .request_check import InputCheck
+from .websocket import Stream
 
 log = logging.getLogger("openvla.serve")
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..contract.action import ACTION_DIM
 from ..contract.prompt import build_prompt
 from ..contract.statistics import choose
-from .wire import ActRequest
+from .json_codec import ActRequest
 
 
 @dataclass(frozen=True)

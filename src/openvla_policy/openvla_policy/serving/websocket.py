@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.concurrency import run_in_threadpool
 
+from .json_codec import BadRequest
 from .limits import Late, Refused
-from .stream_wire import PROTOCOL, Ask, Reset, action_message, message_id, pack, read_message, unpack
-from .wire import BadRequest
+from .msgpack_codec import PROTOCOL, Ask, Reset, action_message, message_id, pack, read_message, unpack
 
 if TYPE_CHECKING:
-    from .server import PolicyServer
+    from .http_server import PolicyServer
 
 log = logging.getLogger("openvla.serve")
 _numbers = itertools.count(1)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..contract.action import ACTION_DIM, ActionChunk
 from ..contract.observation import Observation
-from .remote import RemotePolicy, ServerRefused, sentence_of
-from .wire import BadRequest, decode_array, encode_array
+from .json_codec import BadRequest, decode_array, encode_array
+from .remote_policy import RemotePolicy, ServerRefused, sentence_of
 
 
 class Client(RemotePolicy):

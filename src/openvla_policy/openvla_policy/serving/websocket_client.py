@@ -16,9 +16,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from ..contract.action import ActionChunk
 from ..contract.observation import Observation
-from .remote import LateAnswer, RemotePolicy, ServerRefused, sentence_of
-from .stream_wire import PROTOCOL, pack, pack_array, pack_jpeg, read_actions, unpack
-from .wire import BadRequest
+from .json_codec import BadRequest
+from .msgpack_codec import PROTOCOL, pack, pack_array, pack_jpeg, read_actions, unpack
+from .remote_policy import LateAnswer, RemotePolicy, ServerRefused, sentence_of
 
 _MAX_ANSWER = 2**20  # bytes
 
