@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .library_logs import quieten
-from .weights import read_pickled
+from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.weights import read_pickled
 
 _PREFIX = "base_model.model."
 

@@ -29,13 +29,13 @@ from transformers import (
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..contract.action_tokens import ActionTokenizer
-from ..contract.image import ImagePreparation
-from ..contract.statistics import Statistics, choose
-from ..model.config import OpenVLAConfig
-from ..model.vla import OpenVLA
-from .checkpoint import read_json, resolve
-from .tokenizer import Tokenizer
+from openvla_policy.checkpoint.checkpoint import read_json, resolve
+from openvla_policy.checkpoint.tokenizer import Tokenizer
+from openvla_policy.contract.action_tokens import ActionTokenizer
+from openvla_policy.contract.image import ImagePreparation
+from openvla_policy.contract.statistics import Statistics, choose
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.vla import OpenVLA
 
 
 class OpenVLAPreTrainedConfig(PreTrainedConfig):

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..contract.statistics import Statistics
-from .folder import load_folder, save_description
-from .weights import WeightWriter
+from openvla_policy.checkpoint.folder import load_folder, save_description
+from openvla_policy.checkpoint.weights import WeightWriter
+from openvla_policy.contract.statistics import Statistics
 
 
 def merge_folder(

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.heads import OFTConfig, OFTHeads
-from .checkpoint import Checkpoint, resolve
-from .folder import save_folder
-from .weights import read_pickled
+from openvla_policy.checkpoint.checkpoint import Checkpoint, resolve
+from openvla_policy.checkpoint.folder import save_folder
+from openvla_policy.checkpoint.weights import read_pickled
+from openvla_policy.model.heads import OFTConfig, OFTHeads
 
 _PLATFORMS: dict[str, dict[str, Any]] = {  # openvla-oft: prismatic/vla/constants.py; LIBERO.md for the images
     "libero": {"images": 2, "chunk": 8},

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..contract.image import ImagePreparation
-from ..contract.statistics import Statistics
-from ..model.backbones import BASE_MODELS, BaseModel, network_of
-from ..model.config import OpenVLAConfig
-from ..model.vit_sizes import VisionGeometry
-from ..model.vla import OpenVLA
-from .checkpoint import Checkpoint, read_json
-from .tokenizer import Tokenizer
-from .weights import Place, fill, read_pickled
+from openvla_policy.checkpoint.checkpoint import Checkpoint, read_json
+from openvla_policy.checkpoint.tokenizer import Tokenizer
+from openvla_policy.checkpoint.weights import Place, fill, read_pickled
+from openvla_policy.contract.image import ImagePreparation
+from openvla_policy.contract.statistics import Statistics
+from openvla_policy.model.backbones import BASE_MODELS, BaseModel, network_of
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.vit_sizes import VisionGeometry
+from openvla_policy.model.vla import OpenVLA
 
 _NORMALISATION = {  # timm's data configurations
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..model.vla import OpenVLA
+from openvla_policy.model.vla import OpenVLA
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import resample as resampling
-from .observation import check_rgb
+from openvla_policy.contract import resample as resampling
+from openvla_policy.contract.observation import check_rgb
 
 ResizeStrategy = Literal["resize-naive", "letterbox", "resize-crop"]
 EVALUATION_CROP_AREA = 0.9  # of policies trained with random-resized-crop augmentation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from .action import ActionChunk
-from .observation import Observation
+from openvla_policy.contract.action import ActionChunk
+from openvla_policy.contract.observation import Observation
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .action import ACTION_DIM
+from openvla_policy.contract.action import ACTION_DIM
 
 Kind = Literal["bounds_q99", "bounds", "normal"]
 _VECTORS = ("mean", "std", "max", "min", "q01", "q99")

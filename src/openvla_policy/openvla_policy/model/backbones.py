@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .config import OpenVLAConfig, TextGeometry
-from .vit_sizes import geometry_of
+from openvla_policy.model.config import OpenVLAConfig, TextGeometry
+from openvla_policy.model.vit_sizes import geometry_of
 
 _DINO = "vit_large_patch14_reg4_dinov2.lvd142m"
 _CLIP = "vit_large_patch14_clip_224.openai", "vit_large_patch14_clip_336.openai"

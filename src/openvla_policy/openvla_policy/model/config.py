@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .vit_sizes import VisionGeometry, geometry_of
+from openvla_policy.model.vit_sizes import VisionGeometry, geometry_of
 
 _TEXT_DEFAULTS: dict[str, Any] = {  # of LlamaConfig in transformers 4.40.1: config.json lists differences
     "hidden_size": 4096,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vla import OpenVLA
+from openvla_policy.model.vla import OpenVLA
 
 # Shapes: B batch, I images, N patches of one, K actions of a chunk, T prompt tokens, L whole sequence, D hidden.
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend
-from .config import TextGeometry
-from .linear import Linear
+from openvla_policy.model.attention import attend
+from openvla_policy.model.config import TextGeometry
+from openvla_policy.model.linear import Linear
 
 # Shapes: B batch, T new tokens, S all tokens so far, D hidden, h query heads, k key/value heads, d width of one.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import OpenVLAConfig
-from .linear import Linear
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.linear import Linear
 
 
 class Projector(nn.Module):

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .attention import attend
-from .linear import Linear
-from .vit_sizes import VisionGeometry
+from openvla_policy.model.attention import attend
+from openvla_policy.model.linear import Linear
+from openvla_policy.model.vit_sizes import VisionGeometry
 
 # Shapes: B batch, C channels, H W pixels, L tokens, N patches, D width, h heads, d head width.
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import OpenVLAConfig
-from .language import Llama
-from .projector import Projector
-from .vision import VisionBackbone, VisionTransformer, sinusoids_2d
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.language import Llama
+from openvla_policy.model.projector import Projector
+from openvla_policy.model.vision import VisionBackbone, VisionTransformer, sinusoids_2d
 
 # Shapes: B batch, T text tokens, N image tokens, M labelled tokens, D hidden, V vocabulary.
 

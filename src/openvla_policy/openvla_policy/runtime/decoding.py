@@ -10,9 +10,9 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from ..contract.action_tokens import ActionTokenizer
-from ..model.linear import linear
-from ..model.vla import OpenVLA
+from openvla_policy.contract.action_tokens import ActionTokenizer
+from openvla_policy.model.linear import linear
+from openvla_policy.model.vla import OpenVLA
 
 Vocabulary = Literal["full", "actions"]
 

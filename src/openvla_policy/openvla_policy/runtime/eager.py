@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..model.language import KVCache
-from ..model.vla import OpenVLA
-from .decoding import Generated, Head, Stopwatch, check_request
+from openvla_policy.model.language import KVCache
+from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.decoding import Generated, Head, Stopwatch, check_request
 
 
 class EagerRuntime:

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..checkpoint.adapters import find_adapter, read_adapter
-from ..checkpoint.checkpoint import _base_of, _first, _read_statistics, read_json, resolve
-from ..checkpoint.weights import weight_files
-from ..contract.statistics import Statistics
-from ..model.config import OpenVLAConfig
-from ..model.vla import OpenVLA
-from .precision import _ALL_BUT_THE_HEAD, _DECODER, _LIBRARIES, Precision, compute_dtype
+from openvla_policy.checkpoint.adapters import find_adapter, read_adapter
+from openvla_policy.checkpoint.checkpoint import _base_of, _first, _read_statistics, read_json, resolve
+from openvla_policy.checkpoint.weights import weight_files
+from openvla_policy.contract.statistics import Statistics
+from openvla_policy.model.config import OpenVLAConfig
+from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.precision import _ALL_BUT_THE_HEAD, _DECODER, _LIBRARIES, Precision, compute_dtype
 
 # Bytes of a quantised weight, and of its scales: by weight (4 bits: by block) and by row (docs/reference/precision.md).
 _QUANTISED = {

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ..model.language import SlotCache, rotary
-from ..model.vla import OpenVLA
-from .decoding import Head
+from openvla_policy.model.language import SlotCache, rotary
+from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.decoding import Head
 
 # Shapes: B rows, T text tokens, N image tokens, L places of the prefill, S slots of the cache, D hidden,
 # W tokens of a later pass, R places read.

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.checkpoint import Checkpoint, resolve
-from ..checkpoint.oft import is_oft, load_heads
-from ..contract.action import ACTION_DIM, ActionChunk, is_all_zero
-from ..contract.gripper import Option as GripperOption, check_option, convert_actions
-from ..contract.image import EVALUATION_CROP_AREA
-from ..contract.observation import Observation
-from ..contract.prompt import PromptStyle, build_prompt
-from ..contract.statistics import Statistics, choose
-from .decoding import Head, Runtime, Vocabulary
-from .eager import EagerRuntime
-from .memory import MemoryUse, measure, reset_peak
-from .precision import Precision as Precision, load
-from .runtimes import RuntimeName as RuntimeName, make_runtime
-from .speculative import Memory
+from openvla_policy.checkpoint.checkpoint import Checkpoint, resolve
+from openvla_policy.checkpoint.oft import is_oft, load_heads
+from openvla_policy.contract.action import ACTION_DIM, ActionChunk, is_all_zero
+from openvla_policy.contract.gripper import Option as GripperOption, check_option, convert_actions
+from openvla_policy.contract.image import EVALUATION_CROP_AREA
+from openvla_policy.contract.observation import Observation
+from openvla_policy.contract.prompt import PromptStyle, build_prompt
+from openvla_policy.contract.statistics import Statistics, choose
+from openvla_policy.runtime.decoding import Head, Runtime, Vocabulary
+from openvla_policy.runtime.eager import EagerRuntime
+from openvla_policy.runtime.memory import MemoryUse, measure, reset_peak
+from openvla_policy.runtime.precision import Precision as Precision, load
+from openvla_policy.runtime.runtimes import RuntimeName as RuntimeName, make_runtime
+from openvla_policy.runtime.speculative import Memory
 
 Idle = Literal["keep", "requery"]
 _LOG = logging.getLogger("openvla.policy")
@@ -111,7 +111,7 @@ class LocalPolicy:
         kind: Callable[..., LocalPolicy] = cls
         sizes = {name: options.pop(name) for name in ("images", "chunk", "cameras") if name in options}
         if sizes or is_oft(resolve(path)):
-            from .oft_policy import OFTPolicy  # a LocalPolicy
+            from openvla_policy.runtime.oft_policy import OFTPolicy  # a LocalPolicy
 
             kind = partial(OFTPolicy, heads=load_heads(path, checkpoint, **sizes))  # type: ignore[arg-type]
         policy = kind(checkpoint, **options)

@@ -8,14 +8,14 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from ..checkpoint.checkpoint import Checkpoint
-from ..contract.action import ACTION_DIM, ActionChunk
-from ..contract.gripper import convert_actions
-from ..contract.observation import Observation
-from ..contract.statistics import Statistics, choose
-from ..model.heads import OFTHeads
-from .decoding import Head, Vocabulary
-from .local_policy import LocalPolicy
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.contract.action import ACTION_DIM, ActionChunk
+from openvla_policy.contract.gripper import convert_actions
+from openvla_policy.contract.observation import Observation
+from openvla_policy.contract.statistics import Statistics, choose
+from openvla_policy.model.heads import OFTHeads
+from openvla_policy.runtime.decoding import Head, Vocabulary
+from openvla_policy.runtime.local_policy import LocalPolicy
 
 
 class OFTPolicy(LocalPolicy):

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.folder import load_folder
-from ..checkpoint.library_logs import quieten
-from ..checkpoint.weights import Place
-from .memory import give_back
+from openvla_policy.checkpoint.checkpoint import Checkpoint
+from openvla_policy.checkpoint.folder import load_folder
+from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.weights import Place
+from openvla_policy.runtime.memory import give_back
 
 Precision = Literal["fp32", "bf16", "int8", "int4", "int8-torchao", "int4-torchao", "fp8"]
 

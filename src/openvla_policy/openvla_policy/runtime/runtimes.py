@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from ..model.vla import OpenVLA
-from .decoding import Head, Runtime
-from .eager import EagerRuntime
-from .speculative import DraftRuntime
-from .static import StaticRuntime
+from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.decoding import Head, Runtime
+from openvla_policy.runtime.eager import EagerRuntime
+from openvla_policy.runtime.speculative import DraftRuntime
+from openvla_policy.runtime.static import StaticRuntime
 
 RuntimeName = Literal["eager", "static", "draft"]
 _RUNTIMES: dict[str, type[EagerRuntime | StaticRuntime | DraftRuntime]] = {

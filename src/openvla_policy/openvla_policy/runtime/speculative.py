@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..model.vla import OpenVLA
-from .decoding import Generated, Head, Stopwatch, check_request
-from .graphs import Passes, Pool, Replay, Shapes
+from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.decoding import Generated, Head, Stopwatch, check_request
+from openvla_policy.runtime.graphs import Passes, Pool, Replay, Shapes
 
 # Shapes: B rows, C tokens of an answer.
 

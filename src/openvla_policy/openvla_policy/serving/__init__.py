@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .http_client import Client
-from .remote_policy import LateAnswer, RemotePolicy, ServerRefused
+from openvla_policy.serving.http_client import Client
+from openvla_policy.serving.remote_policy import LateAnswer, RemotePolicy, ServerRefused
 
 __all__ = ["Client", "LateAnswer", "RemotePolicy", "ServerRefused", "connect"]
 
@@ -16,7 +16,9 @@ def connect(url: str, **options: Any) -> RemotePolicy:
     `options` are those of RemotePolicy. Nothing is sent yet.
     """
     if url.startswith(("ws://", "wss://")):
-        from .websocket_client import StreamClient  # only where it is used: websockets and msgpack
+        from openvla_policy.serving.websocket_client import (
+            StreamClient,  # only where it is used: websockets and msgpack
+        )
 
         return StreamClient(url, **options)
     return Client(url, **options)

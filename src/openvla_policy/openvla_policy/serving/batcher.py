@@ -10,11 +10,11 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from ..contract.action import ActionChunk
-from ..contract.observation import Observation
-from ..runtime.local_policy import LocalPolicy
-from .limits import Late, Limits, Refused
-from .metrics import Metrics
+from openvla_policy.contract.action import ActionChunk
+from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.serving.limits import Late, Limits, Refused
+from openvla_policy.serving.metrics import Metrics
 
 log = logging.getLogger("openvla.serve")
 

@@ -15,13 +15,13 @@ import uvicorn
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..contract.gripper import OPTIONS as GRIPPER_OPTIONS
-from ..contract.prompt import PromptStyle
-from ..runtime.decoding import Vocabulary
-from ..runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
-from ..runtime.memory import readable
-from .http_server import PolicyServer
-from .limits import Limits
+from openvla_policy.contract.gripper import OPTIONS as GRIPPER_OPTIONS
+from openvla_policy.contract.prompt import PromptStyle
+from openvla_policy.runtime.decoding import Vocabulary
+from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
+from openvla_policy.runtime.memory import readable
+from openvla_policy.serving.http_server import PolicyServer
+from openvla_policy.serving.limits import Limits
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("openvla.serve")

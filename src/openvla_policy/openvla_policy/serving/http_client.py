@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import httpx
 import numpy as np
 
-from ..contract.action import ACTION_DIM, ActionChunk
-from ..contract.observation import Observation
-from .json_codec import BadRequest, decode_array, encode_array
-from .remote_policy import RemotePolicy, ServerRefused, sentence_of
+from openvla_policy.contract.action import ACTION_DIM, ActionChunk
+from openvla_policy.contract.observation import Observation
+from openvla_policy.serving.json_codec import BadRequest, decode_array, encode_array
+from openvla_policy.serving.remote_policy import RemotePolicy, ServerRefused, sentence_of
 
 
 class Client(RemotePolicy):

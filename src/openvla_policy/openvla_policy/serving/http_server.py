@@ -20,16 +20,16 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
-from .. import __version__
-from ..contract.action import ActionChunk
-from ..contract.observation import Observation
-from ..runtime.local_policy import LocalPolicy
-from .batcher import Job, Worker
-from .json_codec import ActRequest, BadRequest, answer, parse_request
-from .limits import Limits, Refused
-from .metrics import Metrics
-from .request_check import InputCheck
-from .websocket import Stream
+from openvla_policy import __version__
+from openvla_policy.contract.action import ActionChunk
+from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.serving.batcher import Job, Worker
+from openvla_policy.serving.json_codec import ActRequest, BadRequest, answer, parse_request
+from openvla_policy.serving.limits import Limits, Refused
+from openvla_policy.serving.metrics import Metrics
+from openvla_policy.serving.request_check import InputCheck
+from openvla_policy.serving.websocket import Stream
 
 log = logging.getLogger("openvla.serve")
 

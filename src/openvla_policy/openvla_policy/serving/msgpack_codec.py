@@ -11,8 +11,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from ..contract.action import ACTION_DIM, ActionChunk
-from .json_codec import ActRequest, BadRequest, checked_layout, checked_size, read_request, view
+from openvla_policy.contract.action import ACTION_DIM, ActionChunk
+from openvla_policy.serving.json_codec import ActRequest, BadRequest, checked_layout, checked_size, read_request, view
 
 PROTOCOL = 1
 MAX_ITEMS = 64  # maps and lists in one message, and entries in each; a request has about ten

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.action import ActionChunk
-from ..contract.observation import Observation
+from openvla_policy.contract.action import ActionChunk
+from openvla_policy.contract.observation import Observation
 
 
 class ServerRefused(ConnectionError):

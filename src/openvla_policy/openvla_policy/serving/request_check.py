@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ..contract.action import ACTION_DIM
-from ..contract.prompt import build_prompt
-from ..contract.statistics import choose
-from .json_codec import ActRequest
+from openvla_policy.contract.action import ACTION_DIM
+from openvla_policy.contract.prompt import build_prompt
+from openvla_policy.contract.statistics import choose
+from openvla_policy.serving.json_codec import ActRequest
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.concurrency import run_in_threadpool
 
-from .json_codec import BadRequest
-from .limits import Late, Refused
-from .msgpack_codec import PROTOCOL, Ask, Reset, action_message, message_id, pack, read_message, unpack
+from openvla_policy.serving.json_codec import BadRequest
+from openvla_policy.serving.limits import Late, Refused
+from openvla_policy.serving.msgpack_codec import (
+    PROTOCOL,
+    Ask,
+    Reset,
+    action_message,
+    message_id,
+    pack,
+    read_message,
+    unpack,
+)
 
 if TYPE_CHECKING:
-    from .http_server import PolicyServer
+    from openvla_policy.serving.http_server import PolicyServer
 
 log = logging.getLogger("openvla.serve")
 _numbers = itertools.count(1)

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from ..contract.action import ActionChunk
-from ..contract.observation import Observation
-from .json_codec import BadRequest
-from .msgpack_codec import PROTOCOL, pack, pack_array, pack_jpeg, read_actions, unpack
-from .remote_policy import LateAnswer, RemotePolicy, ServerRefused, sentence_of
+from openvla_policy.contract.action import ActionChunk
+from openvla_policy.contract.observation import Observation
+from openvla_policy.serving.json_codec import BadRequest
+from openvla_policy.serving.msgpack_codec import PROTOCOL, pack, pack_array, pack_jpeg, read_actions, unpack
+from openvla_policy.serving.remote_policy import LateAnswer, RemotePolicy, ServerRefused, sentence_of
 
 _MAX_ANSWER = 2**20  # bytes
 
