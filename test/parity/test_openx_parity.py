@@ -13,8 +13,8 @@ from openvla_policy.contract.statistics import FieldStatistics, Statistics
 from openvla_training.openx.expressions import evaluate, parse
 from openvla_training.openx.mixture import load_mixture
 from openvla_training.openx.registry import Dataset, find, registry
-from openvla_training.openx.rotations import in_wrist_frame, matrix_from_angles
 from openvla_training.openx.standardise import chunks, is_moving, is_no_op, standardise
+from openvla_training.rotations import in_wrist_frame, matrix_from_angles
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "openx"
 EXTERNAL = "_converted_externally_to_rlds"

@@ -15,8 +15,8 @@ from openvla_training.bags import actions as steps_module
 from openvla_training.bags.actions import StepOptions, make_steps, moving
 from openvla_training.bags.alignment import nearest
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
-from openvla_training.bags.geometry import pose_differences, rotation_matrix, slerp, to_base, to_end_effector
 from openvla_training.bags.reading import read_frames, read_recordings
+from openvla_training.rotations import pose_differences, rotation_matrix, slerp, to_base, to_end_effector
 
 CHUNKS = ("policy/action_chunk", "expert/action_chunk")
 

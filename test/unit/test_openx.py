@@ -17,12 +17,12 @@ from openvla_training.openx.cli import main, rows_table
 from openvla_training.openx.expressions import evaluate, keys_of, parse
 from openvla_training.openx.mixture import Mixture, from_yaml, load_mixture, mixtures_folder
 from openvla_training.openx.registry import Dataset, find, from_mapping, registry
-from openvla_training.openx.rotations import angles_from_matrix, angles_from_quaternion, matrix_from_angles
 from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.rlds.shards import open_shard, read_tfrecords
+from openvla_training.rotations import angles_from_matrix, angles_from_quaternion, matrix_from_angles
 
 OPENING = DatasetGripper()
 

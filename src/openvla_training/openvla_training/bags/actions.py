@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from openvla_training.bags.alignment import nearest, skews, states_at
 from openvla_training.bags.chunks import EXECUTED_TOPIC, labelled_steps
 from openvla_training.bags.episodes import NS, BadBag, Recording
-from openvla_training.bags.geometry import pose_differences, to_base, to_end_effector
+from openvla_training.rotations import pose_differences, to_base, to_end_effector
 
 ACHIEVED = "achieved"
 ACTION_FRAMES = ("base", "end_effector")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openvla_training.bags.episodes import NS, Recording, Stream
-from openvla_training.bags.geometry import slerp
+from openvla_training.rotations import slerp
 
 ALIGNMENTS = ("nearest", "interpolate")
 Times = NDArray[np.int64]

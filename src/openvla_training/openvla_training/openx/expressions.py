@@ -24,7 +24,7 @@ import numpy as np
 
 from openvla_policy.contract.gripper import to_opening
 from openvla_policy.contract.gripper_datasets import DatasetGripper
-from openvla_training.openx.rotations import angles_from_matrix, angles_from_quaternion, in_wrist_frame
+from openvla_training.rotations import angles_from_matrix, angles_from_quaternion, in_wrist_frame
 
 _PATH = re.compile(r"(?P<key>[A-Za-z_][\w/.-]*)(?:\[(?P<start>-?\d+)?(?P<colon>:)?(?P<stop>-?\d+)?\])?$")
 _CALL = re.compile(r"(?P<name>[a-z_]+)\((?P<arguments>.*)\)$")
