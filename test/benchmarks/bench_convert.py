@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from openvla_training.bags.actions import StepOptions
-from openvla_training.bags.convert import convert
-from openvla_training.bags.one_bag import Options
+from openvla_training.bags.convert_all import convert
+from openvla_training.bags.convert_bag import Options
 
 RESULTS = Path(__file__).parents[2] / "outputs" / "bench" / "convert.json"
 TARGET = 10.0  # times real time on a core

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from bag_factory import random_demo, write_demo
 
-from openvla_training.bags import convert as convert_module
-from openvla_training.bags.convert import convert
+from openvla_training.bags import convert_all as convert_module
+from openvla_training.bags.convert_all import convert
+from openvla_training.bags.convert_bag import Options
 from openvla_training.bags.episodes import find_bags
-from openvla_training.bags.one_bag import Options
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.writer import open_writer
 

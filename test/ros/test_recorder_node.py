@@ -32,7 +32,7 @@ from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import TOPICS
 from openvla_ros.nodes.recorder_topics import message_class
 from openvla_ros.recording.recover import recover
-from openvla_training.bags.convert import Options, convert_bag
+from openvla_training.bags.convert_all import Options, convert_bag
 from openvla_training.rlds.images import decode_image
 
 PERIOD = 200_000_000

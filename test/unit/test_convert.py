@@ -11,7 +11,7 @@ import pytest
 from bag_factory import START, BagMaker, fill, random_demo, write_demo
 
 from openvla_policy.contract.image import ImagePreparation
-from openvla_training.bags import convert as convert_module
+from openvla_training.bags import convert_all as convert_module
 from openvla_training.bags.cli import main
 from openvla_training.rlds.features import Episode
 from openvla_training.rlds.images import decode_image, encode_image

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bag_factory import START, BagMaker, Demo, fill, random_demo
 
-from openvla_training.bags.cuts import Line, cut_bag, lines_of, read_times
+from openvla_training.bags.episode_cuts import Line, cut_bag, lines_of, read_times
 from openvla_training.bags.episodes import BadBag
 from openvla_training.bags.reading import BadEpisode, read_each, read_frames, read_recordings
 

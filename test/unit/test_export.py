@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from rosbags.highlevel import AnyReader
 
 from openvla_training.bags.cli import main as convert
-from openvla_training.bags.definitions import OWN, typestore
 from openvla_training.bags.export import main as export
+from openvla_training.bags.message_definitions import OWN, typestore
 from openvla_training.rlds.features import Episode
 from openvla_training.rlds.reader import read_episodes
 

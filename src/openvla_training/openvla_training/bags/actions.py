@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from openvla_training.bags.action_labels import EXECUTED_TOPIC, labelled_steps
 from openvla_training.bags.alignment import nearest, skews, states_at
-from openvla_training.bags.chunks import EXECUTED_TOPIC, labelled_steps
 from openvla_training.bags.episodes import NS, BadBag, Recording
 from openvla_training.rotations import pose_differences, to_base, to_end_effector
 
@@ -164,7 +164,7 @@ def _all_zero_start(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _chunk_steps(recording: Recording, options: StepOptions, sentence: str | None) -> tuple[Steps, int]:
-    """One step per executed action; see :func:`openvla_training.bags.chunks.labelled_steps`."""
+    """One step per executed action; see :func:`openvla_training.bags.action_labels.labelled_steps`."""
     labelled = labelled_steps(recording, options.actions, options.rate, options.max_skew, sentence)
     states = states_at(recording, recording.image_stamps[labelled.frames], options.alignment)
     actions = labelled.actions

@@ -19,9 +19,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming
 
-from openvla_training.bags.convert import Summary, settings_of
+from openvla_training.bags.convert_all import Summary, settings_of
+from openvla_training.bags.convert_bag import Converted, Options, convert_bag
 from openvla_training.bags.episodes import BadBag
-from openvla_training.bags.one_bag import Converted, Options, convert_bag
 from openvla_training.rlds.features import EncodedEpisode, Shape, episode_features, to_example
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.statistics import write_statistics
@@ -40,7 +40,7 @@ def convert_with_beam(
     pipeline_options: Sequence[str] = (),
     progress: Callable[[Converted], None] | None = None,
 ) -> Summary:
-    """Convert all bags in a pipeline; arguments and result as of :func:`openvla_training.bags.convert.convert`.
+    """Convert all bags in a pipeline; arguments and result as of :func:`openvla_training.bags.convert_all.convert`.
 
     ``pipeline_options``: Beam's own, such as ``--runner=FlinkRunner``; the direct runner by default.
 

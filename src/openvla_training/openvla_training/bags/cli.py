@@ -13,13 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from openvla_training.bags.action_labels import EXECUTED_TOPIC
 from openvla_training.bags.actions import ACHIEVED, ACTION_FRAMES, StepOptions
 from openvla_training.bags.alignment import ALIGNMENTS
-from openvla_training.bags.chunks import EXECUTED_TOPIC
-from openvla_training.bags.convert import Summary, convert
-from openvla_training.bags.cuts import COLUMNS, CUTS, lines_of, read_times
+from openvla_training.bags.convert_all import Summary, convert
+from openvla_training.bags.convert_bag import Converted, Options
+from openvla_training.bags.episode_cuts import COLUMNS, CUTS, lines_of, read_times
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
-from openvla_training.bags.one_bag import Converted, Options
 from openvla_training.rlds.images import ENCODINGS
 from openvla_training.rlds.inspect_cli import write_inspection
 from openvla_training.rlds.loader_config import write_loader_config

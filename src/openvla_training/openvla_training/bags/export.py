@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from openvla_training.bags.chunks import EXECUTED_TOPIC
-from openvla_training.bags.definitions import typestore
+from openvla_training.bags.action_labels import EXECUTED_TOPIC
 from openvla_training.bags.episodes import NS, Topics
+from openvla_training.bags.message_definitions import typestore
 from openvla_training.rlds.features import Episode
 from openvla_training.rlds.images import EncodedImages
 from openvla_training.rlds.reader import find_dataset, read_episodes

@@ -21,7 +21,7 @@ from rosbags.serde import SerdeError
 from zstandard import ZstdError
 
 from openvla_policy.contract.camera import to_rgb
-from openvla_training.bags.cuts import Cut, Line, cut_bag
+from openvla_training.bags.episode_cuts import Cut, Line, cut_bag
 from openvla_training.bags.episodes import NS, BadBag, Camera, Chunk, Execution, Recording, Stream, Topics
 from openvla_training.bags.storage import OpenBag, open_bag
 
@@ -73,7 +73,7 @@ def read_each(
 ) -> list[Recording | BadEpisode]:
     """Read all episodes of a bag, each by itself: a broken one leaves the others whole.
 
-    ``cut`` and ``lines`` say where episodes are (see :func:`openvla_training.bags.cuts.cut_bag`).
+    ``cut`` and ``lines`` say where episodes are (see :func:`openvla_training.bags.episode_cuts.cut_bag`).
 
     Raises:
         BadBag: the bag as a whole is unusable: truncated, or a topic is missing or of a wrong type.

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openvla_training.bags.cuts import digest
+from openvla_training.bags.convert_bag import Converted, Options, convert_bag
+from openvla_training.bags.episode_cuts import digest
 from openvla_training.bags.episodes import BadBag
-from openvla_training.bags.one_bag import Converted, Options, convert_bag
 from openvla_training.rlds.statistics import write_statistics
 from openvla_training.rlds.writer import DatasetWriter, open_writer
 

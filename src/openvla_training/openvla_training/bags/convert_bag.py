@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openvla_training.bags.action_labels import EXECUTED_TOPIC
 from openvla_training.bags.actions import ACHIEVED, StepOptions, Steps, make_steps, sentences
-from openvla_training.bags.chunks import EXECUTED_TOPIC
-from openvla_training.bags.cuts import Line
+from openvla_training.bags.episode_cuts import Line
 from openvla_training.bags.episodes import BadBag, Recording, Topics
 from openvla_training.bags.reading import BadEpisode, read_each, read_frames
 from openvla_training.rlds.features import MAIN_CAMERA, EncodedEpisode, Shape
