@@ -10,9 +10,10 @@ import pytest
 
 from openvla_policy.contract.gripper import from_opening, to_opening
 from openvla_policy.contract.statistics import FieldStatistics, Statistics
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.expressions import evaluate, parse
 from openvla_training.openx.mixture import load_mixture
-from openvla_training.openx.registry import Dataset, find, registry
+from openvla_training.openx.registry import find, registry
 from openvla_training.openx.standardise import chunks, is_moving, is_no_op, standardise
 from openvla_training.rotations import in_wrist_frame, matrix_from_angles
 

@@ -17,8 +17,9 @@ from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.checkpoint.folder import load_folder
 from openvla_policy.contract.statistics import compute
 from openvla_training.openx.cli import main as mixture_command
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.mixture import Mixture, load_mixture
-from openvla_training.openx.registry import Dataset, find
+from openvla_training.openx.registry import find
 from openvla_training.openx.source import EpisodeSource
 from openvla_training.openx.standardise import is_moving
 from openvla_training.openx.statistics import dataset_statistics

@@ -14,9 +14,10 @@ from hypothesis import given, settings, strategies as st
 from openvla_policy.contract.gripper_datasets import DatasetGripper
 from openvla_training.openx import statistics
 from openvla_training.openx.cli import main, rows_table
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.expressions import evaluate, keys_of, parse
 from openvla_training.openx.mixture import Mixture, from_yaml, load_mixture, mixtures_folder
-from openvla_training.openx.registry import Dataset, find, from_mapping, registry
+from openvla_training.openx.registry import find, from_mapping, registry
 from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise

@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.mixture import Mixture, load_mixture
-from openvla_training.openx.registry import Dataset, registry
+from openvla_training.openx.registry import registry
 from openvla_training.openx.source import dataset_folder
 from openvla_training.openx.statistics import dataset_statistics
 from openvla_training.openx.synthetic import write_synthetic

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from openvla_training.openx.registry import Dataset, gripper_of
+from openvla_training.openx.dataset import Dataset, gripper_of
 
 EXTERNAL = "_converted_externally_to_rlds"
 _FLAT = ("action[0:6]", "gripper(action[6])")

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from openvla_training.openx.registry import Dataset, find, from_mapping
+from openvla_training.openx.dataset import Dataset
+from openvla_training.openx.registry import find, from_mapping
 
 By = Literal["weight", "share"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.further_rows import EXTERNAL as _EXTERNAL, FURTHER, make
-from openvla_training.openx.registry import Dataset
 
 _RT1 = ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_closedness_action)")
 _FLAT = ("action[0:6]", "gripper(action[-1])")

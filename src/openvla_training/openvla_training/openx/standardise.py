@@ -9,8 +9,8 @@ import numpy as np
 
 from openvla_policy.contract.action import ACTION_DIM
 from openvla_policy.contract.statistics import FieldStatistics
+from openvla_training.openx.dataset import Dataset, check_width
 from openvla_training.openx.expressions import evaluate
-from openvla_training.openx.registry import Dataset, check_width
 
 MOTION = ACTION_DIM - 1  # the columns that move; the last is the gripper
 ABSOLUTE = np.array([False] * MOTION + [True])  # which columns are states rather than changes

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.progress import track
 
 from openvla_policy.contract.statistics import Statistics, compute
-from openvla_training.openx.registry import Dataset
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import Trajectory, standardise
 from openvla_training.rlds.reader import find_dataset

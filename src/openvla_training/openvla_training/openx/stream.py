@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from openvla_policy.contract.statistics import Statistics
-from openvla_training.openx.registry import Dataset
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.source import EpisodeSource
 from openvla_training.openx.standardise import ABSOLUTE, chunks, is_moving, sentences, standardise
 

@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, naming, splits as splits_lib
 from tensorflow_datasets.core.dataset_info import DatasetIdentity, DatasetInfo
 
+from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.expressions import Call, Columns, Expression
-from openvla_training.openx.registry import Dataset, find
+from openvla_training.openx.registry import find
 from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import leaves
 from openvla_training.rlds.images import encode_image
