@@ -4,14 +4,29 @@ Keys, shapes and versions are those of TFDS (catalog pages; the builders of brid
 of Open X-Embodiment's dataset overview; what becomes of a dataset follows the reference
 (prismatic/vla/datasets/rlds/oxe). Frames and kinds of motion only where the datasets' own documentation names them.
 Where the reference turns a gripper round without limiting it to 0 .. 1, so does the row: `invert`, not `gripper`.
+
+Beyond the paper's mixture: Open X-Embodiment as far as its schemas are published. Two of those rows differ from the
+reference, which reads cmu_play_fusion's numbers from the wrong columns (parts of the quaternion as angles, the end of
+the episode as gripper) and takes stanford_mask_vit's yaw for a roll.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from openvla_training.openx.dataset import Dataset
-from openvla_training.openx.further_rows import EXTERNAL as _EXTERNAL, FURTHER, make
+from openvla_training.openx.dataset import Dataset, gripper_of
+
+EXTERNAL = "_converted_externally_to_rlds"
+_SEVEN = ("action[0:6]", "gripper(action[6])")
+
+
+def make(name: str, action: tuple[str, ...], version: str | None = "0.1.0", **facts: Any) -> Dataset:
+    """A row; single words stand for lists of one, and the gripper's convention is looked up."""
+    for key in ("camera", "state", "language", "filters"):
+        if isinstance(facts.get(key), str):
+            facts[key] = (facts[key],)
+    return Dataset(name=name, action=action, version=version, gripper=gripper_of(name), **facts)
+
 
 _RT1 = ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_closedness_action)")
 _FLAT = ("action[0:6]", "gripper(action[-1])")
@@ -95,41 +110,41 @@ _ROWS = [
         layout="pos_euler", transitions=7_045_476,
     ),
     make(
-        "stanford_hydra_dataset" + _EXTERNAL, _FLAT_UNLIMITED, wrist="wrist_image", robot="Franka Panda", rate=10.0,
+        "stanford_hydra_dataset" + EXTERNAL, _FLAT_UNLIMITED, wrist="wrist_image", robot="Franka Panda", rate=10.0,
         bgr=True, state=("observation/state[0:3]", "observation/state[7:10]", "zeros(1)", "observation/state[-3:-2]"),
         layout="pos_euler", transitions=358_234,
     ),
     make(
-        "austin_buds_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        "austin_buds_dataset" + EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
         state=("observation/state[0:8]",), layout="joint", transitions=34_112,
     ),
     make(
-        "nyu_franka_play_dataset" + _EXTERNAL, ("action[-8:-2]", "gripper(action[-2:-1])"), robot="Franka Panda",
+        "nyu_franka_play_dataset" + EXTERNAL, ("action[-8:-2]", "gripper(action[-2:-1])"), robot="Franka Panda",
         rate=3.0, state=("observation/state[-6:]", "zeros(2)"), layout="pos_euler", transitions=44_875,
     ),
     make(
-        "furniture_bench_dataset" + _EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=10.0,
+        "furniture_bench_dataset" + EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=10.0,
         motion="velocity", state=("observation/state[0:7]", "observation/state[-1]"), layout="pos_quat",
         transitions=3_948_057,
     ),
     make(
-        "ucsd_kitchen_dataset" + _EXTERNAL, ("action[0:6]", "gripper(action[6])"), robot="xArm 7", rate=2.0,
+        "ucsd_kitchen_dataset" + EXTERNAL, ("action[0:6]", "gripper(action[6])"), robot="xArm 7", rate=2.0,
         motion="position", state=("observation/state[0:7]", "zeros(1)"), layout="joint", transitions=3_970,
     ),
     make(
-        "austin_sailor_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        "austin_sailor_dataset" + EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
         state=("observation/state",), layout="pos_quat", transitions=353_094,
     ),
     make(
-        "austin_sirius_dataset" + _EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        "austin_sirius_dataset" + EXTERNAL, _FLAT, wrist="wrist_image", robot="Franka Panda", rate=20.0,
         state=("observation/state",), layout="joint", transitions=279_939,
     ),
     make(
-        "dlr_edan_shared_control" + _EXTERNAL, _FLAT_UNLIMITED, robot="DLR EDAN", rate=5.0, motion=None,
+        "dlr_edan_shared_control" + EXTERNAL, _FLAT_UNLIMITED, robot="DLR EDAN", rate=5.0, motion=None,
         state=("observation/state", "zeros(1)"), layout="pos_euler", transitions=8_928,
     ),
     make(
-        "iamlab_cmu_pickup_insert" + _EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=20.0,
+        "iamlab_cmu_pickup_insert" + EXTERNAL, _QUATERNION, wrist="wrist_image", robot="Franka Panda", rate=20.0,
         motion="position", state=("observation/state[0:8]",), layout="joint", transitions=146_241,
     ),
     make(
@@ -184,5 +199,88 @@ _ROWS = [
     make("droid_wipe", **_DROID, camera="exterior_image_2_left"),
     *(_libero(suite) for suite in ("spatial", "object", "goal", "10", "90")),
 ]  # fmt: skip
+
+FURTHER = (
+    make(
+        "columbia_cairlab_pusht_real",
+        ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_closedness_action)"),
+        language="observation/natural_language_instruction", wrist="wrist_image", robot="UR5", rate=10.0,
+        state=("observation/robot_state", "zeros(6)"), layout="pos_euler",
+    ),
+    make(
+        "stanford_kuka_multimodal_dataset" + EXTERNAL, ("action[0:3]", "zeros(3)", "gripper(action[3])"),
+        robot="KUKA iiwa", rate=20.0, motion="position", layout="pos_quat",
+        state=("observation/ee_position", "observation/ee_orientation", "zeros(1)"),
+    ),
+    make("nyu_rot_dataset" + EXTERNAL, _SEVEN, robot="xArm 7", rate=3.0, state=_POSE, layout="pos_euler"),
+    make(
+        "maniskill_dataset" + EXTERNAL, _SEVEN, wrist="wrist_image", robot="Franka Panda (simulated)", rate=20.0,
+        state=("observation/tcp_pose", "observation/state[7:8]"), layout="pos_quat",
+    ),
+    make(
+        "cmu_franka_exploration_dataset" + EXTERNAL, _SEVEN, camera="highres_image", robot="Franka Panda", rate=10.0,
+        motion="position",
+    ),
+    make(
+        "ucsd_pick_and_place_dataset" + EXTERNAL, ("action[0:3]", "zeros(3)", "gripper(action[3])"), robot="xArm 7",
+        rate=3.0, motion="velocity", state=_POSE, layout="pos_euler",
+    ),
+    make(
+        "asu_table_top" + EXTERNAL, _SEVEN, robot="UR5", rate=12.5, motion=None, layout="pos_euler",
+        state=("ground_truth_states/EE", "zeros(1)", "observation/state[-1]"),
+    ),
+    make(
+        "cmu_play_fusion", ("action[0:3]", "angles(action[3:7])", "gripper(action[7])"), robot="Franka Panda", rate=5.0,
+        state="observation/state", layout="joint",
+    ),
+    make(
+        "stanford_robocook" + EXTERNAL, _SEVEN, camera="image_1", robot="Franka Panda", rate=5.0, motion="velocity",
+        state=_POSE, layout="pos_euler",
+    ),
+    make(
+        "kaist_nonprehensile" + EXTERNAL, ("action[0:6]", "zeros(1)"), robot="Franka Panda", rate=10.0, frame="base",
+        state=("observation/state[-7:]", "zeros(1)"), layout="pos_quat",
+    ),
+    make(
+        "tokyo_u_lsmo" + EXTERNAL, _SEVEN, robot="Cobotta", rate=10.0, motion="position", state=_POSE,
+        layout="pos_euler",
+    ),
+    make(
+        "dlr_sara_pour" + EXTERNAL, _SEVEN, robot="DLR SARA", rate=10.0, motion="position", layout="pos_euler",
+        state=("observation/state", "zeros(2)"),
+    ),
+    make(
+        "dlr_sara_grid_clamp" + EXTERNAL, _SEVEN, robot="DLR SARA", rate=10.0, motion="position", layout="pos_euler",
+        state=("observation/state[0:6]", "zeros(2)"),
+    ),
+    make(
+        "imperialcollege_sawyer_wrist_cam", _SEVEN, wrist="wrist_image", third_person=False, robot="Sawyer", rate=10.0,
+        frame="wrist", state=("zeros(7)", "observation/state"),
+    ),
+    make(
+        "stanford_mask_vit" + EXTERNAL, ("action[0:3]", "zeros(2)", "action[3]", "gripper(action[4])"), robot="Sawyer",
+        layout="pos_euler",
+        state=(
+            "observation/end_effector_pose[0:3]", "zeros(2)", "observation/end_effector_pose[3]", "zeros(1)",
+            "observation/end_effector_pose[4]",
+        ),
+    ),
+    make("uiuc_d3field", ("action", "zeros(4)"), camera="image_1", robot="Kinova Gen3", rate=1.0),
+    make(
+        "utokyo_xarm_pick_and_place" + EXTERNAL, _SEVEN, wrist="hand_image", robot="xArm 7", rate=10.0,
+        motion="position", state=("observation/end_effector_pose", "zeros(2)"), layout="pos_euler",
+    ),
+    make(
+        "utokyo_xarm_bimanual" + EXTERNAL, ("action[7:13]", "gripper(action[13])"), arms=2, robot="two xArm 7",
+        rate=10.0, motion="position", state=("observation/pose_r", "zeros(2)"), layout="pos_euler",
+    ),
+    *(
+        make(
+            f"utokyo_pr2_{task}{EXTERNAL}", _SEVEN, robot="PR2", rate=10.0, motion="position", state=_POSE,
+            layout="pos_euler",
+        )
+        for task in ("opening_fridge", "tabletop_manipulation")
+    ),
+)  # fmt: skip
 
 ROWS: dict[str, Dataset] = {row.name: row for row in (*_ROWS, *FURTHER)}
