@@ -9,7 +9,7 @@ NAME = "openvla_training"
 COMMANDS = {
     "convert": "openvla_training.bags.cli:main",
     "export_bag": "openvla_training.bags.export:main",
-    "inspect_data": "openvla_training.rlds.inspect_cli:main",
+    "inspect_data": "openvla_training.rlds.inspect.cli:main",
     "lerobot": "openvla_training.lerobot.cli:main",
     "mixture": "openvla_training.openx.cli:main",
     "train": "openvla_training.trainer.cli:main",

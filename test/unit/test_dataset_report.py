@@ -13,8 +13,8 @@ import pytest
 
 from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
-from openvla_training.rlds.inspect_cli import main
-from openvla_training.rlds.inspection import inspect
+from openvla_training.rlds.inspect.cli import main
+from openvla_training.rlds.inspect.quality import inspect
 from openvla_training.rlds.writer import open_writer
 
 SHAPE = (24, 32, 3)

@@ -21,7 +21,7 @@ from openvla_training.bags.convert_bag import Converted, Options
 from openvla_training.bags.episode_cuts import COLUMNS, CUTS, lines_of, read_times
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
 from openvla_training.rlds.images import ENCODINGS
-from openvla_training.rlds.inspect_cli import write_inspection
+from openvla_training.rlds.inspect.cli import write_inspection
 from openvla_training.rlds.reference_loader import write_loader_config
 from openvla_training.rlds.shards import FILE_FORMATS
 

@@ -11,7 +11,7 @@ from openvla_training.lerobot.layout import VERSIONS
 from openvla_training.lerobot.reader import Mapping, open_source, read
 from openvla_training.lerobot.writer import IMAGES, export
 from openvla_training.rlds.images import ENCODINGS
-from openvla_training.rlds.inspect_cli import write_inspection
+from openvla_training.rlds.inspect.cli import write_inspection
 from openvla_training.rlds.reference_loader import write_loader_config
 from openvla_training.rlds.shards import FILE_FORMATS
 from openvla_training.rlds.statistics import write_statistics

@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
-from openvla_training.rlds.figures import action_histograms, contact_sheet, lengths_and_idleness, trajectories
-from openvla_training.rlds.inspection import ACTION_NAMES, Inspection
+from openvla_training.rlds.inspect.figures import action_histograms, contact_sheet, lengths_and_idleness, trajectories
+from openvla_training.rlds.inspect.quality import ACTION_NAMES, Inspection
 
 MAX_SHEETS, MAX_ROWS = 24, 200
 STYLE = """

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from openvla_training.rlds.inspection import inspect
+from openvla_training.rlds.inspect.quality import inspect
 from openvla_training.rlds.reader import find_dataset
 from openvla_training.rlds.writer import write_atomically
 
@@ -17,7 +17,7 @@ PAGE, FIGURES = "report.html", "report.json"
 
 def write_inspection(folder: Path | str, output: Path | None = None) -> Path:
     """Write ``report.html`` and ``report.json`` to ``output`` (default: beside the shards); returns the page."""
-    from openvla_training.rlds.page import page
+    from openvla_training.rlds.inspect.page import page
 
     folder = find_dataset(folder)
     output = output or folder

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from openvla_training.rlds.images import Image, encode_image
-from openvla_training.rlds.inspection import ACTION_NAMES, Inspection
+from openvla_training.rlds.inspect.quality import ACTION_NAMES, Inspection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
