@@ -180,7 +180,7 @@ def test_collation_equals_the_reference():
     """Instructions and normalised actions of the reference's padded batch give its ids, labels and mask."""
     from openvla_policy.checkpoint.folder import load_folder
     from openvla_policy.contract.prompt import build_prompt
-    from openvla_training.trainer.batches import collate_tokens
+    from openvla_training.trainer.data.batch import collate_tokens
 
     parity = FIXTURES.parent / "parity" / "fused_tiny"
     checkpoint = load_folder(parity / "checkpoint")
@@ -202,7 +202,7 @@ def test_the_crop_equals_tensorflow_s(fixtures):
     from PIL import Image
 
     from openvla_policy.contract.image import center_crop
-    from openvla_training.trainer.augment import resized_crop
+    from openvla_training.trainer.data.augment import resized_crop
 
     image = np.asarray(Image.open(fixtures / "parity" / "images" / "scene_224x224.png").convert("RGB"))
     ours = resized_crop(image.astype(np.float32) / 255, 0.9, (0.5, 0.5))

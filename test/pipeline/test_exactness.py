@@ -15,7 +15,7 @@ from openvla_ros.nodes.images import to_rgb
 from openvla_training.bags.cli import main as convert
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.statistics import read_statistics
-from openvla_training.trainer.frames import load_frames
+from openvla_training.trainer.data.frames import load_frames
 
 # The paper's policy (DINOv2 and SigLIP at 224 px), and another one that fills up instead of stretching.
 OPENVLA = ImagePreparation.standard(224, ["imagenet", "half"])

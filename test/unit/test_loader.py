@@ -23,14 +23,14 @@ from openvla_training.openx.registry import find
 from openvla_training.openx.source import EpisodeSource
 from openvla_training.openx.standardise import is_moving
 from openvla_training.openx.statistics import dataset_statistics
-from openvla_training.openx.stream import EpisodeReader, Stream
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
 from openvla_training.rlds.writer import open_writer
-from openvla_training.trainer.augment import Augment, AugmentConfig, Draw, augmented
-from openvla_training.trainer.batches import Batch
-from openvla_training.trainer.loader import Loader, LoaderConfig, merge_states
+from openvla_training.trainer.data.augment import Augment, AugmentConfig, Draw, augmented
+from openvla_training.trainer.data.batch import Batch
+from openvla_training.trainer.data.loader import Loader, LoaderConfig, merge_states
+from openvla_training.trainer.data.sample_stream import EpisodeReader, Stream
 
 MIXTURE = Mixture("m", {"bridge_orig": 1.0, "droid": 0.5, "viola": 2.0}, until={"droid": 0.5})
 CONFIG = LoaderConfig(batch_size=8, lanes=2, steps=30, buffer_bytes=1 << 20)

@@ -17,8 +17,8 @@ from openvla_policy.contract.action_tokens import ActionTokenizer
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.vla import VLAOutput
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_training.trainer.augment import Augment, AugmentConfig, adjust_contrast, adjust_hue_saturation
 from openvla_training.trainer.config import load_config
+from openvla_training.trainer.data.augment import Augment, AugmentConfig, adjust_contrast, adjust_hue_saturation
 from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.objective import Objective
 
@@ -188,7 +188,7 @@ def test_more_samples_a_batch_than_there_are_is_refused(dataset, tmp_path):
 
 def test_a_cache_of_other_data_is_not_taken(dataset, tmp_path):
     from openvla_policy.contract.image import ImagePreparation
-    from openvla_training.trainer.frames import load_frames
+    from openvla_training.trainer.data.frames import load_frames
 
     preparation = ImagePreparation.standard(28, ("imagenet", "half"))
     first = load_frames([str(dataset)], "train", preparation, tmp_path)

@@ -28,8 +28,8 @@ from openvla_policy.checkpoint.library_logs import quieten
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.config import OpenVLAConfig, mid, openvla_7b, tiny
 from openvla_policy.runtime import memory
-from openvla_training.trainer.batches import Batch, collate_tokens
 from openvla_training.trainer.config import TrainConfig, load_config
+from openvla_training.trainer.data.batch import Batch, collate_tokens
 from openvla_training.trainer.dry_run import USABLE, need
 from openvla_training.trainer.learner import Learner
 from openvla_training.trainer.parallel import World

@@ -14,7 +14,7 @@ from openvla_policy.checkpoint.adapters import attach_lora
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import IGNORE_INDEX
 from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_training.trainer.batches import Batch
+from openvla_training.trainer.data.batch import Batch
 
 
 class Plain(nn.Module):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from openvla_training.trainer.augment import AugmentConfig
+from openvla_training.trainer.data.augment import AugmentConfig
 
 
 def option(default: Any, meaning: str, unit: str = "") -> Any:

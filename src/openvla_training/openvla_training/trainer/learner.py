@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import VLAOutput
-from openvla_training.trainer.batches import Batch
 from openvla_training.trainer.config import TrainConfig
+from openvla_training.trainer.data.batch import Batch, HeldOut, rows_of
 from openvla_training.trainer.metrics import Metrics, errors_of, token_accuracy, validate
 from openvla_training.trainer.objective import Objective
 from openvla_training.trainer.optimizers import build_optimizers
 from openvla_training.trainer.parallel import World, release, shard, whole
 from openvla_training.trainer.ready import ready_model
-from openvla_training.trainer.samples import HeldOut, rows_of
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ import torch
 
 from openvla_training.openx.mixture import load_mixture
 from openvla_training.trainer.config import TrainConfig
+from openvla_training.trainer.data.memory_source import FrameSource
+from openvla_training.trainer.data.mixture_source import MixtureSource, steps_of
+from openvla_training.trainer.data.source import Source
 from openvla_training.trainer.dry_run import need
 from openvla_training.trainer.failures import explain
 from openvla_training.trainer.learner import Figures, Learner
@@ -20,7 +23,6 @@ from openvla_training.trainer.prepare import prepare
 from openvla_training.trainer.progress import Reporter, peak_rate
 from openvla_training.trainer.ready import check_processes
 from openvla_training.trainer.result import save_result
-from openvla_training.trainer.source import FrameSource, MixtureSource, Source, steps_of
 from openvla_training.trainer.state import State, load_state, save_state, states
 from openvla_training.trainer.stopping import Interruption
 

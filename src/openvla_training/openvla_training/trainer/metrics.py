@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import VLAOutput
-from openvla_training.trainer.batches import Batch
+from openvla_training.trainer.data.batch import Batch, HeldOut, in_robot_units
 from openvla_training.trainer.objective import Objective
-from openvla_training.trainer.samples import HeldOut, in_robot_units
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from openvla_training.trainer.data.batch import HeldOut
 from openvla_training.trainer.metrics import Metrics
-from openvla_training.trainer.samples import HeldOut
 
 UNITS = ("x [mm]", "y [mm]", "z [mm]", "roll [mrad]", "pitch [mrad]", "yaw [mrad]", "gripper [0..1]")
 SCALES = (1e3,) * 6 + (1.0,)

@@ -17,9 +17,8 @@ from openvla_policy.contract.statistics import Statistics, compute
 from openvla_policy.model import config as shapes
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.precision import compute_dtype, placer
-from openvla_training.trainer.choice import choose
 from openvla_training.trainer.config import TrainConfig
-from openvla_training.trainer.frames import Frames, load_frames
+from openvla_training.trainer.data.frames import Frames, choose, load_frames
 from openvla_training.trainer.objective import order_action_tokens
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.strategies import STRATEGIES

@@ -25,10 +25,10 @@ from openvla_policy.contract.statistics import Statistics
 from openvla_training.openx.mixture import Mixture
 from openvla_training.openx.source import dataset_folder
 from openvla_training.openx.statistics import dataset_statistics
-from openvla_training.openx.stream import EpisodeReader, Sample, Stream, Wording
 from openvla_training.rlds.images import decode_image
-from openvla_training.trainer.augment import Augment, AugmentConfig, Draw, augmented
-from openvla_training.trainer.batches import Batch, collate_tokens
+from openvla_training.trainer.data.augment import Augment, AugmentConfig, Draw, augmented
+from openvla_training.trainer.data.batch import Batch, collate_tokens
+from openvla_training.trainer.data.sample_stream import EpisodeReader, Sample, Stream, Wording
 
 _DRAWS = 4096  # choices of a dataset that are drawn at once
 _LEAST = 1 << 20  # [bytes] of a block

@@ -10,9 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from rich.progress import track
 
 from openvla_policy.contract.image import ImagePreparation
 from openvla_training.rlds.reader import count_episodes, find_dataset, read_episodes
+
+pass
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -118,3 +122,42 @@ def _fingerprint(folder: Path, split: str, preparation: ImagePreparation) -> str
     geometry = (preparation.size, preparation.strategy, preparation.resample, preparation.letterbox_fill)
     text = json.dumps([FORMAT, str(folder.resolve()), split, shards, geometry, preparation.crop_area])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Picked:
+    """Rows of an array on disk, read when they are asked for."""
+
+    def __init__(self, rows: Any, index: NDArray[np.int64]) -> None:
+        self._rows, self._index = rows, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._rows[self._index[key]]
+
+
+def choose(frames: Frames, sentences: str | None, episodes: int = 0) -> Frames:
+    """Frames of the first `episodes` (0: all) whose sentence has the regular expression `sentences` (None: any).
+
+    Raises:
+        ValueError: no sentence has it.
+    """
+    if sentences is None and not episodes:
+        return frames
+    wanted = np.array([sentences is None or re.search(sentences, text) is not None for text in frames.instructions])
+    fits = wanted[frames.instruction]
+    if not fits.any():
+        known = "; ".join(frames.instructions[:5])
+        raise ValueError(f"sentences: {sentences!r} is in none of the sentences there are, such as: {known}")
+    numbers = np.unique(frames.episode[fits])
+    if episodes:
+        fits &= np.isin(frames.episode, numbers[:episodes])
+    index = np.flatnonzero(fits)
+    return replace(
+        frames,
+        images=cast(Any, Picked(frames.images, index)),
+        actions=frames.actions[index],
+        instruction=frames.instruction[index],
+        episode=frames.episode[index],
+    )

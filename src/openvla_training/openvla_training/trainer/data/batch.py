@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,12 @@ from torch import Tensor
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.vla import IGNORE_INDEX
-from openvla_training.trainer.augment import Augment, AugmentConfig
+from openvla_training.trainer.data.augment import Augment, AugmentConfig
+
+pass
 
 if TYPE_CHECKING:  # which reads datasets
-    from openvla_training.trainer.frames import Frames
+    from openvla_training.trainer.data.frames import Frames
 
 
 @dataclass(frozen=True)
@@ -100,3 +102,30 @@ class Batches:
         ids, labels, mask = collate_tokens(prompts, tokens, self._eos, self._pad)
         images = torch.from_numpy(np.ascontiguousarray(self._frames.images[indices]))
         return Batch(ids, labels, mask, images)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A validation batch: its true actions (B, 7) in robot units, and each sample's dataset (name of statistics)."""
+
+    batch: Batch
+    actions: NDArray[np.float32]
+    names: tuple[str, ...]
+
+
+def in_robot_units(
+    checkpoint: Checkpoint, actions: NDArray[np.floating], names: tuple[str, ...]
+) -> NDArray[np.float32]:
+    """Normalised actions (B, 7) in m, rad and gripper opening, each by the statistics of its dataset."""
+    made = np.empty(actions.shape, np.float32)
+    for name in set(names):
+        rows = np.array([other == name for other in names])
+        made[rows] = checkpoint.statistics[name].unnormalise(actions[rows])
+    return made
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Part of a batch."""
+    tensors = {name: getattr(batch, name)[rows] for name in ("input_ids", "labels", "attention_mask", "images")}
+    actions = None if batch.actions is None else batch.actions[rows]
+    return replace(batch, **tensors, actions=actions, origins=batch.origins[rows])
