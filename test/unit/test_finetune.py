@@ -15,8 +15,8 @@ from openvla_policy.contract.observation import Observation
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_training.trainer.cli import finetune_main, merge_main
 from openvla_training.trainer.config import load_config
-from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.strategies import STRATEGIES
+from openvla_training.trainer.trainer import Trainer
 
 SHAPE = {"image_size": 28, "vision_width": 16, "vision_depth": 2, "vision_heads": 2, "hidden_size": 32, "layers": 2}
 WHOLE_BLOCKS = SHAPE | {"vision_width": 64, "hidden_size": 64}  # all that nf4 can hold is held so, on every CPU

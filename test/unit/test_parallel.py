@@ -18,9 +18,9 @@ from toy_dataset import write_toy_dataset
 from openvla_policy.checkpoint.folder import load_folder
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.trainer.config import load_config
-from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.parallel import World
-from openvla_training.trainer.ready import check_processes
+from openvla_training.trainer.setup_model import check_processes
+from openvla_training.trainer.trainer import Trainer
 
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 2}"
 STEPS = 24

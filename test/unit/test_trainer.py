@@ -19,8 +19,8 @@ from openvla_policy.model.vla import VLAOutput
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_training.trainer.config import load_config
 from openvla_training.trainer.data.augment import Augment, AugmentConfig, adjust_contrast, adjust_hue_saturation
-from openvla_training.trainer.loop import Trainer
 from openvla_training.trainer.objective import Objective
+from openvla_training.trainer.trainer import Trainer
 
 SHAPE = {"image_size": 28, "vision_width": 16, "vision_depth": 2, "vision_heads": 2, "hidden_size": 32, "layers": 1}
 

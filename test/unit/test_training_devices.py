@@ -11,10 +11,10 @@ from train_bench.__main__ import random_batch
 
 from openvla_policy.model.config import OpenVLAConfig, tiny
 from openvla_training.trainer.config import load_config
-from openvla_training.trainer.failures import explain
-from openvla_training.trainer.learner import Learner
+from openvla_training.trainer.errors import explain
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.state import load_state, save_state, states
+from openvla_training.trainer.train_step import Learner
 
 SHAPE = tiny(image_size=28, vision_width=32, vision_depth=2, vision_heads=2, hidden_size=64, layers=2)
 EVERYWHERE = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -56,7 +56,7 @@ def test_copies_that_autocast_does_not_keep_change_no_number(device: str, monkey
         with monkeypatch.context() as patch:
             of = learner(device, "full", activation_checkpointing="true")
             batch = random_batch(of.checkpoint, 4)
-            patch.setattr("openvla_training.trainer.learner.torch.autocast", kept)
+            patch.setattr("openvla_training.trainer.train_step.torch.autocast", kept)
             losses.append([of.step(batch, number).loss for number in range(3)])
     assert losses[0] == losses[1]
 

@@ -19,11 +19,10 @@ from openvla_policy.checkpoint.prismatic import shape_of
 from openvla_policy.model.config import siglip_7b
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.trainer.config import load_config
-from openvla_training.trainer.failures import explain
-from openvla_training.trainer.loop import Trainer
+from openvla_training.trainer.errors import explain
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.state import states
-from openvla_training.trainer.stopping import Interruption
+from openvla_training.trainer.trainer import Interruption, Trainer
 
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 64, layers: 2}"
 
@@ -195,7 +194,7 @@ def test_curves_and_pictures_are_left(data: Path, tmp_path: Path, caplog) -> Non
 
 
 def test_weights_and_biases_is_asked_for_only_where_it_is(data: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("openvla_training.trainer.progress.find_spec", lambda name: None)
+    monkeypatch.setattr("openvla_training.trainer.reporting.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="wandb: 'robots' needs the package wandb: pip install wandb"):
         toy(data, tmp_path, wandb="robots", steps=2)
 

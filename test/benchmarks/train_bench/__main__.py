@@ -31,9 +31,9 @@ from openvla_policy.runtime import memory
 from openvla_training.trainer.config import TrainConfig, load_config
 from openvla_training.trainer.data.batch import Batch, collate_tokens
 from openvla_training.trainer.dry_run import USABLE, need
-from openvla_training.trainer.learner import Learner
 from openvla_training.trainer.parallel import World
-from openvla_training.trainer.progress import peak_rate
+from openvla_training.trainer.reporting import peak_rate
+from openvla_training.trainer.train_step import Learner
 
 from .plain import PlainLoop
 

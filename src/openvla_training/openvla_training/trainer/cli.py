@@ -114,8 +114,8 @@ def _train(config: TrainConfig, options: argparse.Namespace) -> str:
 
         fits = dry_run(config, options.gpu, Console(), options.gpus)
         return "nothing was started" + ("" if fits else ": it would not fit")
-    from openvla_training.trainer.loop import Trainer
     from openvla_training.trainer.parallel import leave
+    from openvla_training.trainer.trainer import Trainer
 
     try:
         trainer = Trainer(config)
@@ -139,7 +139,7 @@ def _run(program: str, work: Callable[[], str]) -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        from openvla_training.trainer.failures import RunError
+        from openvla_training.trainer.errors import RunError
 
         if not isinstance(error, RunError):
             raise

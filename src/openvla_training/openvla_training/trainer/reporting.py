@@ -22,10 +22,10 @@ from torch import Tensor
 
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.data.batch import HeldOut
-from openvla_training.trainer.estimate import GPUS, known_gpu
-from openvla_training.trainer.learner import Figures
+from openvla_training.trainer.memory_estimate import GPUS, known_gpu
 from openvla_training.trainer.metrics import Metrics
 from openvla_training.trainer.plots import draw
+from openvla_training.trainer.train_step import Figures
 
 log = logging.getLogger(__name__)
 LINES_EVERY = 60.0  # [s] between lines of a log file

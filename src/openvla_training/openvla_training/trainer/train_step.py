@@ -17,7 +17,7 @@ from openvla_training.trainer.metrics import Metrics, errors_of, token_accuracy,
 from openvla_training.trainer.objective import Objective
 from openvla_training.trainer.optimizers import build_optimizers
 from openvla_training.trainer.parallel import World, release, shard, whole
-from openvla_training.trainer.ready import ready_model
+from openvla_training.trainer.setup_model import ready_model
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,20 @@ from openvla_training.trainer.data.memory_source import FrameSource
 from openvla_training.trainer.data.mixture_source import MixtureSource, steps_of
 from openvla_training.trainer.data.source import Source
 from openvla_training.trainer.dry_run import need
-from openvla_training.trainer.failures import explain
-from openvla_training.trainer.learner import Figures, Learner
+from openvla_training.trainer.errors import explain
+from openvla_training.trainer.export import save_result
 from openvla_training.trainer.metrics import Metrics
 from openvla_training.trainer.parallel import device_of, join
-from openvla_training.trainer.prepare import prepare
-from openvla_training.trainer.progress import Reporter, peak_rate
-from openvla_training.trainer.ready import check_processes
-from openvla_training.trainer.result import save_result
+from openvla_training.trainer.reporting import Reporter, peak_rate
+from openvla_training.trainer.setup_model import check_processes
+from openvla_training.trainer.start import prepare
 from openvla_training.trainer.state import State, load_state, save_state, states
-from openvla_training.trainer.stopping import Interruption
+from openvla_training.trainer.train_step import Figures, Learner
+
+pass
+import signal
+import threading
+from types import FrameType, TracebackType
 
 log = logging.getLogger(__name__)
 
@@ -178,3 +182,31 @@ class Trainer:
         config = self.config
         rank = f" r={config.lora_rank}" if self.adapter is not None else ""
         return f"{self.source.about}, seed {config.seed}, strategy {config.strategy}{rank}"
+
+
+class Interruption:
+    """Within a `with` block Ctrl-C (SIGINT) is a wish, `asked`; outside of the main thread nothing changes.
+
+    Of a single process the second Ctrl-C ends at once, by KeyboardInterrupt. One of several must not leave the others
+    waiting for it: there each is a wish alone.
+    """
+
+    def __init__(self, several: bool) -> None:
+        self.asked, self._several = False, several
+
+    def __enter__(self) -> Interruption:
+        self._mine = threading.current_thread() is threading.main_thread()
+        if self._mine:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._mine:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and not self._several:
+            raise KeyboardInterrupt
+        self.asked = True

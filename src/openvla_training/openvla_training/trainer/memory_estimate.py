@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from openvla_policy.checkpoint.adapters import linear_modules
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.model.vla import OpenVLA
-from openvla_training.trainer.ready import recompute_activations
+from openvla_training.trainer.setup_model import recompute_activations
 from openvla_training.trainer.strategies import Strategy, apply_strategy
 
 LABELS = 8  # seven action tokens and end of sequence
