@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-
-from openvla_ros.sim import pictures, report, suite, task
-from openvla_ros.sim.report import Episode, Rate, Step
+from openvla_evaluation import plan
+from openvla_evaluation.report import outcomes, pictures
+from openvla_evaluation.report.outcomes import Episode, Step
+from openvla_evaluation.statistics import Rate
+from openvla_evaluation.suites import cubes
 
 
 def episode(target: str, lifted: tuple[str, ...], outcome: str = "", index: int = 1, frames: int = 0) -> Episode:
@@ -17,7 +19,7 @@ def episode(target: str, lifted: tuple[str, ...], outcome: str = "", index: int 
         Step((np.full((96, 96, 3), 10 * number, np.uint8),), np.full(7, 0.01 * number), 0.1, 5.0)
         for number in range(frames)
     )
-    outcome = outcome or report.judge(target, lifted)
+    outcome = outcome or outcomes.judge(target, lifted)
     instruction = f"lift the {target} cube"
     return Episode(
         index, 1_000_000, instruction, target, outcome, "", lifted, 7, 2.0, (0.1, 0.3), (0.05, 0.06), 0, steps
@@ -27,14 +29,14 @@ def episode(target: str, lifted: tuple[str, ...], outcome: str = "", index: int 
 @pytest.mark.parametrize(
     ("lifted", "outcome"),
     [
-        ((), report.NOTHING),
-        (("red",), report.SUCCESS),
-        (("blue",), report.WRONG),
-        (("red", "blue"), report.SEVERAL),
+        ((), outcomes.NOTHING),
+        (("red",), outcomes.SUCCESS),
+        (("blue",), outcomes.WRONG),
+        (("red", "blue"), outcomes.SEVERAL),
     ],
 )
 def test_only_the_named_object_alone_is_a_success(lifted: tuple[str, ...], outcome: str) -> None:
-    assert report.judge("red", lifted) == outcome
+    assert outcomes.judge("red", lifted) == outcome
 
 
 def test_rate_is_the_papers_mean_and_standard_error() -> None:
@@ -56,15 +58,15 @@ def test_interval_holds_the_rate_and_stays_in_bounds(trials: int, successes: int
 def test_faults_count_against_and_interrupted_episodes_do_not_count() -> None:
     episodes = [
         episode("red", ("red",)),
-        episode("red", (), report.FAULT),
-        episode("red", (), report.INTERRUPTED),
+        episode("red", (), outcomes.FAULT),
+        episode("red", (), outcomes.INTERRUPTED),
     ]
-    rate = report.success_rate(episodes)
+    rate = outcomes.success_rate(episodes)
     assert (rate.successes, rate.trials) == (1, 2)
 
 
 def test_no_episode_gives_a_summary_that_is_still_json() -> None:
-    summary = report.summarise([], task.OBJECTS, paired=True)
+    summary = outcomes.summarise([], cubes.OBJECTS, paired=True)
     assert json.loads(json.dumps(summary, allow_nan=False))["success_rate"]["value"] is None
 
 
@@ -75,9 +77,9 @@ def test_confusion_puts_every_episode_in_its_cell() -> None:
         episode("green", ()),
         episode("blue", ("red", "green")),
         episode("blue", ("blue",)),
-        episode("blue", (), report.INTERRUPTED),
+        episode("blue", (), outcomes.INTERRUPTED),
     ]
-    table = report.confusion(episodes, task.OBJECTS)
+    table = outcomes.confusion(episodes, cubes.OBJECTS)
     assert table.counts.tolist() == [[1, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 1]]
     assert (table.grounded.successes, table.grounded.trials) == (2, 5)
     assert table.to_json()["instructed"]["blue"] == {"red": 0, "green": 0, "blue": 1, "none": 0, "several": 1}
@@ -85,8 +87,8 @@ def test_confusion_puts_every_episode_in_its_cell() -> None:
 
 
 def test_summary_lists_what_the_demo_promises() -> None:
-    summary = report.summarise([episode("red", ("red",)), episode("blue", ())], task.OBJECTS, paired=False)
-    assert summary["outcomes"] == {report.SUCCESS: 1, report.NOTHING: 1}
+    summary = outcomes.summarise([episode("red", ("red",)), episode("blue", ())], cubes.OBJECTS, paired=False)
+    assert summary["outcomes"] == {outcomes.SUCCESS: 1, outcomes.NOTHING: 1}
     assert summary["latency_s"]["p50"] == pytest.approx(0.2)
     first = summary["episodes"][0]
     assert first["seed"] == 1_000_000 and first["steps"] == 7 and first["rate_hz"] == 3.5
@@ -98,31 +100,31 @@ def test_summary_lists_what_the_demo_promises() -> None:
 
 @given(st.integers(0, 2_000_000))
 def test_the_sentence_of_a_seed_names_its_target_and_never_changes(seed: int) -> None:
-    sentence = task.instruction_of_seed(seed)
-    assert task.target_of(sentence) == task.target_for(seed)
-    assert sentence == task.instruction_of_seed(seed)
+    sentence = cubes.instruction_of_seed(seed)
+    assert cubes.target_of(sentence) == cubes.target_for(seed)
+    assert sentence == cubes.instruction_of_seed(seed)
 
 
 def test_every_template_is_used_for_every_object() -> None:
-    seen = {task.instruction_of_seed(seed) for seed in range(1000)}
-    assert seen == {template.format(object=name) for template in task.TEMPLATES for name in task.OBJECTS}
+    seen = {cubes.instruction_of_seed(seed) for seed in range(1000)}
+    assert seen == {template.format(object=name) for template in cubes.TEMPLATES for name in cubes.OBJECTS}
 
 
 @pytest.mark.parametrize("sentence", ["lift the cube", "put the red cube on the blue cube", "lift the bored cube"])
 def test_a_sentence_that_cannot_be_judged_is_refused_with_the_choices(sentence: str) -> None:
     with pytest.raises(ValueError, match="red, green, blue"):
-        task.target_of(sentence)
+        cubes.target_of(sentence)
 
 
 def test_evaluation_never_starts_from_a_seed_for_training() -> None:
-    for seed in (0, 12, task.EVALUATION_SEED, task.EVALUATION_SEED + 5):
-        for trial in suite.trials(suite.Suite(seed=seed, episodes=3)):
-            assert trial.seed in task.EVALUATION_SEEDS and trial.seed not in task.TRAINING_SEEDS
+    for seed in (0, 12, cubes.EVALUATION_SEED, cubes.EVALUATION_SEED + 5):
+        for trial in plan.trials(plan.Suite(seed=seed, episodes=3)):
+            assert trial.seed in cubes.EVALUATION_SEEDS and trial.seed not in cubes.TRAINING_SEEDS
 
 
 def test_paired_trials_give_each_start_state_every_instruction() -> None:
-    made = suite.trials(suite.Suite(paired=2))
-    assert [(t.seed - task.EVALUATION_SEED, t.target) for t in made] == [
+    made = plan.trials(plan.Suite(paired=2))
+    assert [(t.seed - cubes.EVALUATION_SEED, t.target) for t in made] == [
         (0, "red"), (0, "green"), (0, "blue"), (1, "red"), (1, "green"), (1, "blue"),
     ]  # fmt: skip
 
@@ -142,7 +144,7 @@ def test_bad_settings_name_the_file_the_key_and_the_choices(tmp_path, text: str,
     path = tmp_path / "lift.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        suite.load_suite(path)
+        plan.load_suite(path)
     assert "lift.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -158,7 +160,7 @@ def test_video_frame_shows_image_action_and_verdict() -> None:
     assert (frame[:540, :540] == 200).all(), "the camera image is shown whole"
     still = pictures.draw_frame(image, Step((image,), np.zeros(7), 0.1, 5.0), 3, caption)
     assert (frame != still).any(), "the action is drawn"
-    verdict = pictures.draw_frame(image, step, 3, caption, report.SUCCESS)
+    verdict = pictures.draw_frame(image, step, 3, caption, outcomes.SUCCESS)
     assert (verdict[500, 20:60] == pictures.GOOD).all(axis=-1).any()
 
 
@@ -172,7 +174,7 @@ def test_contact_sheet_has_a_strip_for_every_episode(count: int) -> None:
 
 
 def test_confusion_picture_is_drawn_for_an_empty_table_too() -> None:
-    picture = pictures.confusion_picture(report.confusion([], task.OBJECTS), "title")
+    picture = pictures.confusion_picture(outcomes.confusion([], cubes.OBJECTS), "title")
     assert picture.width > 600
 
 

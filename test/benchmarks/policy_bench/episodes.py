@@ -33,7 +33,8 @@ class Recorded:
 def record(policy: LocalPolicy, count: int) -> list[Recorded]:
     """Let `policy` act in the simulator for `count` episodes, blocking control as in the demo."""
     os.environ.setdefault("MUJOCO_GL", "osmesa")
-    from openvla_ros.sim import task
+    from openvla_evaluation.suites import cubes
+
     from openvla_ros.sim.scene import Scene
     from openvla_ros.sim.scoring import Scorer
 
@@ -42,8 +43,8 @@ def record(policy: LocalPolicy, count: int) -> list[Recorded]:
     for seed in range(SEED, SEED + count):
         scene.reset(seed)
         scorer = Scorer(scene)
-        episode = Recorded(task.instruction_of_seed(seed))
-        target = task.target_of(episode.instruction)
+        episode = Recorded(cubes.instruction_of_seed(seed))
+        target = cubes.target_of(episode.instruction)
         for _ in range(MOST_STEPS):
             image = scene.render().copy()
             episode.images.append(image)

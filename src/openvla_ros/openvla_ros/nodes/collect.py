@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openvla_evaluation.report import outcomes
+from openvla_evaluation.report.outcomes import Episode
+from openvla_evaluation.suites import cubes
 from openvla_msgs.srv import StopEpisode
 from rich.console import Console
 from rich.progress import (
@@ -35,8 +38,6 @@ from openvla_ros.nodes.bringup import ProcessSpec, resolve, share_folder
 from openvla_ros.nodes.processes import stop_on_signals
 from openvla_ros.nodes.session import Limits, Session
 from openvla_ros.nodes.stack import START_LIMIT, Stack
-from openvla_ros.sim import report, task
-from openvla_ros.sim.report import Episode
 
 INDEX = "episodes.jsonl"
 RESTARTS = 3  # a stack that fails is replaced this often in one run, then the run ends with the reason
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--episodes", type=int, required=True, metavar="N", help="how many, on the seeds from --seed on")
-    add("--seed", type=int, default=0, metavar="S", help=f"first seed (0); below {task.EVALUATION_SEED}")
+    add("--seed", type=int, default=0, metavar="S", help=f"first seed (0); below {cubes.EVALUATION_SEED}")
     add("--output", type=Path, required=True, metavar="DIR", help="bags and episodes.jsonl go here")
     add("--role", choices=("expert", "dagger"), default="expert", help="who acts (expert)")
     add(
@@ -116,9 +117,9 @@ class Collection:
         if options.episodes < 1 or options.instances < 1:
             raise ValueError(f"--episodes {options.episodes} and --instances {options.instances} must be 1 or more")
         seeds = range(options.seed, options.seed + options.episodes)
-        if seeds[0] not in task.TRAINING_SEEDS or seeds[-1] not in task.TRAINING_SEEDS:
+        if seeds[0] not in cubes.TRAINING_SEEDS or seeds[-1] not in cubes.TRAINING_SEEDS:
             raise ValueError(
-                f"seeds {seeds[0]} to {seeds[-1]} are not all below {task.EVALUATION_SEED}; the others are "
+                f"seeds {seeds[0]} to {seeds[-1]} are not all below {cubes.EVALUATION_SEED}; the others are "
                 "kept for evaluation"
             )
         for option in ("checkpoint", "unnorm_key"):
@@ -190,7 +191,7 @@ class Collection:
                     index.write(json.dumps(result.entry) + "\n")
                     index.flush()
                     kept += 1
-                    succeeded += result.entry["outcome"] == report.SUCCESS
+                    succeeded += result.entry["outcome"] == outcomes.SUCCESS
                     progress.update(kept, succeeded)
             except KeyboardInterrupt:
                 interrupted = True
@@ -270,7 +271,7 @@ class Collection:
 
     def _record(self, session: Session, seed: int) -> dict[str, Any] | None:
         """Record one seed; None when interrupted. Raises when the stack is at fault."""
-        target, instruction = task.target_for(seed), task.instruction_of_seed(seed)
+        target, instruction = cubes.target_for(seed), cubes.instruction_of_seed(seed)
         note = f"openvla-collect role={self.options.role} seed={seed}"
         # With a target the acting expert begins at once: first the scene without one, then the recording.
         session.reset(seed)
@@ -284,10 +285,10 @@ class Collection:
             session.stop_recording(StopEpisode.Request.DISCARD, 0.0, "the stack failed")
             raise
         outcome = verdict(episode)
-        stopped = session.stop_recording(outcome, float(episode.outcome == report.SUCCESS), episode.reason)
-        if episode.outcome == report.FAULT:
+        stopped = session.stop_recording(outcome, float(episode.outcome == outcomes.SUCCESS), episode.reason)
+        if episode.outcome == outcomes.FAULT:
             raise RuntimeError(f"seed {seed}: {episode.reason}")
-        if episode.outcome == report.INTERRUPTED:
+        if episode.outcome == outcomes.INTERRUPTED:
             return None
         return {
             "seed": seed,
@@ -304,9 +305,9 @@ class Collection:
 
 def verdict(episode: Episode) -> int:
     """What the recorder is told: episodes that missed are kept as such, broken ones are deleted."""
-    if episode.outcome in (report.FAULT, report.INTERRUPTED):
+    if episode.outcome in (outcomes.FAULT, outcomes.INTERRUPTED):
         return StopEpisode.Request.DISCARD
-    if episode.outcome == report.SUCCESS:
+    if episode.outcome == outcomes.SUCCESS:
         return StopEpisode.Request.SUCCESS
     return StopEpisode.Request.FAILURE
 

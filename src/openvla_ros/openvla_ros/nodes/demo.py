@@ -15,17 +15,19 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from openvla_evaluation.plan import Suite, Trial, load_suite, trials
+from openvla_evaluation.report import outcomes, pictures
+from openvla_evaluation.report.outcomes import Episode, Step
+from openvla_evaluation.report.pictures import Caption
+from openvla_evaluation.report.video import VideoFile
+from openvla_evaluation.suites import cubes
+
 from openvla_ros.nodes.bringup import resolve, share_folder
 from openvla_ros.nodes.live import LiveTable, Window
 from openvla_ros.nodes.processes import ProcessDied, stop_on_signals
 from openvla_ros.nodes.provenance import checkpoint_identity, git_revision, versions
 from openvla_ros.nodes.session import Limits, Session, SessionError
 from openvla_ros.nodes.stack import START_LIMIT, Stack
-from openvla_ros.sim import pictures, report, task
-from openvla_ros.sim.pictures import Caption
-from openvla_ros.sim.report import Episode, Step
-from openvla_ros.sim.suite import Suite, Trial, load_suite, trials
-from openvla_ros.sim.video import VideoFile
 
 CAMERAS = ("normal", "black", "frozen")
 EXPERT_NAME = "scripted expert (knows the true poses: a ceiling, not a policy)"
@@ -47,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--seed",
         type=int,
         metavar="N",
-        help=f"first seed; below {task.EVALUATION_SEED} it counts from there (0)",
+        help=f"first seed; below {cubes.EVALUATION_SEED} it counts from there (0)",
     )
     add("--paired", type=int, metavar="N", help="language test: N start states, one instruction for each cube")
     add("--max-steps", type=int, metavar="N", help="actions after which an episode ends")
@@ -147,7 +149,7 @@ class Demo:
         written = self._write(time.monotonic() - started, failure)
         if failure:
             raise RuntimeError(f"{failure}\n  what was done until then is in {self.output}")
-        rate = report.success_rate(self.episodes)
+        rate = outcomes.success_rate(self.episodes)
         print(f"success {rate}; wrote {', '.join(written)} to {self.output}/")
         return 130 if self.interrupted else 0
 
@@ -207,7 +209,7 @@ class Demo:
                     video.add(episode, caption)
                 self.episodes.append(episode.thinned(pictures.SHEET_FRAMES))
                 table.finish(episode)
-                if episode.outcome == report.INTERRUPTED:
+                if episode.outcome == outcomes.INTERRUPTED:
                     raise KeyboardInterrupt
 
     def _caption(self, number: int, trial: Trial) -> Caption:
@@ -218,13 +220,13 @@ class Demo:
         """Write what is known, also after an interruption or a failure; returns the names of the files."""
         paired = bool(self.suite.paired)
         written = ["demo.mp4"] if self._path("demo.mp4").exists() else []
-        rate = report.success_rate(self.episodes)
+        rate = outcomes.success_rate(self.episodes)
         if any(episode.steps for episode in self.episodes):
             written.append("contact_sheet.png")
             sheet = pictures.contact_sheet(self.episodes, f"{self.title.split(' (')[0]}: {rate}")
             sheet.save(self._path("contact_sheet.png"))
         if paired and self.episodes:
-            table = report.confusion(self.episodes, task.OBJECTS)
+            table = outcomes.confusion(self.episodes, cubes.OBJECTS)
             pictures.confusion_picture(table, "Instructed (rows), lifted (columns)").save(self._path("confusion.png"))
             print(table)
             written.append("confusion.png")
@@ -238,7 +240,7 @@ class Demo:
             | {"first_seed": self.suite.first_seed, "episodes": len(self.trials)},
             "failure": failure or None,
             "wall_time_s": round(duration, 1),
-            **report.summarise(self.episodes, task.OBJECTS, paired),
+            **outcomes.summarise(self.episodes, cubes.OBJECTS, paired),
             "versions": versions(),
             "git": git_revision(),
         }

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from openvla_evaluation.report.outcomes import Step
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
 from sensor_msgs.msg import Image
-
-from openvla_ros.sim.report import Step
 
 # Camera clock between two kept images [s]; an image that an action was predicted from is always kept.
 FRAME_SPACING = 0.1

@@ -8,12 +8,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from openvla_evaluation.plan import Trial
+from openvla_evaluation.report.outcomes import INTERRUPTED, SUCCESS, Episode, Step, success_rate
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-
-from openvla_ros.sim.report import INTERRUPTED, SUCCESS, Episode, Step, success_rate
-from openvla_ros.sim.suite import Trial
 
 SHOWN_ROWS = 14
 COLUMNS = (

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
+from openvla_evaluation.report import outcomes
+from openvla_evaluation.report.outcomes import Episode, Step
 from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene, StartEpisode, StopEpisode
@@ -23,8 +25,6 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from openvla_ros.nodes.heard import Heard, key, lifted_names
-from openvla_ros.sim import report
-from openvla_ros.sim.report import Episode, Step
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -234,9 +234,9 @@ class Session:
                 goal = self._send_goal(instruction, limits)
             reason = self._follow(target, limits, goal, on_step)
         except KeyboardInterrupt:
-            outcome, reason = report.INTERRUPTED, "stopped by a person"
+            outcome, reason = outcomes.INTERRUPTED, "stopped by a person"
         except SessionError as error:
-            outcome, reason = report.FAULT, str(error)
+            outcome, reason = outcomes.FAULT, str(error)
         finally:
             self._end(goal)
         return self._episode(index, seed, instruction, target, outcome, reason, time.monotonic() - started)
@@ -324,7 +324,7 @@ class Session:
             seed=seed,
             instruction=instruction,
             target=target,
-            outcome=outcome or report.judge(target, lifted),
+            outcome=outcome or outcomes.judge(target, lifted),
             reason=reason,
             lifted=lifted,
             count=len(heard.chunks),

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_msgs.msg import ActionChunk
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
-from openvla_ros.sim.task import instruction_of_seed
 
 STREAMING_SHARE = 0.4  # of what is missing, asked for in one action
 

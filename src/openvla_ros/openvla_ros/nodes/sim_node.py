@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+from openvla_evaluation.suites.cubes import instruction_for
 from openvla_msgs.msg import ActionChunk, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from rosgraph_msgs.msg import Clock
@@ -25,7 +26,6 @@ from openvla_ros.nodes.sim_face import make_face
 from openvla_ros.nodes.sim_parameters import PARAMETERS
 from openvla_ros.sim.scene import CameraConfig
 from openvla_ros.sim.scoring import Scorer
-from openvla_ros.sim.task import instruction_for
 
 NS = 1_000_000_000
 START_TIMEOUT = 60.0  # [s] for the world to come up: the first compilation of the model reads the meshes

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from openvla_evaluation.suites.cubes import OBJECTS
+
 from openvla_ros.nodes.parameters import Parameter as P
 from openvla_ros.sim.scene import CameraConfig
-from openvla_ros.sim.task import OBJECTS
 
 _CAMERA = CameraConfig()
 

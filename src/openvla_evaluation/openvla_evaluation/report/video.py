@@ -7,9 +7,9 @@ from typing import Any
 
 import imageio_ffmpeg
 
-from openvla_ros.sim import pictures
-from openvla_ros.sim.pictures import Caption
-from openvla_ros.sim.report import Episode
+from openvla_evaluation.report import pictures
+from openvla_evaluation.report.outcomes import Episode
+from openvla_evaluation.report.pictures import Caption
 
 FRAME_RATE = 10  # frames a second; with FRAME_SPACING of the session: real (simulated) time
 HOLD_FRAMES = 12  # how long the verdict stays

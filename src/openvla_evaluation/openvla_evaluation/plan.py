@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from openvla_ros.sim import task
+from openvla_evaluation.suites import cubes
 
 RANGES = {
     "episodes": (1, 100_000),
@@ -26,7 +26,7 @@ class Suite:
 
     episodes: int = 10
     seed: int = 0  # of the first episode; the others follow
-    instruction: str = ""  # '' = each episode its own cube, in the words of sim/task.TEMPLATES
+    instruction: str = ""  # '' = each episode its own cube, in the words of suites/cubes.TEMPLATES
     paired: int = 0  # > 0: that many start states, each with one instruction for every cube
     max_steps: int = 60  # actions
     stall: float = 60.0  # wall-clock time without an action after which an episode is a fault [s]
@@ -37,12 +37,12 @@ class Suite:
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it must be {low} to {high}")
         if self.instruction:
-            task.target_of(self.instruction)
+            cubes.target_of(self.instruction)
 
     @property
     def first_seed(self) -> int:
         """Seed of the first episode, in the range for evaluation."""
-        return self.seed if self.seed in task.EVALUATION_SEEDS else task.EVALUATION_SEED + self.seed
+        return self.seed if self.seed in cubes.EVALUATION_SEEDS else cubes.EVALUATION_SEED + self.seed
 
     def with_options(self, options: Mapping[str, Any]) -> Suite:
         """These settings with those of `options` that are not None."""
@@ -88,12 +88,12 @@ def trials(suite: Suite) -> list[Trial]:
     first = suite.first_seed
     if suite.paired:
         return [
-            Trial(seed, task.instruction_for(target), target)
+            Trial(seed, cubes.instruction_for(target), target)
             for seed in range(first, first + suite.paired)
-            for target in task.OBJECTS
+            for target in cubes.OBJECTS
         ]
     made = []
     for seed in range(first, first + suite.episodes):
-        instruction = suite.instruction or task.instruction_of_seed(seed)
-        made.append(Trial(seed, instruction, task.target_of(instruction)))
+        instruction = suite.instruction or cubes.instruction_of_seed(seed)
+        made.append(Trial(seed, instruction, cubes.target_of(instruction)))
     return made

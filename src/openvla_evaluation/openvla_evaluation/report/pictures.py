@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from openvla_ros.sim.report import FAULT, INTERRUPTED, SUCCESS, Confusion, Episode, Step
+from openvla_evaluation.report.outcomes import FAULT, INTERRUPTED, SUCCESS, Confusion, Episode, Step
 
 BACKGROUND, PANEL, GRID = (17, 20, 26), (26, 30, 38), (52, 58, 70)
 TEXT, FAINT, ACCENT = (236, 239, 244), (139, 148, 163), (96, 165, 250)
