@@ -19,7 +19,7 @@ from openvla_ros.robots.stream import StreamError
 from openvla_ros.robots.target_pose import BASE, compose, leash
 from openvla_ros.safety import gate as safety
 from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
-from openvla_ros.safety.hand import Hand
+from openvla_ros.safety.gripper_limits import Hand
 from openvla_ros.safety.permission import Permission, PermissionConfig
 from openvla_ros.safety.robot_state import RobotState
 from openvla_ros.safety.watchdogs import Now, Seen

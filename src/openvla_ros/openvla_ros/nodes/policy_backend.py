@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from openvla_ros.nodes.bringup import resolve
-from openvla_ros.safety.still_picture import StillPicture, frozen
+from openvla_ros.safety.frozen_camera import StillPicture, frozen
 
 # Parameters that are LocalPolicy's by the same name.
 PASSED_ON = ("precision", "vocabulary", "runtime", "center_crop", "idle", "gripper", "frame", "period")

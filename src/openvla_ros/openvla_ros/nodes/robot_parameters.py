@@ -14,7 +14,7 @@ from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.hands import KINDS, HandConfig
 from openvla_ros.robots.sim import SimAdapter
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
-from openvla_ros.safety.joints import JointLimits, limit_joints
+from openvla_ros.safety.joint_limits import JointLimits, limit_joints
 
 Get = Callable[[str], Any]
 _HAND, _FRANKA, _WIDOWX = HandConfig(), FrankaConfig(), WidowXConfig()
