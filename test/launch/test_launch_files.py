@@ -14,8 +14,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from openvla_ros.nodes.bringup import bringup, config_file
+from openvla_ros.nodes.bringup import bringup
 from openvla_ros.nodes.bringup_launch import COMMON, overrides, refuse_unknown, stack, typed
+from openvla_ros.paths import config_file
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
 NAMES = [file.name.partition(".")[0] for file in FILES]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from openvla_ros import paths
 from openvla_ros.nodes import bringup as table
 from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, arrival_config, delta_frames, gate_config
 from openvla_ros.nodes.doctor import configured
-from openvla_ros.nodes.parameters import check
 from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
 from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+from openvla_ros.parameters import check
 
 TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY}
 
@@ -98,8 +99,8 @@ def test_in_a_namespace_a_simulator_has_its_own_clock():
 
 def test_relative_paths_are_found_in_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert table.resolve("config/robots/sim.yaml").is_file()
-    assert table.resolve("/somewhere/else").as_posix() == "/somewhere/else"
+    assert paths.resolve("config/robots/sim.yaml").is_file()
+    assert paths.resolve("/somewhere/else").as_posix() == "/somewhere/else"
     monkeypatch.setenv("OPENVLA_SHARE", str(tmp_path))
     (tmp_path / "config" / "robots").mkdir(parents=True)
-    assert table.share_folder() == tmp_path
+    assert paths.share_folder() == tmp_path

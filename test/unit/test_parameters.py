@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openvla_ros.nodes.parameters import Parameter, check, unknown_key
+from openvla_ros.parameters import Parameter, check, unknown_key
 
 RATE = Parameter("rate", 5.0, "Predictions a second", "Hz", 0.1, 50.0)
 MODE = Parameter("mode", "blocking", "How", choices=("blocking", "streaming"))

@@ -14,9 +14,9 @@ from openvla_ros.nodes import messages
 from openvla_ros.nodes.bridge_parameters import PARAMETERS
 from openvla_ros.nodes.bringup_launch import COMMON, ROBOT, stack
 from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.parameters import check
 from openvla_ros.nodes.robot_link import failure
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, make_adapter
+from openvla_ros.parameters import check
 from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig

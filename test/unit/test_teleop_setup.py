@@ -18,7 +18,6 @@ from rich.console import Console
 from openvla_ros.nodes import teleop
 from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, gate_config
 from openvla_ros.nodes.bringup_teleop import device_file, teleoperation
-from openvla_ros.nodes.parameters import check
 from openvla_ros.nodes.record import topics
 from openvla_ros.nodes.recorder_parameters import PARAMETERS as RECORDER
 from openvla_ros.nodes.recorder_view import duration, episode_line, session_line, topic_table
@@ -26,6 +25,7 @@ from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
 from openvla_ros.nodes.teleop_face import Shown, lines, motion
 from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP, joy_map, speed_of
 from openvla_ros.nodes.terminal import Keys, split_keys
+from openvla_ros.parameters import check
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}

@@ -27,8 +27,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter as RosParameter
 
 from openvla_ros.nodes.interrupts import interrupt_once
-from openvla_ros.nodes.parameters import Parameter, Value, check, unknown_key
 from openvla_ros.nodes.topics import Mismatches
+from openvla_ros.parameters import Parameter, Value, check, unknown_key
 
 RCLError = _rclpy.RCLError
 # Parameters that rclpy itself declares; a YAML file may set them for any node.

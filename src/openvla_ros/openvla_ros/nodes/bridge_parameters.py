@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from openvla_ros.geometry import IDENTITY, Bounds, Pose, Quaternion, Vector
 from openvla_ros.nodes.bridge_core import CoreConfig
-from openvla_ros.nodes.parameters import Parameter as P
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, Get
+from openvla_ros.parameters import Parameter as P
 from openvla_ros.robots import ADAPTERS
 from openvla_ros.robots.motion import ArrivalConfig
 from openvla_ros.robots.target_pose import BASE, END_EFFECTOR

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, bringup, config_file, share_folder
+from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, bringup
+from openvla_ros.paths import config_file, share_folder
 
 NODE, RECORDER, BRIDGE = "teleop_node", "recorder_node", "bridge_node"
 

@@ -34,10 +34,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openvla_ros.nodes.bringup import ProcessSpec, resolve, share_folder
+from openvla_ros.nodes.bringup import ProcessSpec
 from openvla_ros.nodes.processes import stop_on_signals
 from openvla_ros.nodes.session import Limits, Session
 from openvla_ros.nodes.stack import START_LIMIT, Stack
+from openvla_ros.paths import resolve, share_folder
 
 INDEX = "episodes.jsonl"
 RESTARTS = 3  # a stack that fails is replaced this often in one run, then the run ends with the reason

@@ -22,12 +22,12 @@ from openvla_evaluation.report.pictures import Caption
 from openvla_evaluation.report.video import VideoFile
 from openvla_evaluation.suites import cubes
 
-from openvla_ros.nodes.bringup import resolve, share_folder
 from openvla_ros.nodes.live import LiveTable, Window
 from openvla_ros.nodes.processes import ProcessDied, stop_on_signals
-from openvla_ros.nodes.provenance import checkpoint_identity, git_revision, versions
 from openvla_ros.nodes.session import Limits, Session, SessionError
 from openvla_ros.nodes.stack import START_LIMIT, Stack
+from openvla_ros.paths import resolve, share_folder
+from openvla_ros.provenance import checkpoint_identity, git_revision, versions
 
 CAMERAS = ("normal", "black", "frozen")
 EXPERT_NAME = "scripted expert (knows the true poses: a ceiling, not a policy)"

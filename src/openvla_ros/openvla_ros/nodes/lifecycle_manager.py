@@ -21,7 +21,7 @@ from rclpy.task import Future
 
 from openvla_ros.nodes.base import RCLError, _descriptor
 from openvla_ros.nodes.interrupts import interrupt_once
-from openvla_ros.nodes.parameters import Parameter, check, unknown_key
+from openvla_ros.parameters import Parameter, check, unknown_key
 
 PARAMETERS = (
     Parameter("managed_nodes", ["sim_node", "bridge_node", "policy_node"], "Nodes in the order of bringing them up"),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from openvla_ros.nodes.bringup import resolve
+from openvla_ros.paths import resolve
 from openvla_ros.safety.frozen_camera import StillPicture, frozen
 
 # Parameters that are LocalPolicy's by the same name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openvla_policy.contract.gripper import OPTIONS as GRIPPER_OPTIONS
-from openvla_ros.nodes.parameters import Parameter as P
+from openvla_ros.parameters import Parameter as P
 
 # As in openvla_policy.runtime, which is not imported: it takes seconds. A test compares.
 PRECISIONS = ("fp32", "bf16", "int8", "int4", "int8-torchao", "int4-torchao", "fp8")

@@ -21,11 +21,11 @@ from rich.text import Text
 
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import RCLError
-from openvla_ros.nodes.bringup import resolve
 from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.recorder_view import episode_line, session_line, topic_table
 from openvla_ros.nodes.terminal import Keys
+from openvla_ros.paths import resolve
 
 COMMANDS = {"enter": "start", "y": "success", "n": "failure", "x": "discard"}
 HELP = "enter start   y success   n failure   x discard   i new instruction   q quit"

@@ -21,12 +21,12 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import String
 
 from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.provenance import git_revision, versions
 from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import PARAMETERS
 from openvla_ros.nodes.recorder_snapshot import NodeParameters
 from openvla_ros.nodes.recorder_status import Gauge, Look
 from openvla_ros.nodes.recorder_topics import Topic, Topics, bag_qos
+from openvla_ros.provenance import git_revision, versions
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, BagWriter
 from openvla_ros.recording.definitions import Definitions, UnknownType
 from openvla_ros.recording.episode import UNFINISHED, EpisodeError, EpisodeMachine, Outcome, start_event, stop_event

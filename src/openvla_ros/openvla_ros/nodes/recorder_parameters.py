@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openvla_ros.nodes.parameters import Parameter as P
+from openvla_ros.parameters import Parameter as P
 from openvla_ros.recording.bag_writer import COMPRESSIONS
 
 TOPICS = [

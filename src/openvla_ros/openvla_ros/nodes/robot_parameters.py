@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from openvla_ros.arms import WIDOWX_250S
-from openvla_ros.nodes.parameters import Parameter as P
+from openvla_ros.parameters import Parameter as P
 from openvla_ros.robots.adapter import RobotAdapter
 from openvla_ros.robots.franka import FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from openvla_evaluation.suites.cubes import OBJECTS
 
-from openvla_ros.nodes.parameters import Parameter as P
+from openvla_ros.parameters import Parameter as P
 from openvla_ros.sim.scene import CameraConfig
 
 _CAMERA = CameraConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from openvla_ros.nodes.parameters import Parameter as P
+from openvla_ros.parameters import Parameter as P
 from openvla_ros.recording.devices.demand import COMMANDS
 from openvla_ros.recording.devices.frames import FRAMES
 from openvla_ros.recording.devices.joy import JoyMap

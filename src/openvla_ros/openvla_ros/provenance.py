@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from openvla_ros.nodes.bringup import share_folder
+from openvla_ros.paths import share_folder
 
 PACKAGES = (
     "openvla_ros",
