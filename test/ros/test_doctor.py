@@ -14,7 +14,7 @@ from openvla_msgs.srv import ResetEStop, SetInstruction
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
-from openvla_ros.nodes import doctor
+from openvla_ros.apps.doctor import cli
 from openvla_ros.nodes.qos import LATCHED, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
@@ -26,7 +26,7 @@ def ask(ros_domain, capsys):
 
     def ask(*arguments):
         capsys.readouterr()
-        status = doctor.main(["--json", "--listen", "1.2", "--wait", "20", *arguments])
+        status = cli.main(["--json", "--listen", "1.2", "--wait", "20", *arguments])
         rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
         assert status == any(row["status"] == "bad" for row in rows.values())
         return status, rows
@@ -107,10 +107,10 @@ def test_a_controller_that_listens_is_not_yet_active(start_node, start_process, 
         helper = str(Path(robot_interfaces.__file__).with_name("controllers.py"))
         manager = start_process("python", helper, "/", "crisp", state, "target_pose", **robot_interfaces.environment())
         asked = ("--robot", "generic", "--no-policy", "--json", "--listen", "0.5", "--wait", "3")
-        doctor = start_process("module:openvla_ros.nodes.doctor", *asked, **environment)
-        wait_for(lambda: not doctor.running, 90.0, "the doctor")
+        cli = start_process("module:openvla_ros.apps.doctor.cli", *asked, **environment)
+        wait_for(lambda: not cli.running, 90.0, "the doctor")
         manager.stop()
-        (found,) = [one for one in json.loads(doctor.output) if one["name"] == "controllers"]
+        (found,) = [one for one in json.loads(cli.output) if one["name"] == "controllers"]
         return found
 
     found = row("inactive", **environment)

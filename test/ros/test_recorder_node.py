@@ -28,10 +28,10 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from openvla_ros.apps.recover import recover
 from openvla_ros.nodes.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import TOPICS
 from openvla_ros.nodes.recorder_topics import message_class
-from openvla_ros.recording.recover import recover
 from openvla_training.bags.convert_all import Options, convert_bag
 from openvla_training.rlds.images import decode_image
 

@@ -15,9 +15,9 @@ from openvla_policy.model.config import openvla_7b
 from openvla_policy.runtime.footprint import read_header, weight_bytes
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving.http_server import PolicyServer
-from openvla_ros.nodes import doctor, doctor_checks as checks, doctor_machine as machine
+from openvla_ros.apps.doctor import checks, cli, machine
+from openvla_ros.apps.doctor.checks import BAD, OK, SKIP, Stream
 from openvla_ros.nodes.bringup import bringup
-from openvla_ros.nodes.doctor_checks import BAD, OK, SKIP, Stream
 
 TIMES = tuple(np.arange(0, 3, 0.1))
 IMAGES = Stream("/camera/image_raw", 1, False, 3.0, 900_000, TIMES, TIMES, (0.02,) * len(TIMES))
@@ -167,7 +167,7 @@ def test_the_checkpoint_is_looked_at_without_loading_it(root, tmp_path):
 
 
 def remote(**changes):
-    rows = {row.name: row.default for row in doctor.POLICY}
+    rows = {row.name: row.default for row in cli.POLICY}
     return (rows | {"policy.backend": "remote", "server.timeout": 20.0} | changes).__getitem__
 
 
@@ -202,9 +202,9 @@ def test_a_server_that_is_dead_is_a_cross_with_a_remedy():
     rows = machine.policy_rows(remote(**{"server.url": url}), loaded=False)
     assert [row.status for row in rows] == [BAD, SKIP, SKIP] and url in rows[0].said
     assert rows[0].remedy.startswith("start it (openvla-serve CHECKPOINT"), rows[0]
-    options = doctor.parser().parse_args(["--policy"])
-    policy = {row.name: row.default for row in doctor.POLICY} | {"policy.backend": "remote", "server.url": url}
-    row = doctor._rate_row(
+    options = cli.parser().parse_args(["--policy"])
+    policy = {row.name: row.default for row in cli.POLICY} | {"policy.backend": "remote", "server.url": url}
+    row = cli._rate_row(
         {"policy_node": policy, "bridge_node": {"watchdog.observation": 2.0}}, {"status": None}, options
     )
     assert row.status == BAD and url in row.said and row.remedy
@@ -212,9 +212,9 @@ def test_a_server_that_is_dead_is_a_cross_with_a_remedy():
 
 def test_a_nodes_parameters_are_those_of_the_bringups_yaml():
     specs = {spec.name: spec for spec in bringup("sim", manager=False, camera="usb_cam")}
-    policy, bridge = (doctor.configured(specs[name]) for name in ("policy_node", "bridge_node"))
+    policy, bridge = (cli.configured(specs[name]) for name in ("policy_node", "bridge_node"))
     assert policy["checkpoint"] == SHIPPED and policy["image.max_age"] == 0.5 and policy["use_sim_time"] is True
-    assert bridge["watchdog.state"] == 3.0 and set(bridge) >= {row.name for row in doctor.BRIDGE}
+    assert bridge["watchdog.state"] == 3.0 and set(bridge) >= {row.name for row in cli.BRIDGE}
     assert 0.0 < machine.time_policy(policy.__getitem__, predictions=2) < 60.0
     with pytest.raises(ValueError, match="unnorm_key 'x' is unknown"):
         machine.time_policy((policy | {"unnorm_key": "x"}).__getitem__)
@@ -226,7 +226,7 @@ def test_a_nodes_parameters_are_those_of_the_bringups_yaml():
 )
 def test_wrong_usage_is_told_apart_from_findings(wrong, capsys):
     try:
-        status = doctor.main(wrong)
+        status = cli.main(wrong)
     except SystemExit as ended:
         status = ended.code
     assert status == 2 and "openvla-doctor: " in capsys.readouterr().err
@@ -235,7 +235,7 @@ def test_wrong_usage_is_told_apart_from_findings(wrong, capsys):
 def test_the_table_shows_brackets_and_all_three_signs():
     rows = [checks.Finding("a", OK, "axes [x]"), checks.Finding("b", BAD, "no", "do"), checks.Finding("c", SKIP, "?")]
     console = Console(width=100, file=io.StringIO())
-    console.print(doctor.table(rows))
+    console.print(cli.table(rows))
     shown = console.file.getvalue()
     assert "✓" in shown and "✗" in shown and "–" in shown and "axes [x]" in shown
 

@@ -15,8 +15,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import ReliabilityPolicy
 
-from openvla_ros.nodes import doctor_checks as checks, messages
-from openvla_ros.nodes.doctor_checks import Stream
+from openvla_ros.apps.doctor import checks
+from openvla_ros.apps.doctor.checks import Stream
+from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STREAM
 from openvla_ros.nodes.topics import type_name
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openvla_ros.nodes import doctor_checks as checks
-from openvla_ros.nodes.doctor_checks import SKIP, Finding
+from openvla_ros.apps.doctor import checks
+from openvla_ros.apps.doctor.checks import SKIP, Finding
 from openvla_ros.nodes.policy_backend import PASSED_ON, client, misfit
 from openvla_ros.paths import resolve
 

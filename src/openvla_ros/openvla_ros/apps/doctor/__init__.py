@@ -1,0 +1,1 @@
+"""`openvla-doctor`: checks of the machine, the configuration and a running stack."""
