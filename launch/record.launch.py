@@ -4,8 +4,8 @@ Episodes are started and ended with the keys of `openvla-record`, the buttons of
 The topic list is the one of the YAML file; `ros2 bag record $(openvla-record --topics)` records the same.
 """
 
-from openvla_ros.nodes.bringup import ProcessSpec
-from openvla_ros.nodes.bringup_launch import action, description, overrides
+from openvla_ros.bringup.launch_description import action, description, overrides
+from openvla_ros.bringup.process_table import ProcessSpec
 from openvla_ros.paths import config_file
 
 NODE = "recorder_node"

@@ -4,7 +4,7 @@ Starts `openvla-serve`, which needs no ROS, as one would in a shell. The policy 
 config/policies/remote.yaml.
 """
 
-from openvla_ros.nodes.bringup_launch import description, ending
+from openvla_ros.bringup.launch_description import description, ending
 from openvla_ros.paths import resolve
 
 # name (--NAME is the option of openvla-serve, with - for _), default ('' = openvla-serve's own), description

@@ -1,9 +1,9 @@
 """The simulated bench: `ros2 launch openvla_ros sim.launch.py` (arguments: `--show-args`).
 
-Starts exactly the processes of `openvla_ros.nodes.bringup`, as `make demo` does. Ends all of them when one ends.
+Starts exactly the processes of `openvla_ros.bringup.process_table`, as `make demo` does. Ends all of them when one ends.
 """
 
-from openvla_ros.nodes.bringup_launch import describe
+from openvla_ros.bringup.launch_description import describe
 
 # Beside those of `bringup_launch.COMMON`: name, default ('' = what config/ says), description, the parameters it sets
 ARGUMENTS = [

@@ -4,8 +4,8 @@ Simulator, bridge, recorder and teleop_node. The keyboard needs a terminal of it
 `ros2 run openvla_ros teleop_node --ros-args -p autostart:=true -p use_sim_time:=true`.
 """
 
-from openvla_ros.nodes.bringup_launch import action, description, overrides
-from openvla_ros.nodes.bringup_teleop import teleoperation
+from openvla_ros.bringup.launch_description import action, description, overrides
+from openvla_ros.bringup.process_table import teleoperation
 
 # name, default ('' = what config/ says), description, the parameters it sets
 ARGUMENTS = [

@@ -3,7 +3,7 @@
 The robot's own driver is started by itself, before (docs/how-to/first-motion-widowx.md). All end when one ends.
 """
 
-from openvla_ros.nodes.bringup_launch import ROBOT, describe
+from openvla_ros.bringup.launch_description import ROBOT, describe
 
 ARGUMENTS = ROBOT  # beside those of `bringup_launch.COMMON`
 

@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def no_shared_memory_of_the_dead() -> Iterator[None]:
     """Give back what nodes killed by tests, now or in an earlier session that was killed itself, left in /dev/shm."""
-    from openvla_ros.nodes.shared_memory import remove_dead_segments
+    from openvla_ros.bringup.shared_memory import remove_dead_segments
 
     remove_dead_segments()
     yield
@@ -105,7 +105,7 @@ def wait_for_fixture() -> Callable[..., Any]:
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Give a ROS domain that no other test, worker or demo on this machine uses meanwhile; set in the environment."""
-    from openvla_ros.nodes.processes import DomainLease
+    from openvla_ros.bringup.ros_domain import DomainLease
 
     lease = DomainLease()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(lease.domain))
@@ -197,7 +197,7 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     `command` is a program on PATH or `module:NAME` for `python -m NAME`. The outputs are shown when the test fails.
     """
-    from openvla_ros.nodes.processes import end_with_parent
+    from openvla_ros.bringup.supervisor import end_with_parent
 
     started: list[Process] = []
 

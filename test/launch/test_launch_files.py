@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from openvla_ros.nodes.bringup import bringup
-from openvla_ros.nodes.bringup_launch import COMMON, overrides, refuse_unknown, stack, typed
+from openvla_ros.bringup.launch_description import COMMON, overrides, refuse_unknown, stack, typed
+from openvla_ros.bringup.process_table import bringup
 from openvla_ros.paths import config_file
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
@@ -145,7 +145,7 @@ def test_a_lab_s_own_file_wins_over_all_others(tmp_path, monkeypatch):
 
 def test_the_system_s_python_can_read_them(root):
     """`ros2 launch` runs in it on a workstation: without .venv's packages."""
-    code = "import openvla_ros.nodes.bringup_launch, openvla_ros.nodes.bringup_teleop"
+    code = "import openvla_ros.bringup.launch_description, openvla_ros.bringup.process_table"
     source = {"PYTHONPATH": str(root / "src" / "openvla_ros"), "PATH": ""}
     done = subprocess.run([sys.executable, "-S", "-c", code], env=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

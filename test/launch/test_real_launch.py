@@ -21,7 +21,7 @@ import yaml
 from lifecycle_msgs.srv import GetState
 from openvla_msgs.msg import ActionChunk, SafetyState
 
-from openvla_ros.nodes.bringup import argv, bringup
+from openvla_ros.bringup.process_table import argv, bringup
 from openvla_ros.nodes.qos import LATCHED, STATE
 
 pytestmark = [

@@ -44,7 +44,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start_stack(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
     """Give `start_stack(overrides, policy=…, manager=…)`: the processes of bringup("sim"), by node name."""
-    from openvla_ros.nodes.bringup import argv, bringup
+    from openvla_ros.bringup.process_table import argv, bringup
 
     def start(overrides: dict[str, dict[str, object]] | None = None, **options: Any) -> dict[str, Any]:
         specs = bringup("sim", overrides, **options)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from openvla_ros.nodes.processes import DomainLease, ProcessDied, Supervisor, ros_environment
+from openvla_ros.bringup.ros_domain import DomainLease, ros_environment
+from openvla_ros.bringup.supervisor import ProcessDied, Supervisor
 
 QUICK = ((signal.SIGINT, 0.5), (signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0))
 # Deaf to everything but SIGKILL, with a child of its own that is, too; both write their pid when they are.
@@ -95,7 +96,7 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_children_end_when_the_supervising_process_is_killed(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from openvla_ros.nodes.processes import Supervisor\n"
+        "import os, sys, time; from pathlib import Path; from openvla_ros.bringup.supervisor import Supervisor\n"
         "s = Supervisor(Path(sys.argv[1]), os.environ)\n"
         "s.start('child', [sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "print(s.pids['child'], flush=True); time.sleep(600)"

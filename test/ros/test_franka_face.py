@@ -8,8 +8,8 @@ from openvla_msgs.msg import SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from std_srvs.srv import Trigger
 
+from openvla_ros.bringup.process_table import argv, bringup
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.bringup import argv, bringup
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]

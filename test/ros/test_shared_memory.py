@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from lifecycle_msgs.srv import GetState
 
-from openvla_ros.nodes.processes import Supervisor
-from openvla_ros.nodes.shared_memory import remove_dead_segments
+from openvla_ros.bringup.shared_memory import remove_dead_segments
+from openvla_ros.bringup.supervisor import Supervisor
 
 pytestmark = pytest.mark.ros
 # (Readers map the segments of their writers: what a process owns are the locks that it has open.)

@@ -23,8 +23,7 @@ from sensor_msgs.msg import CameraInfo, JointState, Joy
 from std_msgs.msg import Bool
 from terminal import Terminal
 
-from openvla_ros.nodes.bringup import ProcessSpec, argv
-from openvla_ros.nodes.bringup_teleop import NODE, teleoperation
+from openvla_ros.bringup.process_table import NODE, ProcessSpec, argv, teleoperation
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]

@@ -9,8 +9,8 @@ import robot_interfaces
 from openvla_msgs.msg import SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 
+from openvla_ros.bringup.process_table import argv, bringup
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.bringup import argv, bringup
 from openvla_ros.nodes.qos import LATCHED, SENSOR
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]

@@ -17,7 +17,7 @@ from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving.http_server import PolicyServer
 from openvla_ros.apps.doctor import checks, cli, machine
 from openvla_ros.apps.doctor.checks import BAD, OK, SKIP, Stream
-from openvla_ros.nodes.bringup import bringup
+from openvla_ros.bringup.process_table import bringup
 
 TIMES = tuple(np.arange(0, 3, 0.1))
 IMAGES = Stream("/camera/image_raw", 1, False, 3.0, 900_000, TIMES, TIMES, (0.02,) * len(TIMES))

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from action_msgs.msg import GoalStatus
 
+from openvla_ros.bringup.launch_description import COMMON, ROBOT, stack
 from openvla_ros.geometry import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.bridge_parameters import PARAMETERS
-from openvla_ros.nodes.bringup_launch import COMMON, ROBOT, stack
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.robot_link import failure
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, make_adapter

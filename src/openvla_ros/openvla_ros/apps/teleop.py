@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from openvla_ros.bringup.image_window import Window
+from openvla_ros.bringup.process_table import MANAGER, NODE, ProcessSpec, argv, teleoperation
+from openvla_ros.bringup.ros_domain import DomainLease, ros_environment
+from openvla_ros.bringup.supervisor import ProcessDied, Supervisor
 from openvla_ros.nodes.base import run
-from openvla_ros.nodes.bringup import MANAGER, ProcessSpec, argv
-from openvla_ros.nodes.bringup_teleop import NODE, teleoperation
-from openvla_ros.nodes.live import Window
-from openvla_ros.nodes.processes import DomainLease, ProcessDied, Supervisor, ros_environment
 
 
 def parser() -> argparse.ArgumentParser:

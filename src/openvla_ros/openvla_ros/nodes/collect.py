@@ -34,8 +34,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openvla_ros.nodes.bringup import ProcessSpec
-from openvla_ros.nodes.processes import stop_on_signals
+from openvla_ros.bringup.process_table import ProcessSpec
+from openvla_ros.bringup.supervisor import stop_on_signals
 from openvla_ros.nodes.session import Limits, Session
 from openvla_ros.nodes.stack import START_LIMIT, Stack
 from openvla_ros.paths import resolve, share_folder

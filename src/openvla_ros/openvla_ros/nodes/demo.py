@@ -22,8 +22,9 @@ from openvla_evaluation.report.pictures import Caption
 from openvla_evaluation.report.video import VideoFile
 from openvla_evaluation.suites import cubes
 
-from openvla_ros.nodes.live import LiveTable, Window
-from openvla_ros.nodes.processes import ProcessDied, stop_on_signals
+from openvla_ros.bringup.image_window import Window
+from openvla_ros.bringup.supervisor import ProcessDied, stop_on_signals
+from openvla_ros.nodes.live import LiveTable
 from openvla_ros.nodes.session import Limits, Session, SessionError
 from openvla_ros.nodes.stack import START_LIMIT, Stack
 from openvla_ros.paths import resolve, share_folder

@@ -1,4 +1,4 @@
-"""A whole stack of its own: the processes of nodes/bringup in a ROS domain nobody else uses, and a client."""
+"""A whole stack of its own: the processes of bringup/process_table in a ROS domain nobody else uses, and a client."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from openvla_ros.nodes.bringup import ProcessSpec, argv, bringup
-from openvla_ros.nodes.processes import DomainLease, Supervisor, ros_environment
+from openvla_ros.bringup.process_table import ProcessSpec, argv, bringup
+from openvla_ros.bringup.ros_domain import DomainLease, ros_environment
+from openvla_ros.bringup.supervisor import Supervisor
 from openvla_ros.nodes.session import Session
 
 START_LIMIT = 120.0  # [s]; the policy imports torch and reads a checkpoint, on a busy small machine

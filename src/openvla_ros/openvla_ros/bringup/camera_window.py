@@ -13,9 +13,9 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
+from openvla_ros.bringup.image_window import Window
 from openvla_ros.nodes.base import RCLError
 from openvla_ros.nodes.images import to_rgb
-from openvla_ros.nodes.live import Window
 from openvla_ros.nodes.qos import SENSOR
 
 HEIGHT = 672  # [px] smaller pictures are enlarged to this

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openvla_ros.nodes.bringup import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, bringup, companions
+from openvla_ros.bringup.process_table import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, bringup, companions
 from openvla_ros.paths import share_folder
 
 # name, default ('' = what config/ says), description, the parameters it sets: (node, parameter, type)
