@@ -28,9 +28,9 @@ from openvla_msgs.msg import ActionChunk, SafetyState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
-from openvla_ros.robots.target_pose import Pose
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100 if os.environ.get("QUICK") else 400

@@ -28,9 +28,9 @@ from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.table import Table
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
-from openvla_ros.robots.target_pose import Pose
 
 ROOT = Path(__file__).parents[2]
 RATES = (50.0, 200.0, 500.0, 1000.0)  # [Hz]

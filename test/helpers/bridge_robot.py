@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from openvla_ros.control.bridge import BridgeCore
+from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.geometry import Bounds, Pose, Vector, angle
-from openvla_ros.nodes.bridge_core import BridgeCore, CoreConfig
 from openvla_ros.safety.gate import Chunk, GateConfig, State
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.watchdogs import NS, Now, Watchdogs

@@ -20,9 +20,9 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
-from openvla_ros.robots.target_pose import Pose
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))

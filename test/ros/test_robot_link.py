@@ -17,9 +17,9 @@ from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, SafetyState
 from std_srvs.srv import Trigger
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
-from openvla_ros.robots.target_pose import Pose
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 

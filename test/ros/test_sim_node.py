@@ -10,10 +10,10 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rosgraph_msgs.msg import Clock
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.images import to_rgb
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
-from openvla_ros.robots.target_pose import Pose
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from openvla_ros.nodes.invitation import AGAIN, Invitation
+from openvla_ros.control.ready_handshake import AGAIN, Invitation
 
 
 class Clock:

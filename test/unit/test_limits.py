@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from openvla_ros.control.motion import MinimumJerk
+from openvla_ros.control.trajectory import Halt
 from openvla_ros.geometry import Bounds, Pose
-from openvla_ros.robots.motion import MinimumJerk
-from openvla_ros.robots.stream import Halt
 from openvla_ros.safety.gripper_limits import Hand, gripper_command
 from openvla_ros.safety.joint_limits import JointLimits, limit_joints
 from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed, mixed_brake_time

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from openvla_msgs.msg import SafetyState
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.robots.adapter import Opening, PoseTarget
-from openvla_ros.robots.target_pose import Pose
 from openvla_ros.safety.gate import Gate, State
 
 POSE = Pose.of((0.5, 0.1, 0.2), (1.0, 0.0, 0.0, 0.0))

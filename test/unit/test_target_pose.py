@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.robots import target_pose as tp
+from openvla_ros.control import target_pose as tp
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.robots.static_transforms import axes_in
-from openvla_ros.robots.target_pose import Pose
 
 number = st.floats(-2.0, 2.0)
 vector = st.tuples(number, number, number)

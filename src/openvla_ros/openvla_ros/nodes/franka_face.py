@@ -13,12 +13,12 @@ from typing import Any
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.nodes.qos import MEASURED, STREAM
 from openvla_ros.nodes.sim_face import SimFace
-from openvla_ros.robots.target_pose import Pose
 from openvla_ros.sim.scene import FINGER_TRAVEL, CameraConfig, Scene
 
 BASE = "base"  # the root of the FR3's URDF: what the broadcaster's poses are in

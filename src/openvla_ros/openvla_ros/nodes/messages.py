@@ -17,10 +17,10 @@ from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, Safety
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64, Header, String
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.images import Picture, encode_jpeg
 from openvla_ros.nodes.interfaces import load
 from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
-from openvla_ros.robots.target_pose import Pose
 from openvla_ros.safety.gate import Chunk, Gate
 
 # Messages of packages that only one robot has are named, and loaded by whoever needs them.

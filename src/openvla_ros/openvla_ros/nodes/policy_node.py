@@ -17,10 +17,10 @@ from openvla_msgs.srv import SetInstruction
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 
 from openvla_policy.contract.observation import Observation
+from openvla_ros.control.ready_handshake import Invitation, unheard
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of, one_line
 from openvla_ros.nodes.images import to_rgb
-from openvla_ros.nodes.invitation import Invitation, unheard
 from openvla_ros.nodes.policy_backend import Backend, make_backend
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 from openvla_ros.nodes.policy_run import Run, rate

@@ -14,6 +14,7 @@ from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.interfaces import load
@@ -22,7 +23,6 @@ from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
 from openvla_ros.nodes.shown import Shown
 from openvla_ros.nodes.side_node import side_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
-from openvla_ros.robots.target_pose import Pose
 
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
 HAND = (Opening, JointSingle)

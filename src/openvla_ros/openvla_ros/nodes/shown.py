@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.qos import MEASURED
-from openvla_ros.robots.target_pose import Pose
 
 PERIOD_NS = 9_000_000  # between two messages on a topic: 100 Hz, and a robot of that rate whole
 

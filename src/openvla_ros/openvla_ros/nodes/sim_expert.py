@@ -11,8 +11,8 @@ from builtin_interfaces.msg import Time
 from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_msgs.msg import ActionChunk
 
+from openvla_ros.control.ready_handshake import Invitation
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.invitation import Invitation
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from openvla_ros.control.target_pose import Pose, angle, distance
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.qos import MEASURED, STATE
-from openvla_ros.robots.target_pose import Pose, angle, distance
 from openvla_ros.sim.scene import CameraConfig, Scene, SceneConfig
 
 

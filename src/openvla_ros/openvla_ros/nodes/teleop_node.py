@@ -18,9 +18,10 @@ from openvla_msgs.msg import ActionChunk, RecorderStatus, SafetyState
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Joy
 
+from openvla_ros.control.ready_handshake import Invitation, unheard
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.invitation import Invitation, unheard
 from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.stop_button import StopButton
@@ -34,7 +35,6 @@ from openvla_ros.recording.devices.joy import read_twist
 from openvla_ros.recording.devices.keyboard import Keyboard
 from openvla_ros.recording.devices.leader import Follower, LeaderPose
 from openvla_ros.recording.devices.operator import Operator
-from openvla_ros.robots.target_pose import Pose
 
 POLL = 0.02  # [s] between two looks at the keyboard
 KNOCK = 0.5  # [s] a gate that holds is asked again this often: a hold may end with a new action, or need a person

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from openvla_ros.control.target_pose import Pose, Vector
 from openvla_ros.geometry import conjugate, log, multiply
 from openvla_ros.robots.adapter import Call, TwistTarget
-from openvla_ros.robots.target_pose import Pose, Vector
 
 TYPES = {"twist": 1, "pose": 2}
 STATUS = "moveit_msgs/msg/ServoStatus"

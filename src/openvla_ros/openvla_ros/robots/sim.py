@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.robots.adapter import Opening, PoseTarget, RobotAdapter, Sent
-from openvla_ros.robots.target_pose import Pose
 
 
 class SimAdapter(RobotAdapter):

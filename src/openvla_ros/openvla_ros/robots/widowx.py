@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
+from openvla_ros.control.target_pose import Pose
 from openvla_ros.kinematics import Kinematics
 from openvla_ros.robots.adapter import (
     JOINTS,
@@ -41,7 +42,6 @@ from openvla_ros.robots.adapter import (
 )
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.hands import HandConfig
-from openvla_ros.robots.target_pose import Pose
 
 NS = 1_000_000_000
 FINGER = "left_finger"

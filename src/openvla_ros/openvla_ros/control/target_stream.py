@@ -7,9 +7,9 @@ else the target brakes on the way that was found before. Time here is the motion
 
 from __future__ import annotations
 
+from openvla_ros.control.motion import MinimumJerk, Path, Target
+from openvla_ros.control.trajectory import Course, Halt, StreamError, brake, flow, settle
 from openvla_ros.geometry import Pose, Vector, conjugate, exp, log, multiply
-from openvla_ros.robots.motion import MinimumJerk, Path, Target
-from openvla_ros.robots.stream import Course, Halt, StreamError, brake, flow, settle
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import clamp, crossed, outside

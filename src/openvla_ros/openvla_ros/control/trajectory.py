@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchronization, Trajectory
 
+from openvla_ros.control.motion import STILL, MinimumJerk, Target
 from openvla_ros.geometry import Bounds, Pose, Quaternion, Vector, angle, conjugate, cross, distance, exp, log, multiply
-from openvla_ros.robots.motion import STILL, MinimumJerk, Target
 
 AXIS = 1.0 / math.sqrt(3.0)
 TURN_RESERVE = 0.97  # a rotation vector's second derivative is the angular acceleration only up to (angle·speed²)/6
