@@ -50,7 +50,7 @@ def running(pid: int) -> bool:
 @pytest.fixture
 def demo(start_process: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     def start(*arguments: str) -> Any:
-        return start_process("module:openvla_ros.nodes.demo", "--output", str(tmp_path / "out"), *arguments)
+        return start_process("module:openvla_ros.evaluation.demo", "--output", str(tmp_path / "out"), *arguments)
 
     return start
 
@@ -133,7 +133,7 @@ def test_a_wrong_option_is_refused_in_one_line(
 
 
 def test_a_server_s_token_reaches_the_policy_node(tmp_path: Path) -> None:
-    from openvla_ros.nodes.demo import Demo, parser
+    from openvla_ros.evaluation.demo import Demo, parser
 
     given = ["--server", "ws://gpu:8000", "--server-token-file", str(tmp_path / "token")]
     policy = Demo(parser().parse_args(given), threading.Event())._overrides()["policy_node"]
@@ -146,7 +146,7 @@ def test_collecting_is_resumed_where_it_stopped(
 ) -> None:
     def collect(episodes: int) -> Any:
         process = start_process(
-            "module:openvla_ros.nodes.collect", "--episodes", str(episodes), "--output", str(tmp_path / "demos"),
+            "module:openvla_ros.evaluation.collect", "--episodes", str(episodes), "--output", str(tmp_path / "demos"),
             "--real-time-factor", "2",
         )  # fmt: skip
         wait_for(lambda: not process.running, 200, "the collection to end")

@@ -118,7 +118,7 @@ def test_the_loop_an_outage_and_the_server_coming_back(
 
 
 def summary_of(start_process, wait_for, output: Path, *arguments: str) -> dict[str, Any]:
-    process = start_process("module:openvla_ros.nodes.demo", "--output", str(output), "--no-video", *arguments)
+    process = start_process("module:openvla_ros.evaluation.demo", "--output", str(output), "--no-video", *arguments)
     wait_for(lambda: not process.running, 550, "the demo to end")
     assert process.popen.returncode == 0, process.output
     return json.loads((output / "summary.json").read_text())

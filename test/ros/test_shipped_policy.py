@@ -19,7 +19,13 @@ def evaluate(start_process: Callable[..., Any], wait_for: Callable[..., Any], tm
 
     def evaluate(*arguments: str) -> dict[str, Any]:
         process = start_process(
-            "module:openvla_ros.nodes.demo", "--output", str(tmp_path), "--no-video", "--max-steps", "25", *arguments
+            "module:openvla_ros.evaluation.demo",
+            "--output",
+            str(tmp_path),
+            "--no-video",
+            "--max-steps",
+            "25",
+            *arguments,
         )
         wait_for(lambda: not process.running, 380, "the evaluation to end")
         assert process.popen.returncode == 0, process.output

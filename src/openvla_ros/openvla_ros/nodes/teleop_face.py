@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from openvla_ros.nodes.heard import SAFETY_NAMES
+from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes.recorder_view import episode_line, session_line
 from openvla_ros.recording.devices.keyboard import HELP
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from openvla_ros.bringup.process_table import ProcessSpec, argv, bringup
 from openvla_ros.bringup.ros_domain import DomainLease, ros_environment
 from openvla_ros.bringup.supervisor import Supervisor
-from openvla_ros.nodes.session import Session
+from openvla_ros.evaluation.session import Session
 
 START_LIMIT = 120.0  # [s]; the policy imports torch and reads a checkpoint, on a busy small machine
 

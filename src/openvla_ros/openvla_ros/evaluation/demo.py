@@ -24,9 +24,9 @@ from openvla_evaluation.suites import cubes
 
 from openvla_ros.bringup.image_window import Window
 from openvla_ros.bringup.supervisor import ProcessDied, stop_on_signals
-from openvla_ros.nodes.live import LiveTable
-from openvla_ros.nodes.session import Limits, Session, SessionError
-from openvla_ros.nodes.stack import START_LIMIT, Stack
+from openvla_ros.evaluation.live_view import LiveTable
+from openvla_ros.evaluation.session import Limits, Session, SessionError
+from openvla_ros.evaluation.stack import START_LIMIT, Stack
 from openvla_ros.paths import resolve, share_folder
 from openvla_ros.provenance import checkpoint_identity, git_revision, versions
 

@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from openvla_ros.nodes.heard import Heard, key, lifted_names
+from openvla_ros.evaluation.episode_log import Heard, key, lifted_names
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -1,0 +1,1 @@
+"""Trials over ROS: demo, collection of demonstrations, the session that runs episodes."""
