@@ -44,7 +44,7 @@ setup(
     entry_points={
         "console_scripts": [
             "policy_node = openvla_ros.nodes.policy_node:main",
-            "bridge_node = openvla_ros.nodes.bridge_node:main",
+            "bridge_node = openvla_ros.nodes.bridge.bridge_node:main",
             "sim_node = openvla_ros.nodes.sim_node:main",
             "recorder_node = openvla_ros.nodes.recorder_node:main",
             "teleop_node = openvla_ros.nodes.teleop_node:main",

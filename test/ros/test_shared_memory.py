@@ -69,7 +69,7 @@ def test_a_supervisor_cleans_up_after_what_it_had_to_kill(
 ) -> None:
     ladder = ((signal.SIGKILL, 10.0),)
     with Supervisor(tmp_path, os.environ, ladder) as supervisor:
-        supervisor.start("bridge_node", [sys.executable, "-m", "openvla_ros.nodes.bridge_node"])
+        supervisor.start("bridge_node", [sys.executable, "-m", "openvla_ros.nodes.bridge.bridge_node"])
         pid = supervisor.pids["bridge_node"]
         wait_for(lambda: existing(segments(pid)), 30.0, "its shared memory")
         owned = segments(pid)

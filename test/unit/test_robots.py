@@ -12,9 +12,9 @@ from action_msgs.msg import GoalStatus
 from openvla_ros.bringup.launch_description import COMMON, ROBOT, stack
 from openvla_ros.geometry import Pose
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.bridge_parameters import PARAMETERS
+from openvla_ros.nodes.bridge.parameters import PARAMETERS
+from openvla_ros.nodes.bridge.robot_interface import failure
 from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.robot_link import failure
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, make_adapter
 from openvla_ros.parameters import check
 from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget

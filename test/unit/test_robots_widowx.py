@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.geometry import Pose
 from openvla_ros.kinematics import Kinematics
-from openvla_ros.nodes.bridge_parameters import PARAMETERS
+from openvla_ros.nodes.bridge.parameters import PARAMETERS
 from openvla_ros.nodes.robot_parameters import _limit, make_adapter
 from openvla_ros.robots.adapter import TRAJECTORY, JointGroup, JointSingle, PoseTarget
 from openvla_ros.robots.generic import GenericConfig

@@ -18,7 +18,7 @@ from rich.console import Console
 from openvla_ros.apps import teleop
 from openvla_ros.apps.record import topics
 from openvla_ros.bringup.process_table import device_file, teleoperation
-from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE, gate_config
+from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, gate_config
 from openvla_ros.nodes.recorder_parameters import PARAMETERS as RECORDER
 from openvla_ros.nodes.recorder_view import duration, episode_line, session_line, topic_table
 from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM

@@ -25,7 +25,7 @@ from openvla_ros.apps.doctor.stack_probe import Listener
 from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, camera_files
 from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.bridge_parameters import PARAMETERS as BRIDGE
+from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
 from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}

@@ -20,10 +20,10 @@ from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.target_pose import BASE, END_EFFECTOR
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.bridge_parameters import PARAMETERS, TF_STATIC, core_config
-from openvla_ros.nodes.camera_axes import camera_axes
+from openvla_ros.nodes.bridge.parameters import PARAMETERS, TF_STATIC, core_config
+from openvla_ros.nodes.bridge.robot_interface import RobotLink
+from openvla_ros.nodes.bridge.static_tf import camera_axes
 from openvla_ros.nodes.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
-from openvla_ros.nodes.robot_link import RobotLink
 from openvla_ros.nodes.robot_parameters import Get, make_adapter
 from openvla_ros.robots.adapter import Measured
 from openvla_ros.safety.gate import Chunk, Gate, State

@@ -17,10 +17,10 @@ from rclpy.serialization import deserialize_message
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.base import ManagedNode
+from openvla_ros.nodes.bridge.state_publisher import Shown
+from openvla_ros.nodes.bridge.stop_guard import WillKeeper
 from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.last_will import WillKeeper
 from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
-from openvla_ros.nodes.shown import Shown
 from openvla_ros.nodes.side_node import side_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 

@@ -1,0 +1,1 @@
+"""The bridge node: safety gate and robot adapter between policy and arm."""
