@@ -29,8 +29,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import conversions, image_messages
+from openvla_ros.nodes.common.qos import COMMAND, LATCHED, STATE, STREAM
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100 if os.environ.get("QUICK") else 400
@@ -88,7 +88,7 @@ class Hops:
     @classmethod
     def of(cls, picture_ns: int, chunk: Any, target: Any, arrived_ns: int) -> Hops:
         """From the stamps that the messages carry."""
-        sent_ns, target_ns = messages.stamp_ns(chunk.header.stamp), messages.stamp_ns(target.header.stamp)
+        sent_ns, target_ns = conversions.stamp_ns(chunk.header.stamp), conversions.stamp_ns(target.header.stamp)
         policy = float(chunk.latency_total)
         picture = (sent_ns - picture_ns) * 1e-9 - policy
         return cls(picture, policy, (target_ns - sent_ns) * 1e-9, (arrived_ns - target_ns) * 1e-9)
@@ -104,17 +104,19 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
 
     def on_target(message: Any) -> None:
         arrived.append((message, time.time_ns()))
-        pose[0] = messages.read_pose(message)[0]
+        pose[0] = conversions.read_pose(message)[0]
 
-    ros_node.create_subscription(messages.PoseStamped, "robot/target_pose", on_target, COMMAND)
+    ros_node.create_subscription(conversions.PoseStamped, "robot/target_pose", on_target, COMMAND)
     ros_node.create_subscription(SafetyState, "safety/state", states.append, LATCHED)
     ros_node.create_subscription(ActionChunk, "policy/action_chunk", chunks.append, STATE, raw=True)  # read afterwards
-    camera = ros_node.create_publisher(messages.Image, "camera/image_raw", STREAM)
-    arm = ros_node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
-    ros_node.create_timer(0.02, lambda: arm.publish(messages.pose_message(pose[0], "panda_link0", time.time_ns())))
+    camera = ros_node.create_publisher(conversions.Image, "camera/image_raw", STREAM)
+    arm = ros_node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
+    ros_node.create_timer(0.02, lambda: arm.publish(conversions.pose_message(pose[0], "panda_link0", time.time_ns())))
     passed: list[int] = []
-    ros_node.create_subscription(messages.PoseStamped, "plain/pose", lambda _: passed.append(time.time_ns()), COMMAND)
-    plain_camera = ros_node.create_publisher(messages.Image, "plain/image", STREAM)
+    ros_node.create_subscription(
+        conversions.PoseStamped, "plain/pose", lambda _: passed.append(time.time_ns()), COMMAND
+    )
+    plain_camera = ros_node.create_publisher(conversions.Image, "plain/image", STREAM)
     program, plain = tmp_path / "policy.py", tmp_path / "plain.py"
     program.write_text(POLICY)
     plain.write_text(PLAIN)
@@ -133,7 +135,7 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
     def ready_ns() -> int:
         """Since when the bridge waits for a picture; 0 while it does not."""
         newest = states[-1] if states else None
-        return messages.stamp_ns(newest.ready_since) if newest and newest.state == SafetyState.READY else 0
+        return conversions.stamp_ns(newest.ready_since) if newest and newest.state == SafetyState.READY else 0
 
     asked = [0]  # stamp of the newest picture that was answered
 
@@ -146,12 +148,12 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
         arrived.clear()
         chunks.clear()
         at = max(time.time_ns(), ready_ns())
-        camera.publish(messages.image_message(picture, "camera", at))
+        camera.publish(image_messages.image_message(picture, "camera", at))
         if not spin(patience, lambda: bool(arrived and chunks)):
             asked[0] = 0
             return None
         asked[0], chunk = at, deserialize_message(chunks[0], ActionChunk)
-        if messages.stamp_ns(chunk.observation_stamp) != at:
+        if conversions.stamp_ns(chunk.observation_stamp) != at:
             return None  # it answers a picture that was given up
         return Hops.of(at, chunk, *arrived[0])
 
@@ -160,7 +162,7 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
         spin(0.03, lambda: False)
         passed.clear()
         at = time.time_ns()
-        plain_camera.publish(messages.image_message(picture, "camera", at))
+        plain_camera.publish(image_messages.image_message(picture, "camera", at))
         return (passed[0] - at) * 1e-9 if spin(patience, lambda: passed) else None
 
     pictures = {f"{width}x{height}": np.zeros((height, width, 3), np.uint8) for height, width in SIZES}

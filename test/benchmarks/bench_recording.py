@@ -30,7 +30,7 @@ import sys, time, array
 import numpy as np, rclpy
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState
-from openvla_ros.nodes.qos import STREAM
+from openvla_ros.nodes.common.qos import STREAM
 rclpy.init()
 node = rclpy.create_node("bench_publisher")
 image = node.create_publisher(Image, "camera/image_raw", STREAM)

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 ROOT = Path(__file__).parents[2]
 RATES = (50.0, 200.0, 500.0, 1000.0)  # [Hz]
@@ -68,9 +68,9 @@ class Arm:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._newest, self._arrived, self._states = b"", [], []  # type: bytes, list[float], list[Any]
-        node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, 100, raw=True)
+        node.create_subscription(conversions.PoseStamped, "robot/target_pose", self._on_target, 100, raw=True)
         node.create_subscription(SafetyState, "safety/state", self._states.append, LATCHED)
-        self._pose = node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
+        self._pose = node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         node.create_timer(0.01, self._say_where)
 
@@ -81,8 +81,8 @@ class Arm:
     def _say_where(self) -> None:
         pose = START
         if self._newest:  # read here, not for each of the thousand
-            pose, _ = messages.read_pose(deserialize_message(self._newest, messages.PoseStamped))
-        self._pose.publish(messages.pose_message(pose, "panda_link0", time.time_ns()))
+            pose, _ = conversions.read_pose(deserialize_message(self._newest, conversions.PoseStamped))
+        self._pose.publish(conversions.pose_message(pose, "panda_link0", time.time_ns()))
 
     def _spin(self, seconds: float, done: Callable[[], Any] = lambda: False) -> bool:
         end = time.monotonic() + seconds
@@ -124,11 +124,11 @@ class Arm:
         row = (0.02 * math.cos(way), 0.02 * math.sin(way), 0.0, 0.0, 0.0, 0.05 * math.cos(way), 1.0)
         now = time.time_ns()
         self._chunk.publish(
-            messages.chunk_message(
+            action_messages.chunk_message(
                 [row],
                 frame="panda_link0",
                 at_ns=now,
-                observation=messages.time_message(now),
+                observation=conversions.time_message(now),
                 sequence=step,
                 source="policy",
                 instruction="circle",

@@ -18,7 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
 
-from openvla_ros.nodes.qos import LATCHED, SENSOR
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR
 from openvla_ros.sim.scene import DOWN
 
 LB, RB, Y, A, B = 4, 5, 3, 0, 1

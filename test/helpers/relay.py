@@ -19,7 +19,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException
 
-from openvla_ros.nodes.qos import STREAM  # reliable, as chunks are
+from openvla_ros.nodes.common.qos import STREAM  # reliable, as chunks are
 
 WORKS, OLD, FRESH = "works", "old", "fresh"
 

@@ -22,8 +22,8 @@ from sensor_msgs.msg import JointState
 
 from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.geometry import distance
-from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.messages import read_pose
+from openvla_ros.nodes.common.conversions import read_pose
+from openvla_ros.nodes.common.message_types import load
 
 
 def servo(node):

@@ -12,7 +12,7 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.executors import ExternalShutdownException
 from tf2_msgs.msg import TFMessage
 
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.common.qos import LATCHED
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from lifecycle_msgs.srv import GetState
 from openvla_msgs.msg import ActionChunk, SafetyState
 
 from openvla_ros.bringup.process_table import argv, bringup
-from openvla_ros.nodes.qos import LATCHED, STATE
+from openvla_ros.nodes.common.qos import LATCHED, STATE
 
 pytestmark = [
     pytest.mark.ros,

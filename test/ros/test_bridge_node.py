@@ -21,8 +21,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import COMMAND, LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.qos import COMMAND, LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))
@@ -43,21 +43,21 @@ class Robot:
         self.stuck = False  # the hand does not do what it is told
         self.states: list[SafetyState] = []
         self._sequence = 0
-        self._gripper = node.create_publisher(messages.JointState, "gripper/state", STREAM)
+        self._gripper = node.create_publisher(conversions.JointState, "gripper/state", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         self.e_stop = node.create_publisher(Bool, "e_stop", STATE)
         # The last: a bridge that hears it, as it must to be READY, knows those before. Likewise its safety/state below.
-        self._pose = node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
+        self._pose = node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
         self._heard_by_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
         self._heard_from_bridge = (
-            node.create_subscription(messages.Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
-            node.create_subscription(messages.PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
+            node.create_subscription(conversions.Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
+            node.create_subscription(conversions.PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
             node.create_subscription(SafetyState, "safety/state", self.states.append, whole(LATCHED)),
         )
         node.create_timer(0.02, self._measure)
 
     def _on_target(self, message):
-        self.pose, stamp = messages.read_pose(message)
+        self.pose, stamp = conversions.read_pose(message)
         self.stamps.append(stamp)
         self.targets.append((time.monotonic(), self.pose))
 
@@ -68,8 +68,8 @@ class Robot:
     def _measure(self):
         if not self.stalled:
             now = self.now()
-            self._pose.publish(messages.pose_message(self.pose, "panda_link0", now))
-            self._gripper.publish(messages.gripper_message(self.opening, now))
+            self._pose.publish(conversions.pose_message(self.pose, "panda_link0", now))
+            self._gripper.publish(conversions.gripper_message(self.opening, now))
 
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
@@ -78,10 +78,10 @@ class Robot:
         """Publish a chunk that answers an image of now."""
         now, self._sequence = self.now(), self._sequence + 1
         fields = dict(
-            frame="panda_link0", at_ns=now, observation=messages.time_message(seen or now), sequence=self._sequence,
+            frame="panda_link0", at_ns=now, observation=conversions.time_message(seen or now), sequence=self._sequence,
             source="policy", instruction="test", period=0.2,
         )  # fmt: skip
-        self._chunk.publish(messages.chunk_message(rows, **(fields | changes)))
+        self._chunk.publish(action_messages.chunk_message(rows, **(fields | changes)))
 
     def is_in(self, state) -> bool:
         """The bridge is in this state, and everything between it and the robot is connected."""
@@ -137,10 +137,12 @@ def test_an_action_is_executed_smoothly_and_reported(bridge, robot, spin_until, 
     assert robot.states[-1].executing
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY again")
     done = robot.states[-1]
-    assert messages.stamp_ns(done.executed_observation_stamp) == seen and done.executed_sequence == 1
-    assert messages.stamp_ns(done.ready_since) > messages.stamp_ns(ready.ready_since)
+    assert conversions.stamp_ns(done.executed_observation_stamp) == seen and done.executed_sequence == 1
+    assert conversions.stamp_ns(done.ready_since) > conversions.stamp_ns(ready.ready_since)
     arrives(robot, spin_until, settle, (0.54, 0.0, 0.2))
-    wanted = messages.Pose.of(START.position, (math.cos(0.1), math.sin(0.1), 0.0, 0.0))  # Rz(0.2) after the half turn
+    wanted = conversions.Pose.of(
+        START.position, (math.cos(0.1), math.sin(0.1), 0.0, 0.0)
+    )  # Rz(0.2) after the half turn
     assert abs(sum(a * b for a, b in zip(robot.pose.quaternion, wanted.quaternion, strict=True))) > 1 - 1e-9
     assert robot.openings == [0.0]
     # A jump-free start, a stream at about the restream rate, and no step above the speed limit (0.5 m/s, 2 periods).
@@ -167,8 +169,8 @@ def test_what_is_wrong_moves_nothing_and_is_named(bridge, robot, spin_until):
     refused("source")
     robot.send(row(), seen=robot.now() - 10_000 * MS)
     refused("observation_age")
-    broken = messages.chunk_message(
-        [row()], frame="panda_link0", at_ns=robot.now(), observation=messages.time_message(robot.now()), sequence=9,
+    broken = action_messages.chunk_message(
+        [row()], frame="panda_link0", at_ns=robot.now(), observation=conversions.time_message(robot.now()), sequence=9,
         source="policy", instruction="test", period=0.2,
     )  # fmt: skip
     broken.actions = [EndEffectorDelta()]
@@ -192,7 +194,7 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, ca
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
     robot.e_stop.publish(Bool(data=True))
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), WAIT, "ESTOP")
-    stopped = messages.stamp_ns(next(s for s in robot.states if s.state == SafetyState.ESTOP).header.stamp)
+    stopped = conversions.stamp_ns(next(s for s in robot.states if s.state == SafetyState.ESTOP).header.stamp)
     robot.e_stop.publish(Bool(data=False))
     robot.send(row(x=0.05))
     spin_until(lambda: "waiting for a reset" in robot.states[-1].reason, WAIT, "the release")
@@ -207,7 +209,7 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, ca
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY after the reset")
     assert robot.states[-1].e_stop_reset_by == "Ada"
-    assert abs(messages.stamp_ns(robot.states[-1].e_stop_reset_stamp) - robot.now()) < 10_000 * MS
+    assert abs(conversions.stamp_ns(robot.states[-1].e_stop_reset_stamp) - robot.now()) < 10_000 * MS
     assert call(Trigger, "bridge_node/e_stop").success
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), WAIT, "ESTOP by the service")
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
@@ -235,9 +237,9 @@ def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for)
     made = [
         ros_node.create_publisher(Bool, "e_stop", BEST_EFFORT),
         ros_node.create_publisher(Bool, "e_stop", LATCHED),
-        ros_node.create_publisher(messages.String, "policy/stop", BEST_EFFORT),
-        ros_node.create_publisher(messages.String, "robot/ee_pose", STREAM),
-        ros_node.create_subscription(messages.PoseStamped, "robot/target_pose", lambda _: None, LATCHED),
+        ros_node.create_publisher(conversions.String, "policy/stop", BEST_EFFORT),
+        ros_node.create_publisher(conversions.String, "robot/ee_pose", STREAM),
+        ros_node.create_subscription(conversions.PoseStamped, "robot/target_pose", lambda _: None, LATCHED),
     ]
     node = start_node("bridge_node", "--ros-args", "-p", "autostart:=true")
     for said in (
@@ -246,7 +248,7 @@ def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for)
         "'/test_node' listens to /robot/target_pose in vain: volatile publisher and transient local subscription",
     ):
         wait_for(lambda said=said: said in node.output, WAIT, said)
-    made.append(ros_node.create_publisher(messages.String, "policy/stop", STATE))  # this one is heard
+    made.append(ros_node.create_publisher(conversions.String, "policy/stop", STATE))  # this one is heard
     made.append(ros_node.create_publisher(Bool, "policy/action_chunk", STATE))  # this one is told, and only this
     wait_for(lambda: "/policy/action_chunk in vain" in node.output, WAIT, "a stranger that comes later")
     assert "e_stop" not in node.output and node.output.count("/robot/ee_pose") == 1

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import STREAM
+from openvla_ros.nodes.common import conversions, image_messages
+from openvla_ros.nodes.common.qos import STREAM
 
 pytestmark = pytest.mark.ros
 RED, GREEN = (211, 37, 61), (19, 173, 83)
@@ -53,12 +53,12 @@ def screen(tmp_path: Path) -> Iterator[tuple[str, Callable[[tuple[int, int, int]
 
 def test_the_picture_is_on_the_screen(screen: Any, start_node: Any, ros_node: Any, spin_until: Any) -> None:
     display, count = screen
-    publisher = ros_node.create_publisher(messages.Image, "camera/image_raw", STREAM)
+    publisher = ros_node.create_publisher(conversions.Image, "camera/image_raw", STREAM)
     window = start_node("camera_window", DISPLAY=display)
     for colour in (RED, GREEN):
-        picture = messages.image_message(np.full((60, 80, 3), colour, np.uint8), "camera", 1)
+        picture = image_messages.image_message(np.full((60, 80, 3), colour, np.uint8), "camera", 1)
 
-        def shown(colour: tuple[int, int, int] = colour, picture: messages.Image = picture) -> bool:
+        def shown(colour: tuple[int, int, int] = colour, picture: conversions.Image = picture) -> bool:
             publisher.publish(picture)
             return count(colour) > 400_000  # 672 high, and as wide as the screen
 

@@ -15,7 +15,7 @@ from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
 from openvla_ros.apps.doctor import cli
-from openvla_ros.nodes.qos import LATCHED, STATE
+from openvla_ros.nodes.common.qos import LATCHED, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 

@@ -21,7 +21,7 @@ from openvla_msgs.srv import ResetEStop
 from std_msgs.msg import Bool
 from witness import Seen
 
-from openvla_ros.nodes.qos import STATE
+from openvla_ros.nodes.common.qos import STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 ACTION, OBSERVATION, STATE_AGE, STILL, STOP = 1.0, 1.5, 0.5, 1.0, 0.15  # [s] the limits of these tests

@@ -9,8 +9,8 @@ from openvla_msgs.srv import ResetScene
 from std_srvs.srv import Trigger
 
 from openvla_ros.bringup.process_table import argv, bringup
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -71,14 +71,14 @@ def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
 ):
     processes = start("franka_sim", "blocking", **{"expert.role": "off"})
     safe = listen(SafetyState, "safety/state", LATCHED)
-    poses = listen(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
-    fingers = listen(messages.JointState, "franka_gripper/joint_states", SENSOR)
+    poses = listen(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
+    fingers = listen(conversions.JointState, "franka_gripper/joint_states", SENSOR)
     spin_until(
         lambda: safe and safe[-1].state == SafetyState.READY and poses and fingers, 120.0, "the bridge to be READY"
     )
     grace = 1_500_000_000  # the face is lenient for a while after a reset
-    spin_until(lambda: messages.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
-    publisher = ros_node.create_publisher(messages.PoseStamped, "target_pose", STATE)
+    spin_until(lambda: conversions.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
+    publisher = ros_node.create_publisher(conversions.PoseStamped, "target_pose", STATE)
     spin_until(lambda: publisher.get_subscription_count() > 0, 30.0, "the controller")
     meet("sim_node")
     jump = poses[-1]

@@ -14,8 +14,8 @@ from rosbags.highlevel import AnyReader
 from std_msgs.msg import Bool
 
 from openvla_ros.geometry import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
@@ -30,14 +30,14 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     states = listen(SafetyState, "safety/state", LATCHED)
     recorder = listen(RecorderStatus, "recorder/status", LATCHED)
     health: list[DiagnosticArray] = listen(DiagnosticArray, "/diagnostics", 20)
-    robot = ros_node.create_publisher(messages.PoseStamped, "robot/ee_pose", STREAM)
+    robot = ros_node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
     e_stop = ros_node.create_publisher(Bool, "e_stop", STATE)
 
     def now() -> int:
         return int(ros_node.get_clock().now().nanoseconds)
 
-    ros_node.create_timer(0.02, lambda: robot.publish(messages.pose_message(HERE, "panda_link0", now())))
+    ros_node.create_timer(0.02, lambda: robot.publish(conversions.pose_message(HERE, "panda_link0", now())))
     spin_until(lambda: states and states[-1].state == SafetyState.READY, 120.0, "READY")
     # The bridge hears an emergency stop by two of its subscriptions: what a publisher offers is not known before.
     ears = ((chunks, 2), (e_stop, 3))
@@ -56,8 +56,8 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
 
     def send(sequence: int, x: float, frame: str) -> None:
         chunks.publish(
-            messages.chunk_message(
-                [(x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], frame=frame, at_ns=now(), observation=messages.time_message(now()),
+            action_messages.chunk_message(
+                [(x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], frame=frame, at_ns=now(), observation=conversions.time_message(now()),
                 sequence=sequence, source="policy", instruction="lift the red cube", period=0.2,
             )
         )  # fmt: skip

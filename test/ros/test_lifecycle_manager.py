@@ -11,7 +11,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from openvla_msgs.msg import SafetyState
 from std_srvs.srv import Trigger
 
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.common.qos import LATCHED
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 

@@ -14,8 +14,8 @@ from openvla_msgs.srv import ResetEStop, SetInstruction
 from rclpy.action import ActionClient
 from std_srvs.srv import Trigger
 
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 Outcome = RunInstruction.Result
@@ -44,8 +44,8 @@ def errors(output: str) -> list[str]:
 def test_a_wrong_configuration_stops_with_one_clear_line(
     parameters, said, start_node, ros_node, tiny_checkpoint, wait_for
 ):
-    ros_node.create_publisher(messages.Image, "/another/camera", STREAM)
-    ros_node.create_publisher(messages.String, "/words", STATE)
+    ros_node.create_publisher(conversions.Image, "/another/camera", STREAM)
+    ros_node.create_publisher(conversions.String, "/words", STATE)
     given = {"checkpoint": tiny_checkpoint, "autostart": "true", "warm_up": "false"} | parameters
     pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
     process = start_node("policy_node", "--ros-args", *pairs)
@@ -115,7 +115,7 @@ def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, mee
     spin_until(lambda: len(client.feedback) >= 4 and len(chunks) >= 4, 20.0, "the feedback and actions of four steps")
     assert [f.step for f in client.feedback] == [1, 2, 3, 4]
     assert client.feedback[-1].rate > 0 and client.feedback[-1].latency > 0
-    answered = [messages.stamp_ns(c.observation_stamp) for c in chunks]
+    answered = [conversions.stamp_ns(c.observation_stamp) for c in chunks]
     assert answered == sorted(set(answered)), "one prediction for each action, on a newer image each"
     chunk = chunks[-1]
     assert (chunk.source, chunk.header.frame_id, chunk.statistics_name) == ("policy", "panda_link0", "sim")
@@ -167,13 +167,13 @@ def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, ca
     assert {s.reason for s in braking} == {"policy asked to stop"}, "and no watchdog had to"
 
     # Another sentence on the topic ends the run, and is followed from the next step on.
-    said = ros_node.create_publisher(messages.String, "instruction", LATCHED)
+    said = ros_node.create_publisher(conversions.String, "instruction", LATCHED)
     spin_until(said.get_subscription_count, 20.0, "the policy to listen")
     meet("policy_node")
     handle = client.send(instruction="lift the blue cube")
     spin_until(lambda: chunks[-1].instruction == "lift the blue cube", 20.0, "steps")
     before = len(chunks)
-    said.publish(messages.String(data="lift the red cube"))
+    said.publish(conversions.String(data="lift the red cube"))
     ended = client.result(handle).result
     assert ended.outcome == Outcome.CANCELLED and ended.reason.startswith("another instruction was given")
     spin_until(lambda: chunks[-1].instruction == "lift the red cube", 20.0, "the next step")
@@ -209,7 +209,7 @@ def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spi
 def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, call, tiny_checkpoint, meet):
     """A bridge made up by the test: READY, but under teleoperation's command; then one that refuses all actions."""
     cameras, bridge = (ros_node.create_publisher(*topic) for topic in (
-        (messages.Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
+        (conversions.Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
     ))  # fmt: skip
     status = listen(PolicyStatus, "policy/status", LATCHED)
     chunks = listen(ActionChunk, "policy/action_chunk", STATE)
@@ -220,7 +220,7 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
         bridge.publish(ready)
 
     def look():
-        image = messages.Image(height=48, width=64, encoding="rgb8", step=64 * 3, data=bytes(48 * 64 * 3))
+        image = conversions.Image(height=48, width=64, encoding="rgb8", step=64 * 3, data=bytes(48 * 64 * 3))
         image.header.stamp = ros_node.get_clock().now().to_msg()
         cameras.publish(image)
 
@@ -250,6 +250,6 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
     say(source=ActionChunk.SOURCE_POLICY)
     call(SetInstruction, "set_instruction", instruction="lift the red cube")
     spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not hear it")
-    first, second = (messages.stamp_ns(c.observation_stamp) for c in chunks[count:])
+    first, second = (conversions.stamp_ns(c.observation_stamp) for c in chunks[count:])
     assert second - first > 1e9, "not before it is clear, and on a fresh image"
     assert process.output.count("the bridge did not hear the last action") == 1

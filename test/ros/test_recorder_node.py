@@ -29,7 +29,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from openvla_ros.apps.recover import recover
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import TOPICS
 from openvla_ros.nodes.recorder_topics import message_class
 from openvla_training.bags.convert_all import Options, convert_bag

@@ -18,8 +18,8 @@ from openvla_msgs.msg import ActionChunk, SafetyState
 from std_srvs.srv import Trigger
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 
@@ -71,7 +71,7 @@ def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
 
 GOAL = """
 from openvla_ros.nodes import messages
-from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.common.message_types import load
 from openvla_ros.robots.hands import Hand, HandConfig
 ((_, goal),) = Hand(HandConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
 print(messages.filled(load(goal.kind).Goal, goal.fields))
@@ -109,7 +109,7 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
     (keeper,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
     at = ros_node.get_clock().now()
     chunks.publish(
-        messages.chunk_message(
+        action_messages.chunk_message(
             [(0.0,) * 7], frame="wx250s/base_link", at_ns=at.nanoseconds, observation=at.to_msg(), sequence=1,
             source="policy", instruction="", period=0.2,
         )
@@ -142,13 +142,13 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
     parameters = {"watchdog.state": 2.0, "hand.kind": "none"}
     bridge("generic", environment, call_timeout=15.0, enabled=True, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
-    targets = listen(messages.PoseStamped, "servo_node/pose_target_cmds", 100)
+    targets = listen(conversions.PoseStamped, "servo_node/pose_target_cmds", 100)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
-    poses = ros_node.create_publisher(messages.PoseStamped, "ee_pose", STREAM)
+    poses = ros_node.create_publisher(conversions.PoseStamped, "ee_pose", STREAM)
 
     def ready():
         at = ros_node.get_clock().now().nanoseconds
-        poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), "base_link", at))
+        poses.publish(conversions.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), "base_link", at))
         return safe and safe[-1].state == SafetyState.READY
 
     spin_until(ready, 60.0, "the bridge to be READY")
@@ -157,9 +157,9 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
     spin_until(lambda: ready() and chunks.get_subscription_count(), 30.0, "the bridge to hear")
     at = ros_node.get_clock().now().nanoseconds
     chunks.publish(
-        messages.chunk_message(
+        action_messages.chunk_message(
             [(0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)] * 4, frame="base_link", at_ns=at, sequence=1, source="policy",
-            observation=messages.time_message(at), instruction="go", period=0.5,
+            observation=conversions.time_message(at), instruction="go", period=0.5,
         )
     )  # fmt: skip
     spin_until(lambda: ready() is not None and len(targets) > 10, 30.0, "the arm to move")
@@ -183,22 +183,22 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     }  # fmt: skip
     process = bridge("franka", environment, call_timeout=15.0, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
-    targets = listen(messages.PoseStamped, "target_pose", STATE)
+    targets = listen(conversions.PoseStamped, "target_pose", STATE)
     shown = {
-        "pose": listen(messages.PoseStamped, "robot/ee_pose", STATE),
-        "target": listen(messages.PoseStamped, "robot/target_pose", STATE),
-        "hand": listen(messages.JointState, "gripper/state", STATE),
+        "pose": listen(conversions.PoseStamped, "robot/ee_pose", STATE),
+        "target": listen(conversions.PoseStamped, "robot/target_pose", STATE),
+        "hand": listen(conversions.JointState, "gripper/state", STATE),
     }
-    fingers = ros_node.create_publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
-    poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
+    fingers = ros_node.create_publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
+    poses = ros_node.create_publisher(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
     def spoken(condition, frame="base"):
         def spin():
             at = ros_node.get_clock().now().nanoseconds
-            poses.publish(messages.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
+            poses.publish(conversions.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
             names = ("fr3_finger_joint1", "fr3_finger_joint2")
-            fingers.publish(messages.joint_message(names, [0.0195, 0.0195], [], at))
+            fingers.publish(conversions.joint_message(names, [0.0195, 0.0195], [], at))
             return condition()
 
         return spin
@@ -206,7 +206,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     def act(sequence, forward, opening):
         at = ros_node.get_clock().now()
         chunks.publish(
-            messages.chunk_message(
+            action_messages.chunk_message(
                 [(forward, 0.0, 0.0, 0.0, 0.0, 0.0, opening)], frame="base", at_ns=at.nanoseconds,
                 observation=at.to_msg(), sequence=sequence, source="policy", instruction="", period=0.2,
             )
@@ -262,18 +262,18 @@ def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_proces
     pose = [Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))]
 
     def follow(message):
-        pose[0] = messages.read_pose(message)[0]
+        pose[0] = conversions.read_pose(message)[0]
 
-    ros_node.create_subscription(messages.PoseStamped, "target_pose", follow, STATE)
-    fingers = ros_node.create_publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
-    poses = ros_node.create_publisher(messages.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
+    ros_node.create_subscription(conversions.PoseStamped, "target_pose", follow, STATE)
+    fingers = ros_node.create_publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
+    poses = ros_node.create_publisher(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
     def say():
         at = ros_node.get_clock().now().nanoseconds
-        poses.publish(messages.pose_message(pose[0], "base", at))
+        poses.publish(conversions.pose_message(pose[0], "base", at))
         names = ("fr3_finger_joint1", "fr3_finger_joint2")
-        fingers.publish(messages.joint_message(names, [0.039, 0.039], [], at))
+        fingers.publish(conversions.joint_message(names, [0.039, 0.039], [], at))
 
     ros_node.create_timer(0.02, say)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
@@ -281,7 +281,7 @@ def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_proces
     for number in (1, 2):
         at = ros_node.get_clock().now()
         chunks.publish(
-            messages.chunk_message(
+            action_messages.chunk_message(
                 [(0.02, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)], frame="base", at_ns=at.nanoseconds, observation=at.to_msg(),
                 sequence=number, source="policy", instruction="", period=0.2,
             )

@@ -11,9 +11,9 @@ from rcl_interfaces.srv import SetParameters
 from rosgraph_msgs.msg import Clock
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.images import to_rgb
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.image_messages import to_rgb
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     )  # fmt: skip
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)
-    images = listen(messages.Image, "camera/image_raw", SENSOR)
+    images = listen(conversions.Image, "camera/image_raw", SENSOR)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "the bridge to be READY")
     spin_until(lambda: scores and images, 60.0, "the simulator")  # nobody acts before the first reset
     meet("sim_node")
@@ -46,12 +46,12 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
             c: c == target for c in scores[-1].objects
         }
     # Every executed action answers a picture that was published and labelled, taken after the action before it.
-    pictures = {messages.stamp_ns(m.header.stamp) for m in images}
-    labelled = {messages.stamp_ns(m.observation_stamp) for m in labels}
-    stamps = [messages.stamp_ns(m.observation_stamp) for m in acted]
+    pictures = {conversions.stamp_ns(m.header.stamp) for m in images}
+    labelled = {conversions.stamp_ns(m.observation_stamp) for m in labels}
+    stamps = [conversions.stamp_ns(m.observation_stamp) for m in acted]
     assert len(acted) >= 8 and stamps == sorted(set(stamps))
     assert set(stamps) <= labelled and len(set(stamps) & pictures) >= len(stamps) - 2
-    executed = {messages.stamp_ns(m.executed_observation_stamp) for m in safe}
+    executed = {conversions.stamp_ns(m.executed_observation_stamp) for m in safe}
     assert len(set(stamps) & executed) >= len(stamps) - 3  # the reset cuts one off, the end another
     assert {m.source for m in acted} == {"expert"}
     assert not [m.reason for m in safe if m.refused], "nothing the expert said was refused"
@@ -62,15 +62,15 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
         {"sim_node": {"autostart": True, "camera.rate": 10.0, "real_time_factor": 2.0}}, policy=False, manager=False
     )
     images, infos = (
-        listen(messages.Image, "camera/image_raw", SENSOR),
-        listen(messages.CameraInfo, "camera/camera_info", SENSOR),
+        listen(conversions.Image, "camera/image_raw", SENSOR),
+        listen(conversions.CameraInfo, "camera/camera_info", SENSOR),
     )
-    jpegs = listen(messages.CompressedImage, "camera/image_raw/compressed", SENSOR)
+    jpegs = listen(conversions.CompressedImage, "camera/image_raw/compressed", SENSOR)
     poses, grips = (
-        listen(messages.PoseStamped, "robot/ee_pose", SENSOR),
-        listen(messages.JointState, "gripper/state", SENSOR),
+        listen(conversions.PoseStamped, "robot/ee_pose", SENSOR),
+        listen(conversions.JointState, "gripper/state", SENSOR),
     )
-    clock, joints = listen(Clock, "/clock", SENSOR), listen(messages.JointState, "joint_states", SENSOR)
+    clock, joints = listen(Clock, "/clock", SENSOR), listen(conversions.JointState, "joint_states", SENSOR)
 
     def picture():
         """One taken from now on: after five that may wait in the queue, and one that was being taken."""
@@ -92,13 +92,13 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
     assert (info.height, info.width) == first.shape[:2] and info.k[0] == info.k[4] > 0 and info.k[2] == info.width / 2
     assert np.abs(to_rgb(jpegs[-1]).astype(int) - again).mean() < 4
     assert grips[-1].position[0] > 0.9 and len(joints[-1].position) == 7
-    pose, stamp = messages.read_pose(poses[-1])
+    pose, stamp = conversions.read_pose(poses[-1])
     assert (
         isinstance(pose, Pose)
         and 0.2 < pose.position[0] < 0.8
-        and abs(stamp - messages.stamp_ns(clock[-1].clock)) < 5e8
+        and abs(stamp - conversions.stamp_ns(clock[-1].clock)) < 5e8
     )
-    times = [messages.stamp_ns(c.clock) for c in clock]
+    times = [conversions.stamp_ns(c.clock) for c in clock]
     assert times == sorted(times), "a reset does not turn time back"
 
     def camera(mode):
@@ -109,9 +109,9 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
 
     assert camera("black").max() == 0
     frozen = camera("frozen")
-    stamp = messages.stamp_ns(images[-1].header.stamp)
+    stamp = conversions.stamp_ns(images[-1].header.stamp)
     assert np.array_equal(frozen, reset(6)), "the same picture over and over,"
-    assert messages.stamp_ns(images[-1].header.stamp) > stamp, "with fresh stamps"
+    assert conversions.stamp_ns(images[-1].header.stamp) > stamp, "with fresh stamps"
     assert np.abs(camera("normal").astype(int) - other).mean() < 0.5
     refused = call(SetParameters, "sim_node/set_parameters", parameters=[text("camera.mode", "blurred")]).results[0]
     assert not refused.successful and "'normal', 'black', 'frozen'" in refused.reason

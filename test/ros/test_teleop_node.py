@@ -24,7 +24,7 @@ from std_msgs.msg import Bool
 from terminal import Terminal
 
 from openvla_ros.bringup.process_table import NODE, ProcessSpec, argv, teleoperation
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}

@@ -10,8 +10,8 @@ from openvla_msgs.msg import SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 
 from openvla_ros.bringup.process_table import argv, bringup
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, SENSOR
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -33,7 +33,7 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
         for s in bringup("widowx_sim", overrides, policy=False, manager=False, config=config)
     }
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
-    joints = listen(messages.JointState, "joint_states", SENSOR)
+    joints = listen(conversions.JointState, "joint_states", SENSOR)
     ready = (SafetyState.READY, SafetyState.EXECUTING)
     spin_until(lambda: scores and joints and safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
     for seed, target in ((1, "green"), (2, "blue")):

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from openvla_ros.nodes.interrupts import interrupt_once
+from openvla_ros.nodes.common.process import interrupt_once
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from action_msgs.msg import GoalStatus
 
 from openvla_ros.bringup.launch_description import COMMON, ROBOT, stack
 from openvla_ros.geometry import Pose
-from openvla_ros.nodes import messages
 from openvla_ros.nodes.bridge.parameters import PARAMETERS
 from openvla_ros.nodes.bridge.robot_interface import failure
-from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, make_adapter
 from openvla_ros.parameters import check
 from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
@@ -136,10 +136,10 @@ def test_twists_follow_the_stream_and_end_in_rest():
 
 
 def test_a_twist_becomes_its_message_and_nan_does_not():
-    message = messages.command_message(TwistTarget((0.1, 0, 0), (0, 0, 1), "base", 5))
+    message = conversions.command_message(TwistTarget((0.1, 0, 0), (0, 0, 1), "base", 5))
     assert message.twist.linear.x == 0.1 and message.header.frame_id == "base"
     with pytest.raises(ValueError, match="angular speed is nan"):
-        messages.command_message(TwistTarget((0.1, 0, 0), (0, 0, float("nan")), "base", 5))
+        conversions.command_message(TwistTarget((0.1, 0, 0), (0, 0, float("nan")), "base", 5))
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_a_twist_becomes_its_message_and_nan_does_not():
 )
 def test_wrong_joint_commands_never_become_messages(command, message):
     with pytest.raises(ValueError, match=message):
-        messages.command_message(command)
+        conversions.command_message(command)
 
 
 def test_requests_are_filled_by_name_and_type():
     from std_srvs.srv import SetBool
 
-    assert messages.filled(SetBool.Request, {"data": True}).data is True
+    assert conversions.filled(SetBool.Request, {"data": True}).data is True
     with pytest.raises(ValueError, match="has no field 'date'; it has data"):
-        messages.filled(SetBool.Request, {"date": True})
+        conversions.filled(SetBool.Request, {"date": True})
 
 
 def test_a_missing_package_is_named_with_its_cure():
@@ -176,7 +176,7 @@ def test_every_robots_yaml_makes_an_adapter(root, name):
     rows = {row.name: row for row in PARAMETERS}
     adapter = make_adapter({**values, **{key: check(rows[key], value) for key, value in given.items()}}.__getitem__)
     assert {source.what for source in adapter.sources} >= {"joints"}
-    assert all(topic and kind in messages.MESSAGE_OF for topic, kind in adapter.topics)
+    assert all(topic and kind in conversions.MESSAGE_OF for topic, kind in adapter.topics)
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 
 

@@ -19,9 +19,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import RCLError
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import RCLError
+from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.recorder_view import episode_line, session_line, topic_table
 from openvla_ros.nodes.terminal import Keys
@@ -54,10 +54,10 @@ class Face:
         self._heard, self._news, self._said = 0.0, Text(), ""
         self._typing: str | None = None  # the instruction being typed
         self.instruction = instruction
-        self._sentence = node.create_publisher(messages.String, "instruction", LATCHED)
+        self._sentence = node.create_publisher(conversions.String, "instruction", LATCHED)
         if instruction:
-            self._sentence.publish(messages.text(instruction))
-        node.create_subscription(messages.String, "instruction", self._on_instruction, LATCHED)
+            self._sentence.publish(conversions.text(instruction))
+        node.create_subscription(conversions.String, "instruction", self._on_instruction, LATCHED)
         node.create_subscription(RecorderStatus, "recorder/status", self._on_status, LATCHED)
         self._client = RecorderClient(node, self._tell)
         terminal = sys.stdin.isatty() and self.console.is_terminal
@@ -100,7 +100,7 @@ class Face:
         assert self._typing is not None
         if key == "enter":
             if self._typing.strip():
-                self._sentence.publish(messages.text(self._typing.strip()))
+                self._sentence.publish(conversions.text(self._typing.strip()))
             self._typing = None
         elif key == "escape":
             self._typing = None
@@ -109,7 +109,7 @@ class Face:
         elif key.isprintable():
             self._typing += key
 
-    def _on_instruction(self, message: messages.String) -> None:
+    def _on_instruction(self, message: conversions.String) -> None:
         self.instruction = message.data
 
     def _on_status(self, message: RecorderStatus) -> None:

@@ -16,7 +16,7 @@ from openvla_ros.bringup.image_window import Window
 from openvla_ros.bringup.process_table import MANAGER, NODE, ProcessSpec, argv, teleoperation
 from openvla_ros.bringup.ros_domain import DomainLease, ros_environment
 from openvla_ros.bringup.supervisor import ProcessDied, Supervisor
-from openvla_ros.nodes.base import run
+from openvla_ros.nodes.common.process import run
 
 
 def parser() -> argparse.ArgumentParser:

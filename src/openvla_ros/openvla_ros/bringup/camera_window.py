@@ -14,9 +14,9 @@ from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
 from openvla_ros.bringup.image_window import Window
-from openvla_ros.nodes.base import RCLError
-from openvla_ros.nodes.images import to_rgb
-from openvla_ros.nodes.qos import SENSOR
+from openvla_ros.nodes.common.image_messages import to_rgb
+from openvla_ros.nodes.common.lifecycle_node import RCLError
+from openvla_ros.nodes.common.qos import SENSOR
 
 HEIGHT = 672  # [px] smaller pictures are enlarged to this
 

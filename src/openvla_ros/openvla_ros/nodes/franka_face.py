@@ -14,10 +14,10 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.qos import MEASURED, STREAM
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.message_types import load
+from openvla_ros.nodes.common.qos import MEASURED, STREAM
 from openvla_ros.nodes.sim_face import SimFace
 from openvla_ros.sim.scene import FINGER_TRAVEL, CameraConfig, Scene
 
@@ -51,12 +51,12 @@ class FrankaFace(SimFace):
         """As franka_robot_state_broadcaster, franka_gripper, the action server and three pose controllers."""
         node, broadcaster = self._node, "franka_robot_state_broadcaster"
         self._state_type: Any = load("franka_msgs/msg/FrankaRobotState")
-        self._pose_pub = node.publisher(messages.PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
-        self._joint_pub = node.publisher(messages.JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
+        self._pose_pub = node.publisher(conversions.PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
+        self._joint_pub = node.publisher(conversions.JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
         self._state_pub = node.publisher(self._state_type, f"{broadcaster}/robot_state", STREAM)
-        self._gripper_pub = node.publisher(messages.JointState, "franka_gripper/joint_states", STREAM)
+        self._gripper_pub = node.publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
         for topic in TARGETS:
-            node.subscribe(messages.PoseStamped, topic, self._on_target, MEASURED)
+            node.subscribe(conversions.PoseStamped, topic, self._on_target, MEASURED)
         self._serve("franka_gripper/move", "franka_msgs/action/Move", lambda goal: goal.width / 2)
         self._serve("franka_gripper/grasp", "franka_msgs/action/Grasp", lambda goal: goal.width / 2)
         gripper = "franka_gripper/gripper_action"
@@ -71,7 +71,7 @@ class FrankaFace(SimFace):
 
         def accepted(handle: Any) -> None:
             self._finish(False)  # the hand does one thing at a time
-            opening = messages.number(finger(handle.request), name) / FINGER_TRAVEL
+            opening = conversions.number(finger(handle.request), name) / FINGER_TRAVEL
             self._goal = [handle, kind, opening, self._node.now_ns(), self._measured]
             self._opening = min(1.0, max(0.0, opening))
 
@@ -104,7 +104,7 @@ class FrankaFace(SimFace):
             result.success = success
         else:
             result.reached_goal = success
-            result.position = messages.number(self._measured * FINGER_TRAVEL, "position")
+            result.position = conversions.number(self._measured * FINGER_TRAVEL, "position")
 
         def end(handle: Any) -> Any:
             if handle.is_cancel_requested:
@@ -171,14 +171,14 @@ class FrankaFace(SimFace):
         self._measured = scene.gripper_opening()
         finger = self._measured * FINGER_TRAVEL
         names = ("fr3_finger_joint1", "fr3_finger_joint2")
-        self._gripper_pub.publish(messages.joint_message(names, [finger, finger], [], now_ns))
+        self._gripper_pub.publish(conversions.joint_message(names, [finger, finger], [], now_ns))
         if self._in_reflex:
             return
-        pose = messages.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns)
+        pose = conversions.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns)
         self._pose_pub.publish(pose)
         positions, velocities = scene.joint_positions(), scene.joint_velocities()
-        joints = messages.joint_message(scene.joint_names, positions, velocities, now_ns)
+        joints = conversions.joint_message(scene.joint_names, positions, velocities, now_ns)
         self._joint_pub.publish(joints)
-        state = self._state_type(header=messages.header(now_ns), o_t_ee=pose, measured_joint_state=joints)
+        state = self._state_type(header=conversions.header(now_ns), o_t_ee=pose, measured_joint_state=joints)
         state.robot_mode = self._state_type.ROBOT_MODE_MOVE
         self._state_pub.publish(state)

@@ -19,8 +19,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
-from openvla_ros.nodes.base import RCLError, _descriptor
-from openvla_ros.nodes.interrupts import interrupt_once
+from openvla_ros.nodes.common.lifecycle_node import RCLError, _descriptor
+from openvla_ros.nodes.common.process import interrupt_once
 from openvla_ros.parameters import Parameter, check, unknown_key
 
 PARAMETERS = (

@@ -18,14 +18,15 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 
 from openvla_policy.contract.observation import Observation
 from openvla_ros.control.ready_handshake import Invitation, unheard
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode, main_of, one_line
-from openvla_ros.nodes.images import to_rgb
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.graph import wait_for_publisher
+from openvla_ros.nodes.common.image_messages import to_rgb
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode, one_line
+from openvla_ros.nodes.common.process import main_of
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE, STREAM
 from openvla_ros.nodes.policy_backend import Backend, make_backend
 from openvla_ros.nodes.policy_parameters import PARAMETERS
 from openvla_ros.nodes.policy_run import Run, rate
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE, STREAM
-from openvla_ros.nodes.topics import wait_for_publisher
 from openvla_ros.nodes.worker import Worker
 
 Outcome = RunInstruction.Result
@@ -74,13 +75,13 @@ class PolicyNode(ManagedNode):
 
     def configure(self) -> None:  # noqa: D102
         self._forget()
-        kind = messages.Image if self.value("image.transport") == "raw" else messages.CompressedImage
-        topic = self.value("image.topic") + ("" if kind is messages.Image else "/compressed")
+        kind = conversions.Image if self.value("image.transport") == "raw" else conversions.CompressedImage
+        topic = self.value("image.topic") + ("" if kind is conversions.Image else "/compressed")
         self._backend = make_backend(self.value)
         reliable = wait_for_publisher(self, kind, topic, self.value("image.timeout"), "image.topic")
         self._policy = self._backend.load()  # last of what can fail: it takes seconds
         self._chunks = self.publisher(ActionChunk, "policy/action_chunk", STATE)
-        self._stops = self.publisher(messages.String, "policy/stop", STATE)
+        self._stops = self.publisher(conversions.String, "policy/stop", STATE)
         self._status = self.publisher(PolicyStatus, "policy/status", LATCHED)
         wanted = self.value("image.reliability")
         profile = STREAM if wanted == "reliable" or (wanted == "auto" and reliable) else SENSOR
@@ -88,7 +89,7 @@ class PolicyNode(ManagedNode):
         self._worker = Worker(self, self._predict, self._predicted)
         self.subscribe(kind, topic, self._on_image, profile)
         self.subscribe(SafetyState, "safety/state", self._on_safety, LATCHED)
-        self.subscribe(messages.String, "instruction", lambda m: self._instruct(m.data), LATCHED)
+        self.subscribe(conversions.String, "instruction", lambda m: self._instruct(m.data), LATCHED)
         self.serve(SetInstruction, "set_instruction", self._on_set_instruction)
         server = ActionServer(
             self, RunInstruction, "run_instruction", self._execute,
@@ -136,7 +137,7 @@ class PolicyNode(ManagedNode):
 
     def _on_safety(self, message: SafetyState) -> None:
         self._safety = message
-        if self._flying and messages.stamp_ns(message.executed_observation_stamp) == self._flying[0]:
+        if self._flying and conversions.stamp_ns(message.executed_observation_stamp) == self._flying[0]:
             self._executed()
         if self._run is not None and message.state == SafetyState.ESTOP:
             self._end_run(Outcome.FAULT, message.reason)
@@ -163,7 +164,7 @@ class PolicyNode(ManagedNode):
     def _stop(self) -> None:
         """Ask the bridge to stand now, not at the end of the action under way."""
         if not self.closing:  # else the bridge's watchdogs do it
-            self._stops.publish(messages.String(data=ActionChunk.SOURCE_POLICY))
+            self._stops.publish(conversions.String(data=ActionChunk.SOURCE_POLICY))
 
     def _begin(self) -> None:
         self._episode += 1
@@ -197,8 +198,8 @@ class PolicyNode(ManagedNode):
             self._set_state("waiting", why)
             return
         assert self._image is not None
-        ready_ns = messages.stamp_ns(self._safety.ready_since) if self._safety else 0
-        self._used_ns = messages.stamp_ns(self._image[0].header.stamp)
+        ready_ns = conversions.stamp_ns(self._safety.ready_since) if self._safety else 0
+        self._used_ns = conversions.stamp_ns(self._image[0].header.stamp)
         self._worker.submit(Job(*self._image, self._instruction, ready_ns, self._episode, self._fresh))
         self._fresh = False
         if self._invitation.answer(ready_ns, sent=False) and self.value("control_mode") == "blocking":
@@ -217,7 +218,7 @@ class PolicyNode(ManagedNode):
                 f"'{self._safety.source}' is in command of the bridge, not the policy: ros2 service call {service} "
                 "openvla_msgs/srv/SwitchSource '{source: policy}'"
             )
-        stamp_ns = messages.stamp_ns(self._image[0].header.stamp)
+        stamp_ns = conversions.stamp_ns(self._image[0].header.stamp)
         age = (self.now_ns() - stamp_ns) * 1e-9
         if self.value("control_mode") == "streaming":
             if stamp_ns <= self._used_ns:
@@ -227,7 +228,7 @@ class PolicyNode(ManagedNode):
                 return "no safety/state yet: is a bridge running?"
             if self._safety.state != SafetyState.READY:
                 return "" if self._safety.executing else f"the bridge does not move: {self._safety.reason}"
-            ready_ns = messages.stamp_ns(self._safety.ready_since)
+            ready_ns = conversions.stamp_ns(self._safety.ready_since)
             if not self._invitation.open(ready_ns):
                 return ""
             if stamp_ns < ready_ns:
@@ -243,7 +244,7 @@ class PolicyNode(ManagedNode):
             self._policy.reset()
         picture = to_rgb(job.image)
         converted = time.perf_counter() - started
-        stamp = messages.stamp_ns(job.image.header.stamp) * 1e-9
+        stamp = conversions.stamp_ns(job.image.header.stamp) * 1e-9
         chunk = self._policy.predict(Observation(image=picture, stamp=stamp), job.instruction)
         return chunk, converted
 
@@ -263,7 +264,7 @@ class PolicyNode(ManagedNode):
         preparation = converted + float(chunk.timings.get("preparation", 0.0))
         total = time.perf_counter() - job.received
         self._latencies = {"preparation": preparation, "inference": inference, "total": total}
-        message = messages.chunk_message(
+        message = action_messages.chunk_message(
             chunk.actions, frame=chunk.frame, at_ns=self.now_ns(), observation=job.image.header.stamp,
             sequence=self._sequence, source=ActionChunk.SOURCE_POLICY, instruction=job.instruction,
             period=chunk.period, statistics=(chunk.statistics_name, chunk.statistics_hash), latencies=self._latencies,
@@ -275,7 +276,7 @@ class PolicyNode(ManagedNode):
         self._times.append(time.monotonic())
         if self._flying and self.value("control_mode") == "streaming":
             self._executed()  # the newer chunk takes the older one's place
-        self._flying = (messages.stamp_ns(message.observation_stamp), message.actions[0])
+        self._flying = (conversions.stamp_ns(message.observation_stamp), message.actions[0])
         self._set_state("waiting", "")
         self._publish_status()
 
@@ -363,7 +364,7 @@ class PolicyNode(ManagedNode):
         backend = self._backend
         if backend is None:
             return
-        message = messages.status_message(
+        message = action_messages.status_message(
             self.now_ns(), state=self._state, reason=self._reason, backend=backend.name, checkpoint=backend.checkpoint,
             statistics_name=backend.statistics,
             instruction=self._instruction, step=self._steps, rate=rate(self._times), latencies=self._latencies,

@@ -9,7 +9,7 @@ from typing import Any
 from openvla_msgs.action import RunInstruction
 from rclpy.task import Future
 
-from openvla_ros.nodes import messages
+from openvla_ros.nodes.common import conversions
 
 
 class Run:
@@ -32,8 +32,8 @@ class Run:
         feedback = RunInstruction.Feedback()
         feedback.step, feedback.action = self._steps, action
         feedback.rate, feedback.latency = (
-            messages.number(rate(self._times), "rate"),
-            messages.number(latency, "latency"),
+            conversions.number(rate(self._times), "rate"),
+            conversions.number(latency, "latency"),
         )
         self.goal.publish_feedback(feedback)
         if self._max_steps and self._steps >= self._max_steps:
@@ -56,7 +56,7 @@ class Run:
             return
         result = RunInstruction.Result()
         result.outcome, result.reason, result.steps = int(outcome), str(reason), self._steps
-        result.duration = messages.number((now_ns - self._start_ns) * 1e-9, "duration")
+        result.duration = conversions.number((now_ns - self._start_ns) * 1e-9, "duration")
         self.ended.set_result(result)
 
 

@@ -20,8 +20,9 @@ from openvla_msgs.srv import StartEpisode, StopEpisode
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import String
 
-from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.qos import LATCHED
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.process import main_of
+from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder_parameters import PARAMETERS
 from openvla_ros.nodes.recorder_snapshot import NodeParameters
 from openvla_ros.nodes.recorder_status import Gauge, Look

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from openvla_msgs.msg import RecorderStatus
 
-from openvla_ros.nodes import messages
+from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.recorder_topics import Topic
 from openvla_ros.recording.episode import Counters, Episode
 
@@ -24,7 +24,7 @@ class Look:
     state: str
     reason: str
     episode: Episode | None
-    messages: int
+    conversions: int
     size: int  # [bytes] on the disk
     backlog: int
     counters: Counters
@@ -58,7 +58,7 @@ class Gauge:
         rate = (look.size - size) / span if writing else 0.0
         episode = look.episode
         return RecorderStatus(
-            header=messages.header(at_ns),
+            header=conversions.header(at_ns),
             state=look.state,
             reason=look.reason,
             episode_id=episode.episode_id if episode else "",

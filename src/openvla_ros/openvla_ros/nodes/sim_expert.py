@@ -12,7 +12,7 @@ from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_msgs.msg import ActionChunk
 
 from openvla_ros.control.ready_handshake import Invitation
-from openvla_ros.nodes import messages
+from openvla_ros.nodes.common import action_messages
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
 
@@ -91,7 +91,7 @@ class Demonstrator:
         return action
 
     def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time, target: str) -> Said:
-        message = messages.chunk_message(
+        message = action_messages.chunk_message(
             [action], frame=self._scene.base_frame, at_ns=now_ns, observation=observation,
             sequence=self._sequence[acts], source=ActionChunk.SOURCE_EXPERT,
             instruction=instruction_of_seed(self._seed, target), period=self._get("expert.period"),

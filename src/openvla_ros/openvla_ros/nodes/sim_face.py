@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from openvla_ros.control.target_pose import Pose, angle, distance
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.qos import MEASURED, STATE
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.qos import MEASURED, STATE
 from openvla_ros.sim.scene import CameraConfig, Scene, SceneConfig
 
 
@@ -34,26 +34,26 @@ class SimFace:
 
     def connect(self) -> None:
         """Make publishers, subscriptions, services and actions."""
-        self._pose_pub = self._node.publisher(messages.PoseStamped, "robot/ee_pose", MEASURED)
-        self._joint_pub = self._node.publisher(messages.JointState, "joint_states", MEASURED)
-        self._gripper_pub = self._node.publisher(messages.JointState, "gripper/state", MEASURED)
-        self._node.subscribe(messages.PoseStamped, "robot/target_pose", self._on_target, MEASURED)
-        self._node.subscribe(messages.Float64, "gripper/command", self._on_gripper, STATE)
+        self._pose_pub = self._node.publisher(conversions.PoseStamped, "robot/ee_pose", MEASURED)
+        self._joint_pub = self._node.publisher(conversions.JointState, "joint_states", MEASURED)
+        self._gripper_pub = self._node.publisher(conversions.JointState, "gripper/state", MEASURED)
+        self._node.subscribe(conversions.PoseStamped, "robot/target_pose", self._on_target, MEASURED)
+        self._node.subscribe(conversions.Float64, "gripper/command", self._on_gripper, STATE)
 
     def forget(self) -> None:
         """Forget what was asked for and not done yet."""
         self._poses.clear()
         self._opening = None
 
-    def _on_target(self, message: messages.PoseStamped) -> None:
+    def _on_target(self, message: conversions.PoseStamped) -> None:
         try:
-            self._poses.append(messages.read_pose(message)[0])
+            self._poses.append(conversions.read_pose(message)[0])
         except ValueError as error:
             self._node.get_logger().error(f"pose target: {error}", throttle_duration_sec=1.0)
 
-    def _on_gripper(self, message: messages.Float64) -> None:
+    def _on_gripper(self, message: conversions.Float64) -> None:
         try:
-            self._opening = messages.number(message.data, "gripper/command")
+            self._opening = conversions.number(message.data, "gripper/command")
         except ValueError as error:
             self._node.get_logger().error(str(error), throttle_duration_sec=1.0)
 
@@ -98,11 +98,11 @@ class SimFace:
     def publish(self, now_ns: int) -> None:
         """Say how the robot is."""
         scene = self.scene
-        self._gripper_pub.publish(messages.gripper_message(scene.gripper_opening(), now_ns))
-        self._pose_pub.publish(messages.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns))
+        self._gripper_pub.publish(conversions.gripper_message(scene.gripper_opening(), now_ns))
+        self._pose_pub.publish(conversions.pose_message(Pose.of(*scene.ee_pose()), scene.base_frame, now_ns))
         if self._joint_pub.get_subscription_count():
             positions, velocities = scene.joint_positions(), scene.joint_velocities()
-            self._joint_pub.publish(messages.joint_message(scene.joint_names, positions, velocities, now_ns))
+            self._joint_pub.publish(conversions.joint_message(scene.joint_names, positions, velocities, now_ns))
 
 
 def make_face(node: ManagedNode) -> SimFace:

@@ -18,9 +18,10 @@ from openvla_msgs.msg import ActionChunk, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from rosgraph_msgs.msg import Clock
 
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode, RCLError, main_of, one_line
-from openvla_ros.nodes.qos import CLOCK, LATCHED, STATE, STREAM
+from openvla_ros.nodes.common import action_messages, conversions, image_messages
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
+from openvla_ros.nodes.common.process import main_of
+from openvla_ros.nodes.common.qos import CLOCK, LATCHED, STATE, STREAM
 from openvla_ros.nodes.sim_expert import Demonstrator
 from openvla_ros.nodes.sim_face import make_face
 from openvla_ros.nodes.sim_parameters import PARAMETERS
@@ -67,11 +68,11 @@ class SimNode(ManagedNode):
         self._score: tuple[bool, ...] = ()
         self._disturbed: tuple[str, ...] = ()
         self._clock_pub = self.publisher(Clock, "/clock", CLOCK) if self.value("publish_clock") else None
-        self._image_pub = self.publisher(messages.Image, "camera/image_raw", STREAM)
-        self._jpeg_pub = self.publisher(messages.CompressedImage, "camera/image_raw/compressed", STREAM)
-        self._info_pub = self.publisher(messages.CameraInfo, "camera/camera_info", STREAM)
+        self._image_pub = self.publisher(conversions.Image, "camera/image_raw", STREAM)
+        self._jpeg_pub = self.publisher(conversions.CompressedImage, "camera/image_raw/compressed", STREAM)
+        self._info_pub = self.publisher(conversions.CameraInfo, "camera/camera_info", STREAM)
         self._score_pub = self.publisher(SceneScore, "sim/score", LATCHED)
-        self._restarted_pub = self.publisher(messages.Header, "robot/restarted", STATE)
+        self._restarted_pub = self.publisher(conversions.Header, "robot/restarted", STATE)
         self._label_pub = self.publisher(ActionChunk, "expert/action_chunk", STATE)
         acts = self.value("expert.role") == "act"
         self._act_pub = self.publisher(ActionChunk, "policy/action_chunk", STATE) if acts else None
@@ -100,7 +101,7 @@ class SimNode(ManagedNode):
     # ---- ROS side: leaves requests for the world -------------------------------------------------
 
     def _on_safety(self, message: SafetyState) -> None:
-        ready_ns = messages.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
+        ready_ns = conversions.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
         self._ready_ns = ready_ns if ready_ns > self._reset_ns else 0  # else it speaks of the scene before the reset
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
@@ -185,7 +186,7 @@ class SimNode(ManagedNode):
             self._face.begin()
             self._score, self._ready_ns, self._reset_ns = (), 0, self._time_ns
             self._next_state = self._next_camera = self._time_ns
-            self._restarted_pub.publish(messages.header(self._time_ns + self._slice_ns, self._scene.base_frame))
+            self._restarted_pub.publish(conversions.header(self._time_ns + self._slice_ns, self._scene.base_frame))
         except Exception as error:
             reset.error = one_line(error)
         reset.done.set()
@@ -197,7 +198,7 @@ class SimNode(ManagedNode):
         self._time_ns = self._time_ns + self._slice_ns if self._clock_pub else max(time.time_ns(), self._time_ns + 1)
         now = self._time_ns
         if self._clock_pub:
-            self._clock_pub.publish(Clock(clock=messages.time_message(now)))
+            self._clock_pub.publish(Clock(clock=conversions.time_message(now)))
         if now >= self._next_state:
             self._next_state = max(self._next_state + self._state_period, now)
             self._publish_state(now)
@@ -214,22 +215,22 @@ class SimNode(ManagedNode):
         lifted, disturbed = self._scorer.lifted, self._scorer.disturbed
         if (tuple(lifted.values()), disturbed) != (self._score, self._disturbed):
             self._score, self._disturbed = tuple(lifted.values()), disturbed
-            self._score_pub.publish(messages.score_message(scene.seed, lifted, any(self._score), now, disturbed))
+            self._score_pub.publish(action_messages.score_message(scene.seed, lifted, any(self._score), now, disturbed))
 
     def _publish_camera(self, now: int) -> None:
         picture, frame = self._picture(), self.value("camera.frame")
-        observation = messages.time_message(now)
+        observation = conversions.time_message(now)
         # What the expert says goes out first, so that a recorder has the label when it has the frame.
         done = any(self._score)
         for chunk in self._demonstrator.answer(now, observation, self._ready_ns, done):
             publisher = self._act_pub if chunk.acts else self._label_pub
             if publisher is not None:
                 publisher.publish(chunk.message)
-        self._image_pub.publish(messages.image_message(picture, frame, now))
+        self._image_pub.publish(image_messages.image_message(picture, frame, now))
         if self._jpeg_pub.get_subscription_count():
-            self._jpeg_pub.publish(messages.jpeg_message(picture, frame, now, self.value("camera.jpeg_quality")))
+            self._jpeg_pub.publish(image_messages.jpeg_message(picture, frame, now, self.value("camera.jpeg_quality")))
         height, width = picture.shape[:2]
-        info = messages.camera_info_message(self._scene.camera_matrix(), width, height, frame, now)
+        info = image_messages.camera_info_message(self._scene.camera_matrix(), width, height, frame, now)
         self._info_pub.publish(info)
 
     def _picture(self) -> np.ndarray:

@@ -20,9 +20,10 @@ from sensor_msgs.msg import Joy
 
 from openvla_ros.control.ready_handshake import Invitation, unheard
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode, main_of
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.process import main_of
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder_client import RecorderClient
 from openvla_ros.nodes.stop_button import StopButton
 from openvla_ros.nodes.teleop_face import Face, Shown
@@ -41,7 +42,7 @@ KNOCK = 0.5  # [s] a gate that holds is asked again this often: a hold may end w
 STOPPED = "EMERGENCY STOP; to go on: publish false on e_stop, then call bridge_node/reset_e_stop"
 NOT_STOPPED = "NO BRIDGE HAS ANSWERED THE EMERGENCY STOP: use the robot's own"
 BUSY = "the action before is being executed"
-IMAGES = {"raw": messages.Image, "compressed": messages.CompressedImage, "info": messages.CameraInfo}
+IMAGES = {"raw": conversions.Image, "compressed": conversions.CompressedImage, "info": conversions.CameraInfo}
 
 
 class TeleopNode(ManagedNode):
@@ -85,11 +86,11 @@ class TeleopNode(ManagedNode):
             self._keys = Keys()
             self._operator.unheld = "no key is held"
         self._chunks = None if self._guiding else self.publisher(ActionChunk, "policy/action_chunk", STATE)
-        e_stop = self.publisher(messages.Bool, "e_stop", STATE)
+        e_stop = self.publisher(conversions.Bool, "e_stop", STATE)
         self._stop = StopButton(
-            lambda: e_stop.publish(messages.Bool(data=True)), lambda: self._tell(False, NOT_STOPPED)
+            lambda: e_stop.publish(conversions.Bool(data=True)), lambda: self._tell(False, NOT_STOPPED)
         )
-        self._instructions = self.publisher(messages.String, "instruction", LATCHED)
+        self._instructions = self.publisher(conversions.String, "instruction", LATCHED)
         self._listen(device)
         self._recorder = RecorderClient(self, self._tell)
         self.timer(1.0 / get("rate"), self._act)
@@ -104,15 +105,15 @@ class TeleopNode(ManagedNode):
         if device == "twist":
             self.subscribe(Twist, get("twist.topic"), self._on_twist, SENSOR)
         if device == "leader":
-            self.subscribe(messages.PoseStamped, get("leader.topic"), self._on_leader, SENSOR)
-        self.subscribe(messages.String, "instruction", self._on_instruction, LATCHED)
+            self.subscribe(conversions.PoseStamped, get("leader.topic"), self._on_leader, SENSOR)
+        self.subscribe(conversions.String, "instruction", self._on_instruction, LATCHED)
         self.subscribe(RecorderStatus, "recorder/status", self._on_recorder, LATCHED)
         if self._guiding:
             return
         self.subscribe(SafetyState, "safety/state", self._on_safety, LATCHED)
-        self.subscribe(messages.PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
-        self.subscribe(messages.JointState, "gripper/state", self._on_gripper, SENSOR)
-        self.subscribe(messages.Header, "robot/restarted", self._on_restarted, STATE)
+        self.subscribe(conversions.PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
+        self.subscribe(conversions.JointState, "gripper/state", self._on_gripper, SENSOR)
+        self.subscribe(conversions.Header, "robot/restarted", self._on_restarted, STATE)
         transport = get("observation.transport")
         self._image_topic = get("observation.topic") + ("/compressed" if transport == "compressed" else "")
         self.subscribe(IMAGES[transport], self._image_topic, self._on_image, SENSOR, raw=True)
@@ -170,10 +171,10 @@ class TeleopNode(ManagedNode):
         self._twist_at = time.monotonic()
         self._feel_both()
 
-    def _on_leader(self, message: messages.PoseStamped) -> None:
+    def _on_leader(self, message: conversions.PoseStamped) -> None:
         assert self._follower is not None
         try:
-            pose = messages.read_pose(message)[0]
+            pose = conversions.read_pose(message)[0]
             self._follower.seen(LeaderPose(np.array(pose.position), Rotation.from_quat(pose.quaternion)))
         except ValueError as error:  # a DeviceError is one
             self._device_fault(error)
@@ -218,7 +219,7 @@ class TeleopNode(ManagedNode):
         wanted = self.value("instruction")
         if self.active and wanted != self._said:
             self._said = wanted
-            self._instructions.publish(messages.text(wanted))
+            self._instructions.publish(conversions.text(wanted))
         if self._face is not None:
             self._face.show(self._shown())
 
@@ -242,25 +243,25 @@ class TeleopNode(ManagedNode):
     def _on_recorder(self, message: RecorderStatus) -> None:
         self._recorded = message
 
-    def _on_instruction(self, message: messages.String) -> None:
+    def _on_instruction(self, message: conversions.String) -> None:
         self._instruction = message.data
 
     def _on_image(self, raw: bytes) -> None:
         self._image_ns = header_stamp_ns(raw)
 
-    def _on_pose(self, message: messages.PoseStamped) -> None:
+    def _on_pose(self, message: conversions.PoseStamped) -> None:
         try:
-            self._measured = messages.read_pose(message)
+            self._measured = conversions.read_pose(message)
         except ValueError as error:
             self.get_logger().error(f"robot/ee_pose: {error}", throttle_duration_sec=2.0)
 
-    def _on_gripper(self, message: messages.JointState) -> None:
+    def _on_gripper(self, message: conversions.JointState) -> None:
         try:
-            self._operator.measured(messages.read_gripper(message)[0])
+            self._operator.measured(conversions.read_gripper(message)[0])
         except ValueError as error:
             self.get_logger().error(str(error), throttle_duration_sec=2.0)
 
-    def _on_restarted(self, message: messages.Header) -> None:
+    def _on_restarted(self, message: conversions.Header) -> None:
         self._operator.gripper = None  # it is wherever the restart put it
         self._measured = None
 
@@ -280,11 +281,11 @@ class TeleopNode(ManagedNode):
         if action is None:
             return
         assert self._chunks is not None and self._safety is not None and self._image_ns is not None
-        again = self._invitation.answer(messages.stamp_ns(self._safety.ready_since))
+        again = self._invitation.answer(conversions.stamp_ns(self._safety.ready_since))
         if again and self._safety.control_mode == "blocking":
             self.get_logger().warning(unheard(self._safety.reason))
         self._knocked, self._last = time.monotonic(), action
-        chunk = messages.chunk_message(
+        chunk = action_messages.chunk_message(
             [action], frame=self.value("base_frame"), at_ns=self.now_ns(), observation=self._image_stamp(),
             sequence=self._sequence, source=ActionChunk.SOURCE_TELEOP, instruction=self._instruction,
             period=self._operator.speed.period,
@@ -294,7 +295,7 @@ class TeleopNode(ManagedNode):
 
     def _image_stamp(self) -> Time:
         assert self._image_ns is not None
-        return messages.time_message(self._image_ns)
+        return conversions.time_message(self._image_ns)
 
     def _mapping(self) -> Rotation:
         if self.value("frame") != END_EFFECTOR:
@@ -318,7 +319,7 @@ class TeleopNode(ManagedNode):
             if age > self.value("state_age"):
                 return f"no fresh robot/ee_pose to turn the device's axes by ({age:.1f} s old)"
         if safety.control_mode == "blocking":
-            ready_ns = messages.stamp_ns(safety.ready_since)
+            ready_ns = conversions.stamp_ns(safety.ready_since)
             invited = safety.state == SafetyState.READY and ready_ns <= self._image_ns
             invited = invited and self._invitation.open(ready_ns)
             return "" if invited else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY

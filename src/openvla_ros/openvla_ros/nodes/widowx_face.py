@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from openvla_ros.arms import WIDOWX_250S
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.qos import STATE, STREAM
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.message_types import load
+from openvla_ros.nodes.common.qos import STATE, STREAM
 from openvla_ros.nodes.sim_face import SimFace
 from openvla_ros.sim.scene import CameraConfig, Scene
 from openvla_ros.sim.widowx_scene import WidowXScene, WidowXSceneConfig
@@ -32,7 +32,7 @@ class WidowXFace(SimFace):
     def connect(self) -> None:
         """Topics and services of xs_sdk."""
         node = self._node
-        self._joint_pub = node.publisher(messages.JointState, "joint_states", STREAM)
+        self._joint_pub = node.publisher(conversions.JointState, "joint_states", STREAM)
         group, single = (load(f"interbotix_xs_msgs/msg/Joint{what}Command") for what in ("Group", "Single"))
         node.subscribe(group, "commands/joint_group", self._on_group, STATE)
         node.subscribe(single, "commands/joint_single", self._on_single, STATE)
@@ -109,4 +109,4 @@ class WidowXFace(SimFace):
         """The motors, then the fingers."""
         scene = self.scene
         positions, velocities = scene.joint_positions(), scene.joint_velocities()
-        self._joint_pub.publish(messages.joint_message(scene.joint_names, positions, velocities, now_ns))
+        self._joint_pub.publish(conversions.joint_message(scene.joint_names, positions, velocities, now_ns))

@@ -24,8 +24,8 @@ from openvla_ros.apps.doctor.checks import BAD, SIGNS, SKIP, Finding
 from openvla_ros.apps.doctor.stack_probe import Listener
 from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, camera_files
 from openvla_ros.evaluation.episode_log import SAFETY_NAMES
-from openvla_ros.nodes import messages
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
+from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}
@@ -82,8 +82,8 @@ def examine(options: argparse.Namespace) -> list[Finding]:
 
 def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     policy = values[POLICY_NODE]
-    kind = messages.Image if policy["image.transport"] == "raw" else messages.CompressedImage
-    topic = policy["image.topic"] + ("" if kind is messages.Image else "/compressed")
+    kind = conversions.Image if policy["image.transport"] == "raw" else conversions.CompressedImage
+    topic = policy["image.topic"] + ("" if kind is conversions.Image else "/compressed")
     state, _ = listener.bridge_topics(BRIDGE_NODE)
     listener.spin(options.wait, lambda: listener.node.count_publishers(listener.node.resolve_topic_name(topic)) > 0)
     images = listener.record(topic, kind)

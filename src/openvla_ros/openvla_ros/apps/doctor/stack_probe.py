@@ -17,9 +17,9 @@ from rclpy.qos import ReliabilityPolicy
 
 from openvla_ros.apps.doctor import checks
 from openvla_ros.apps.doctor.checks import Stream
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.qos import LATCHED, SENSOR, STREAM
-from openvla_ros.nodes.topics import type_name
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.graph import type_name
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STREAM
 
 # What a bridge hears and says beside the robot's own topics.
 _NOT_THE_ROBOTS = {
@@ -56,7 +56,7 @@ class Recording:
 
     def _on_message(self, message: Any) -> None:
         now = self._node.get_clock().now().nanoseconds
-        stamp = messages.stamp_ns(message.header.stamp) if hasattr(message, "header") else now
+        stamp = conversions.stamp_ns(message.header.stamp) if hasattr(message, "header") else now
         self._size = len(getattr(message, "data", b""))
         self._got.append((time.monotonic(), stamp * 1e-9, (now - stamp) * 1e-9))
 

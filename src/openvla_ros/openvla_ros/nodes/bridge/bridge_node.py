@@ -18,12 +18,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.target_pose import BASE, END_EFFECTOR
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode, main_of
 from openvla_ros.nodes.bridge.parameters import PARAMETERS, TF_STATIC, core_config
 from openvla_ros.nodes.bridge.robot_interface import RobotLink
 from openvla_ros.nodes.bridge.static_tf import camera_axes
-from openvla_ros.nodes.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common import action_messages, conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.process import main_of
+from openvla_ros.nodes.common.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
 from openvla_ros.nodes.robot_parameters import Get, make_adapter
 from openvla_ros.robots.adapter import Measured
 from openvla_ros.safety.gate import Chunk, Gate, State
@@ -59,14 +60,14 @@ class BridgeNode(ManagedNode):
         self._safety = self.publisher(SafetyState, "safety/state", LATCHED)
         timeout = self.value("call_timeout")
         self._robot = RobotLink(self, self._adapter, self._on_measured, self._on_fault, timeout)
-        self.subscribe(messages.Header, "robot/restarted", self._on_restarted, STATE)
+        self.subscribe(conversions.Header, "robot/restarted", self._on_restarted, STATE)
         for qos in HEARD_FROM_ALL:
-            self.subscribe(messages.Bool, "e_stop", self._on_e_stop, qos)
+            self.subscribe(conversions.Bool, "e_stop", self._on_e_stop, qos)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
-        self.subscribe(messages.String, "policy/stop", self._on_stop, STATE)
+        self.subscribe(conversions.String, "policy/stop", self._on_stop, STATE)
         mode, topic = config.permission.mode, self.value("enable.topic")
         if mode == DEADMAN:
-            self.subscribe(messages.Bool, topic, self._on_deadman, SENSOR)
+            self.subscribe(conversions.Bool, topic, self._on_deadman, SENSOR)
         elif mode == JOYSTICK:
             self.subscribe(Joy, topic, self._on_joystick, SENSOR)
         self.serve(SetBool, "~/enable", self._on_enable)
@@ -155,13 +156,13 @@ class BridgeNode(ManagedNode):
     def _on_fault(self, reason: str) -> None:
         self._do(lambda core, now: core.fault(reason, now))
 
-    def _on_restarted(self, message: messages.Header) -> None:
-        self._do(lambda core, now: core.restarted(messages.stamp_ns(message.stamp), now))
+    def _on_restarted(self, message: conversions.Header) -> None:
+        self._do(lambda core, now: core.restarted(conversions.stamp_ns(message.stamp), now))
 
-    def _on_e_stop(self, message: messages.Bool) -> None:
+    def _on_e_stop(self, message: conversions.Bool) -> None:
         self._do(lambda core, now: core.e_stop(bool(message.data), now))
 
-    def _on_deadman(self, message: messages.Bool) -> None:
+    def _on_deadman(self, message: conversions.Bool) -> None:
         self._do(lambda core, now: core.hold_button(bool(message.data), now))
 
     def _on_joystick(self, message: Joy) -> None:
@@ -170,10 +171,10 @@ class BridgeNode(ManagedNode):
         self._do(lambda core, now: core.hold_button(held, now))
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        chunk = messages.read_chunk(message)
+        chunk = action_messages.read_chunk(message)
         self._do(lambda core, now: core.chunk(chunk, now))
 
-    def _on_stop(self, message: messages.String) -> None:
+    def _on_stop(self, message: conversions.String) -> None:
         """A source asks for a stop in the middle of its action: to the gate, a chunk without actions."""
         source = str(message.data)
         self._do(lambda core, now: core.chunk(Chunk((), "", now.node, now.node, 0, source, 0.0), now))
@@ -269,7 +270,9 @@ class BridgeNode(ManagedNode):
         if visible != self._published:
             self._published = visible
             mode, at_ns = core.config.gate.mode, self.now_ns()
-            self._safety.publish(messages.safety_message(core.gate, mode, self._base_frame, at_ns, core.stopping))
+            self._safety.publish(
+                action_messages.safety_message(core.gate, mode, self._base_frame, at_ns, core.stopping)
+            )
         return answer
 
 

@@ -15,13 +15,13 @@ from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
 from openvla_ros.nodes.bridge.state_publisher import Shown
 from openvla_ros.nodes.bridge.stop_guard import WillKeeper
-from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.qos import COMMAND, SENSOR, STATE
-from openvla_ros.nodes.side_node import side_node
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.message_types import load
+from openvla_ros.nodes.common.qos import COMMAND, SENSOR, STATE
+from openvla_ros.nodes.common.temporary_node import side_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
@@ -58,7 +58,7 @@ class RobotLink:
             self._keeper.wait(call_timeout)
         self._publishers = {
             # A set-point that is overtaken does not matter; a hand's command must arrive.
-            topic: node.publisher(messages.message_type(kind), topic, STATE if kind in HAND else COMMAND)
+            topic: node.publisher(conversions.message_type(kind), topic, STATE if kind in HAND else COMMAND)
             for topic, kind in adapter.topics
         }
         self._clients = {name: self._client(kind, name) for name, kind in adapter.actions}
@@ -100,7 +100,7 @@ class RobotLink:
             if isinstance(command, Goal):
                 self._send_goal(topic, command)
             else:
-                self._publishers[topic].publish(messages.command_message(command))
+                self._publishers[topic].publish(conversions.command_message(command))
         if self._keeper is not None:
             self._keeper.tell(will)
 
@@ -160,7 +160,7 @@ class RobotLink:
             self._unheard |= name != self._recovery
             return
         running = self._running[name] = _Running(goal.timeout)
-        future = client.send_goal_async(messages.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
+        future = client.send_goal_async(conversions.filled(load(goal.kind).Goal, goal.fields))  # type: ignore[attr-defined]
         future.add_done_callback(lambda f: self._answered(name, running, f.result()))
 
     def _answered(self, name: str, running: _Running, handle: Any) -> None:
@@ -210,14 +210,14 @@ class RobotLink:
         except ValueError as error:  # and the state grows stale, which holds
             self._node.get_logger().error(f"{topic}: {error}", throttle_duration_sec=1.0)
 
-    def _pose(self, message: messages.PoseStamped) -> None:
-        pose, stamp_ns = messages.read_pose(message)
+    def _pose(self, message: conversions.PoseStamped) -> None:
+        pose, stamp_ns = conversions.read_pose(message)
         if (frame := message.header.frame_id) != self._base_frame:
             raise ValueError(f"its poses are in frame '{frame}', not in base_frame '{self._base_frame}': not used")
         self._taken(Measured(pose), stamp_ns)
 
-    def _joints(self, topic: str, message: messages.JointState) -> None:
-        names, positions, stamp_ns = messages.read_joints(message)
+    def _joints(self, topic: str, message: conversions.JointState) -> None:
+        names, positions, stamp_ns = conversions.read_joints(message)
         measured = self._adapter.joints_seen(topic, names, positions, stamp_ns)
         self._taken(measured, stamp_ns)
 
@@ -231,7 +231,7 @@ class RobotLink:
             self._shown.opening(measured.opening, stamp_ns)
 
     def _trajectory(self, topic: str, message: Any) -> None:
-        names, positions = messages.read_trajectory(message)
+        names, positions = conversions.read_trajectory(message)
         self._adapter.trajectory_seen(topic, names, positions)
 
     def _mode(self, topic: str, data: bytes) -> None:
@@ -256,7 +256,7 @@ class RobotLink:
                 client = node.create_client(load(call.kind), call.service)
                 if not client.wait_for_service(timeout_sec=self._timeout):
                     raise TimeoutError(f"service {call.service} is not there: {call.remedy}")
-                request = messages.filled(load(call.kind).Request, call.fields)  # type: ignore[attr-defined]
+                request = conversions.filled(load(call.kind).Request, call.fields)  # type: ignore[attr-defined]
                 future = client.call_async(request)
                 executor.spin_until_future_complete(future, timeout_sec=self._timeout)
                 if not future.done():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.qos import MEASURED
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.qos import MEASURED
 
 PERIOD_NS = 9_000_000  # between two messages on a topic: 100 Hz, and a robot of that rate whole
 
@@ -22,8 +22,8 @@ class Shown:
         """spoken: the topics that robot and adapter use anyway."""
         own = {node.resolve_topic_name(topic) for topic in spoken}
         kinds = {
-            "robot/ee_pose": messages.PoseStamped, "robot/target_pose": messages.PoseStamped,
-            "gripper/state": messages.JointState,
+            "robot/ee_pose": conversions.PoseStamped, "robot/target_pose": conversions.PoseStamped,
+            "gripper/state": conversions.JointState,
         }  # fmt: skip
         self._frame = node.value("base_frame")
         self._publishers = {
@@ -35,12 +35,12 @@ class Shown:
     def pose(self, topic: str, pose: Pose, stamp_ns: int) -> None:
         """A pose in the base frame on one of the topics."""
         if self._due(topic, stamp_ns):
-            self._publishers[topic].publish(messages.pose_message(pose, self._frame, stamp_ns))
+            self._publishers[topic].publish(conversions.pose_message(pose, self._frame, stamp_ns))
 
     def opening(self, opening: float, stamp_ns: int) -> None:
         """The hand's opening, 0 closed … 1 open."""
         if self._due("gripper/state", stamp_ns):
-            self._publishers["gripper/state"].publish(messages.gripper_message(opening, stamp_ns))
+            self._publishers["gripper/state"].publish(conversions.gripper_message(opening, stamp_ns))
 
     def _due(self, topic: str, stamp_ns: int) -> bool:
         """Whether to say it: not more often than anybody looks, however fast the robot and its controller are."""

@@ -9,9 +9,9 @@ from typing import Any
 from rclpy.node import Node
 
 from openvla_ros.geometry import Pose, Quaternion
-from openvla_ros.nodes.interfaces import load
-from openvla_ros.nodes.qos import STATICS
-from openvla_ros.nodes.side_node import side_node
+from openvla_ros.nodes.common.message_types import load
+from openvla_ros.nodes.common.qos import STATICS
+from openvla_ros.nodes.common.temporary_node import side_node
 from openvla_ros.robots.static_transforms import axes_in
 
 TOPIC = "/tf_static"

@@ -22,9 +22,9 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.signals import SignalHandlerOptions
 
-from openvla_ros.nodes import messages
-from openvla_ros.nodes.base import ManagedNode
-from openvla_ros.nodes.qos import STATE
+from openvla_ros.nodes.common import conversions
+from openvla_ros.nodes.common.lifecycle_node import ManagedNode
+from openvla_ros.nodes.common.qos import STATE
 from openvla_ros.robots.adapter import JointSingle, LastWill
 
 READY = "ready"
@@ -37,7 +37,7 @@ class WillKeeper:
 
     def __init__(self, node: ManagedNode, topics: Sequence[str]) -> None:
         """topics: where wills may be said, relative to the node's namespace. ImportError: without xs_sdk's messages."""
-        messages.message_type(JointSingle)  # not installed: one line of the bridge, not a traceback of the keeper
+        conversions.message_type(JointSingle)  # not installed: one line of the bridge, not a traceback of the keeper
         self._topics = tuple(topics)
         self._told: LastWill | None = None
         names = [f"{topic}:={node.resolve_topic_name(topic)}" for topic in topics]
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     name, namespace, *topics = arguments
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(name, namespace=namespace, use_global_arguments=False, start_parameter_services=False)
-    kind = messages.message_type(JointSingle)
+    kind = conversions.message_type(JointSingle)
     names = dict(topic.split(":=") for topic in topics)
     publishers = {topic: node.create_publisher(kind, resolved, STATE) for topic, resolved in names.items()}
     try:
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
         for why, commands in _wills():
             node.get_logger().error(f"{why}: {'; '.join(f'{joint} is sent {value:g}' for _, joint, value in commands)}")
             for topic, joint, value in commands:
-                publishers[topic].publish(messages.command_message(JointSingle(joint, value)))
+                publishers[topic].publish(conversions.command_message(JointSingle(joint, value)))
                 publishers[topic].wait_for_all_acked(Duration(seconds=HEARD))
     finally:
         node.destroy_node()

@@ -13,15 +13,26 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose as PoseMessage, PoseStamped, Quaternion, Twist, TwistStamped, Vector3
-from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, SafetyState, SceneScore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64, Header, String
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes.images import Picture, encode_jpeg
-from openvla_ros.nodes.interfaces import load
+from openvla_ros.nodes.common.action_messages import (
+    chunk_message,
+    delta_message,
+    read_chunk,
+    read_delta,
+    safety_message,
+    score_message,
+    status_message,
+)
+from openvla_ros.nodes.common.image_messages import (
+    camera_info_message,
+    image_message,
+    jpeg_message,
+)
+from openvla_ros.nodes.common.message_types import load
 from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
-from openvla_ros.safety.gate import Chunk, Gate
 
 # Messages of packages that only one robot has are named, and loaded by whoever needs them.
 MESSAGE_OF: dict[type, type | str] = {
@@ -195,152 +206,10 @@ def filled(kind: type, fields: Fields, name: str = "") -> object:
 # ---- camera --------------------------------------------------------------------------------------
 
 
-def _picture(picture: Picture) -> Picture:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"a picture is uint8 (height, width, 3), not {picture.dtype} {picture.shape}")
-    return np.ascontiguousarray(picture)
-
-
-def image_message(picture: Picture, frame: str, at_ns: int) -> Image:
-    """An rgb8 Image of a uint8 (height, width, 3) picture."""
-    picture = _picture(picture)
-    height, width = int(picture.shape[0]), int(picture.shape[1])
-    message = Image(header=header(at_ns, frame), height=height, width=width, encoding="rgb8", step=3 * width)
-    message.data = _byte_array(picture.tobytes())
-    return message
-
-
-def jpeg_message(picture: Picture, frame: str, at_ns: int, quality: int) -> CompressedImage:
-    """A JPEG CompressedImage, with image_transport's format string."""
-    message = CompressedImage(header=header(at_ns, frame), format="rgb8; jpeg compressed bgr8")
-    message.data = _byte_array(encode_jpeg(_picture(picture), int(quality)))
-    return message
-
-
-def _byte_array(data: bytes) -> object:
-    from array import array
-
-    return array("B", data)  # the one type that rclpy takes over as it is: a numpy array costs 85 ms a frame
-
-
-def camera_info_message(matrix: np.ndarray, width: int, height: int, frame: str, at_ns: int) -> CameraInfo:
-    """Intrinsics of a pinhole camera without distortion. matrix: (3, 3) [px]."""
-    k = numbers(np.asarray(matrix, float).reshape(-1), "camera matrix", 9)
-    message = CameraInfo(header=header(at_ns, frame), height=int(height), width=int(width))
-    message.distortion_model, message.d = "plumb_bob", [0.0] * 5
-    message.k, message.r = k, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
-    return message
-
-
 # ---- actions -------------------------------------------------------------------------------------
 
 
-def delta_message(action: Sequence[float] | np.ndarray) -> EndEffectorDelta:
-    """Seven numbers as an EndEffectorDelta."""
-    x, y, z, roll, pitch, yaw, gripper = numbers(action, "action", 7)
-    return EndEffectorDelta(
-        translation=Vector3(x=x, y=y, z=z), rotation=Vector3(x=roll, y=pitch, z=yaw), gripper=gripper
-    )
-
-
-def read_delta(delta: EndEffectorDelta) -> tuple[float, ...]:
-    """An EndEffectorDelta as seven numbers; not judged, that is the gate's work."""
-    t, r = delta.translation, delta.rotation
-    return (t.x, t.y, t.z, r.x, r.y, r.z, delta.gripper)
-
-
-def chunk_message(
-    actions: Sequence[Sequence[float] | np.ndarray] | np.ndarray,
-    *,
-    frame: str,
-    at_ns: int,
-    observation: Time,
-    sequence: int,
-    source: str,
-    instruction: str,
-    period: float,
-    statistics: tuple[str, str] = ("", ""),
-    latencies: Mapping[str, float] | None = None,
-) -> ActionChunk:
-    """A chunk. observation: the image's stamp, unchanged. latencies [s]: preparation, inference, total."""
-    if len(actions) == 0:
-        raise ValueError("a chunk has at least one action")
-    times = latencies or {}
-    return ActionChunk(
-        header=header(at_ns, frame),
-        observation_stamp=Time(sec=int(observation.sec), nanosec=int(observation.nanosec)),
-        sequence=int(sequence),
-        source=str(source),
-        instruction=str(instruction),
-        period=number(period, "period"),
-        actions=[delta_message(a) for a in actions],
-        statistics_name=str(statistics[0]),
-        statistics_hash=str(statistics[1]),
-        **{f"latency_{k}": number(times.get(k, 0.0), k) for k in ("preparation", "inference", "total")},
-    )
-
-
-def read_chunk(message: ActionChunk) -> Chunk:
-    """A chunk for the gate."""
-    return Chunk(
-        actions=tuple(read_delta(a) for a in message.actions),
-        frame=message.header.frame_id,
-        stamp_ns=stamp_ns(message.header.stamp),
-        observation_ns=stamp_ns(message.observation_stamp),
-        sequence=int(message.sequence),
-        source=message.source,
-        period=float(message.period),
-    )
-
-
 # ---- states --------------------------------------------------------------------------------------
-
-
-def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool = False) -> SafetyState:
-    """What the gate says. stopping: the target is being brought to rest."""
-    return SafetyState(
-        header=header(at_ns, frame),
-        state=int(gate.state),
-        reason=str(gate.reason),
-        clipped=[str(n) for n in gate.clipped],
-        refused=[str(n) for n in gate.refused],
-        executing=gate.state == SafetyState.EXECUTING,
-        executed_observation_stamp=time_message(gate.executed_observation_ns),
-        ready_since=time_message(gate.ready_since_ns),
-        executed_sequence=int(gate.executed_sequence),
-        refused_count=int(gate.refused_count),
-        control_mode=str(mode),
-        stopping=bool(stopping),
-        source=str(gate.source),
-        e_stop_reset_by=str(gate.reset_by),
-        e_stop_reset_stamp=time_message(gate.reset_ns),
-    )
-
-
-def status_message(at_ns: int, *, step: int, rate: float, latencies: Mapping[str, float], **texts: str) -> PolicyStatus:
-    """A policy's status. texts: state, reason, backend, checkpoint, statistics_name, instruction."""
-    return PolicyStatus(
-        header=header(at_ns),
-        step=int(step),
-        rate=number(rate, "rate"),
-        **{k: str(v) for k, v in texts.items()},
-        **{f"latency_{k}": number(latencies.get(k, 0.0), k) for k in ("preparation", "inference", "total")},
-    )
-
-
-def score_message(
-    seed: int, lifted: Mapping[str, bool], done: bool, at_ns: int, disturbed: Sequence[str] = ()
-) -> SceneScore:
-    """Which objects are lifted."""
-    return SceneScore(
-        header=header(at_ns),
-        seed=int(seed),
-        objects=[str(n) for n in lifted],
-        lifted=[bool(v) for v in lifted.values()],
-        done=bool(done),
-        disturbed=[str(n) for n in disturbed],
-    )
 
 
 __all__ = [

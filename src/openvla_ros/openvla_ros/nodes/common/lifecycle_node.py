@@ -6,13 +6,9 @@ A node subclasses `ManagedNode`, lists its parameters in `PARAMETERS` and writes
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -20,21 +16,18 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.exceptions import ROSInterruptException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn as Result
 from rclpy.parameter import Parameter as RosParameter
 
-from openvla_ros.nodes.interrupts import interrupt_once
-from openvla_ros.nodes.topics import Mismatches
+from openvla_ros.nodes.common.graph import Mismatches
 from openvla_ros.parameters import Parameter, Value, check, unknown_key
 
 RCLError = _rclpy.RCLError
 # Parameters that rclpy itself declares; a YAML file may set them for any node.
 _OF_RCLPY = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 _AUTOSTART = Parameter("autostart", False, "Configure and activate at start, without a lifecycle manager")
-SHUTDOWN_GRACE = 8.0  # [s] a process that is still busy so long after SIGTERM or SIGINT ends itself
 
 
 class ManagedNode(LifecycleNode):
@@ -293,50 +286,3 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
         else:
             made.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
     return made
-
-
-def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run a node until it is told to end; the exit status. Ends quietly on SIGINT and SIGTERM, busy or not."""
-    interrupted = interrupt_once()
-    try:
-        rclpy.init(args=args)
-    except RCLError as error:
-        print(f"cannot start: {one_line(error)}", file=sys.stderr)
-        return 2
-    node: ManagedNode | None = None
-    threading.Thread(target=_end_when_stuck, daemon=True).start()
-    try:
-        node = node_class()
-        executor = SingleThreadedExecutor()  # the experimental EventsExecutor keeps half a core busy when idle
-        executor.add_node(node)
-        if node.value("autostart"):
-            node._autostart()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
-        pass
-    except Exception as error:
-        gone = isinstance(error, RCLError) and not rclpy.ok()  # the context, under a publish, about 1 shutdown in 12
-        if not (gone or interrupted()):
-            raise
-    finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
-        if node is not None:
-            node.destroy_node()
-    return node.exit_code if node is not None else 0  # told to end before it had begun
-
-
-def main_of(node_class: Callable[[], ManagedNode]) -> NoReturn:
-    """Body of a node's `main`: run, then leave without waiting for library threads."""
-    code = run(node_class)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # daemon threads inside torch or OpenGL can abort an interpreter that is taking itself apart
-
-
-def _end_when_stuck() -> None:
-    while rclpy.ok():
-        time.sleep(0.2)
-    time.sleep(SHUTDOWN_GRACE)
-    os._exit(143)
