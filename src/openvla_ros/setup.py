@@ -43,7 +43,7 @@ setup(
     extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
-            "policy_node = openvla_ros.nodes.policy_node:main",
+            "policy_node = openvla_ros.nodes.policy.policy_node:main",
             "bridge_node = openvla_ros.nodes.bridge.bridge_node:main",
             "sim_node = openvla_ros.nodes.sim_node:main",
             "recorder_node = openvla_ros.nodes.recorder_node:main",

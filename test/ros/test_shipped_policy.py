@@ -57,7 +57,7 @@ def test_the_policys_process_knows_no_simulator(root: Path) -> None:
     import sys
 
     code = (
-        "import sys, openvla_ros.nodes.policy_node\n"
+        "import sys, openvla_ros.nodes.policy.policy_node\n"
         "print([name for name in sys.modules if name.startswith('openvla_ros.sim') or name == 'mujoco'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from openvla_ros import paths
 from openvla_ros.apps.doctor.cli import configured
 from openvla_ros.bringup import process_table as table
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, arrival_config, delta_frames, gate_config
-from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
+from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
 from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
 from openvla_ros.parameters import check
 

@@ -18,8 +18,8 @@ from openvla_policy.serving.cli import parser
 from openvla_policy.serving.limits import Limits
 from openvla_policy.serving.metrics import Metrics
 from openvla_policy.serving.remote_policy import RemotePolicy
-from openvla_ros.nodes.policy_backend import PASSED_ON
-from openvla_ros.nodes.policy_parameters import PARAMETERS
+from openvla_ros.nodes.policy.backend import PASSED_ON
+from openvla_ros.nodes.policy.parameters import PARAMETERS
 
 ROOT = Path(__file__).parents[2]
 SERVING, POLICY = (ROOT / "docs" / "reference" / f"{name}.md" for name in ("serving", "policy-options"))

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from openvla_policy.contract.observation import Observation
-from openvla_ros.nodes.policy_backend import AwakePolicy, FrozenCamera
-from openvla_ros.safety.frozen_camera import StillPicture, frozen
+from openvla_ros.safety.frozen_camera import AwakePolicy, FrozenCamera, StillPicture, frozen
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)

@@ -32,3 +32,25 @@ def frozen(age: float, limit: float) -> str:
     if limit <= 0.0 or age <= limit:
         return ""
     return f"the camera is frozen: its picture has not changed by one bit for {age:.2f} s, limit {limit:g} s"
+
+
+class FrozenCamera(TimeoutError):
+    """The camera sends the same picture over and over. It passes: the policy is asked again a while later."""
+
+
+class AwakePolicy:
+    """A policy that gives no action on the pictures of a frozen camera."""
+
+    def __init__(self, policy: Any, limit: float) -> None:
+        """`limit` [s] of the same picture; 0 = none."""
+        self._policy, self._limit, self._still = policy, limit, StillPicture()
+
+    def reset(self) -> None:
+        """As the policy's; a picture stays as old as it is."""
+        self._policy.reset()
+
+    def predict(self, observation: Any, instruction: str) -> Any:
+        """As the policy's; FrozenCamera instead of an action where the picture has been the same for too long."""
+        if self._limit > 0.0 and (why := frozen(self._still.age(observation.image, observation.stamp), self._limit)):
+            raise FrozenCamera(why)
+        return self._policy.predict(observation, instruction)

@@ -26,7 +26,7 @@ from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, came
 from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
 from openvla_ros.nodes.common import conversions
-from openvla_ros.nodes.policy_parameters import PARAMETERS as POLICY
+from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}
 BRIDGE_NODE, POLICY_NODE = "bridge_node", "policy_node"

@@ -12,7 +12,7 @@ from typing import Any
 
 from openvla_ros.apps.doctor import checks
 from openvla_ros.apps.doctor.checks import SKIP, Finding
-from openvla_ros.nodes.policy_backend import PASSED_ON, client, misfit
+from openvla_ros.nodes.policy.backend import PASSED_ON, client, misfit
 from openvla_ros.paths import resolve
 
 Values = Callable[[str], Any]

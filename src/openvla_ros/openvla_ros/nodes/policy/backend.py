@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from openvla_ros.paths import resolve
-from openvla_ros.safety.frozen_camera import StillPicture, frozen
+from openvla_ros.safety.frozen_camera import AwakePolicy
 
 # Parameters that are LocalPolicy's by the same name.
 PASSED_ON = ("precision", "vocabulary", "runtime", "center_crop", "idle", "gripper", "frame", "period")
@@ -155,28 +155,6 @@ def misfit(value: Values, about: dict[str, Any]) -> str:
                 f"set it to the server's, or start the server with --{parameter} {mine}"
             )
     return ""
-
-
-class FrozenCamera(TimeoutError):
-    """The camera sends the same picture over and over. It passes: the policy is asked again a while later."""
-
-
-class AwakePolicy:
-    """A policy that gives no action on the pictures of a frozen camera."""
-
-    def __init__(self, policy: Any, limit: float) -> None:
-        """`limit` [s] of the same picture; 0 = none."""
-        self._policy, self._limit, self._still = policy, limit, StillPicture()
-
-    def reset(self) -> None:
-        """As the policy's; a picture stays as old as it is."""
-        self._policy.reset()
-
-    def predict(self, observation: Any, instruction: str) -> Any:
-        """As the policy's; FrozenCamera instead of an action where the picture has been the same for too long."""
-        if self._limit > 0.0 and (why := frozen(self._still.age(observation.image, observation.stamp), self._limit)):
-            raise FrozenCamera(why)
-        return self._policy.predict(observation, instruction)
 
 
 def _warm_up(policy: Any, value: Values) -> None:

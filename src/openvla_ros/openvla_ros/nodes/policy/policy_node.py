@@ -24,10 +24,10 @@ from openvla_ros.nodes.common.image_messages import to_rgb
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, one_line
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE, STREAM
-from openvla_ros.nodes.policy_backend import Backend, make_backend
-from openvla_ros.nodes.policy_parameters import PARAMETERS
-from openvla_ros.nodes.policy_run import Run, rate
-from openvla_ros.nodes.worker import Worker
+from openvla_ros.nodes.policy.backend import Backend, make_backend
+from openvla_ros.nodes.policy.inference_thread import Worker
+from openvla_ros.nodes.policy.parameters import PARAMETERS
+from openvla_ros.nodes.policy.run_instruction import Run, rate
 
 Outcome = RunInstruction.Result
 

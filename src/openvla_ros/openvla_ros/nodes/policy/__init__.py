@@ -1,0 +1,1 @@
+"""The policy node: cameras and instruction in, action chunks out."""
