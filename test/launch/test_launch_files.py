@@ -58,7 +58,7 @@ def specs(name: str = "sim", **values: str) -> dict:
 def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(name):
     from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
     from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
-    from openvla_ros.nodes.recorder_parameters import PARAMETERS as RECORDER
+    from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
     from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
     from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP
 

@@ -30,8 +30,8 @@ from std_msgs.msg import String
 
 from openvla_ros.apps.recover import recover
 from openvla_ros.nodes.common.qos import LATCHED
-from openvla_ros.nodes.recorder_parameters import TOPICS
-from openvla_ros.nodes.recorder_topics import message_class
+from openvla_ros.nodes.recorder.parameters import TOPICS
+from openvla_ros.nodes.recorder.topics import message_class
 from openvla_training.bags.convert_all import Options, convert_bag
 from openvla_training.rlds.images import decode_image
 
@@ -131,7 +131,7 @@ def recorder(tmp_path: Path, ros_domain: int) -> Iterator[subprocess.Popen[bytes
 
     It leaves out /diagnostics, which it says itself once a second: here every message is counted.
     """
-    command = [sys.executable, "-m", "openvla_ros.nodes.recorder_node", "--ros-args"]
+    command = [sys.executable, "-m", "openvla_ros.nodes.recorder.recorder_node", "--ros-args"]
     topics = json.dumps([topic for topic in TOPICS if topic != "/diagnostics"])
     parameters = {"autostart": "true", "output": str(tmp_path / "bags"), "min_free_gib": "0.0", "depth": "50"}
     parameters["topics"] = topics
@@ -358,7 +358,7 @@ def test_a_killed_recorder_leaves_a_bag_that_recovers(bench: Bench, recorder: An
 
 
 def test_configure_refuses_in_one_line(tmp_path: Path, ros_domain: int) -> None:
-    command = [sys.executable, "-m", "openvla_ros.nodes.recorder_node", "--ros-args"]
+    command = [sys.executable, "-m", "openvla_ros.nodes.recorder.recorder_node", "--ros-args"]
     command += ["-p", "autostart:=true", "-p", f"output:={tmp_path}", "-p", "min_free_gib:=900000.0"]
     environment = os.environ | {"ROS_DOMAIN_ID": str(ros_domain)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -22,8 +22,8 @@ from rich.text import Text
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import RCLError
 from openvla_ros.nodes.common.qos import LATCHED
-from openvla_ros.nodes.recorder_client import RecorderClient
-from openvla_ros.nodes.recorder_view import episode_line, session_line, topic_table
+from openvla_ros.nodes.recorder.client import RecorderClient
+from openvla_ros.nodes.recorder.status_text import episode_line, session_line, topic_table
 from openvla_ros.nodes.terminal import Keys
 from openvla_ros.paths import resolve
 

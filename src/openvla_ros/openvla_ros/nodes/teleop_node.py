@@ -24,7 +24,7 @@ from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
-from openvla_ros.nodes.recorder_client import RecorderClient
+from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.stop_button import StopButton
 from openvla_ros.nodes.teleop_face import Face, Shown
 from openvla_ros.nodes.teleop_parameters import PARAMETERS, joy_map, speed_of

@@ -23,10 +23,10 @@ from std_msgs.msg import String
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED
-from openvla_ros.nodes.recorder_parameters import PARAMETERS
-from openvla_ros.nodes.recorder_snapshot import NodeParameters
-from openvla_ros.nodes.recorder_status import Gauge, Look
-from openvla_ros.nodes.recorder_topics import Topic, Topics, bag_qos
+from openvla_ros.nodes.recorder.parameter_snapshot import NodeParameters
+from openvla_ros.nodes.recorder.parameters import PARAMETERS
+from openvla_ros.nodes.recorder.status import Gauge, Look
+from openvla_ros.nodes.recorder.topics import Topic, Topics, bag_qos
 from openvla_ros.provenance import git_revision, versions
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, BagWriter
 from openvla_ros.recording.definitions import Definitions, UnknownType

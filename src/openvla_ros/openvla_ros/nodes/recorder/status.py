@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from openvla_msgs.msg import RecorderStatus
 
 from openvla_ros.nodes.common import conversions
-from openvla_ros.nodes.recorder_topics import Topic
+from openvla_ros.nodes.recorder.topics import Topic
 from openvla_ros.recording.episode import Counters, Episode
 
 SPAN = 2.0  # [s] that rates are taken over

@@ -1,0 +1,1 @@
+"""The recorder node: episodes to rosbag2 files."""
