@@ -45,7 +45,7 @@ setup(
         "console_scripts": [
             "policy_node = openvla_ros.nodes.policy.policy_node:main",
             "bridge_node = openvla_ros.nodes.bridge.bridge_node:main",
-            "sim_node = openvla_ros.nodes.sim_node:main",
+            "sim_node = openvla_ros.nodes.sim.sim_node:main",
             "recorder_node = openvla_ros.nodes.recorder.recorder_node:main",
             "teleop_node = openvla_ros.nodes.teleop_node:main",
             "lifecycle_manager = openvla_ros.nodes.lifecycle_manager:main",

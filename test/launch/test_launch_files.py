@@ -59,7 +59,7 @@ def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(n
     from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
     from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
     from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
-    from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+    from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
     from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP
 
     tables = {

@@ -10,7 +10,7 @@ from openvla_ros.apps.doctor.cli import configured
 from openvla_ros.bringup import process_table as table
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, arrival_config, delta_frames, gate_config
 from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
-from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
 from openvla_ros.parameters import check
 
 TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY}
@@ -69,7 +69,7 @@ def test_command_line():
     spec = table.bringup("sim", {"sim_node": {"expert.role": "off", "seed": 3, "camera.position": [1.0, 2.5, 1e-7]}},
                          namespace="bench")[0]  # fmt: skip
     command = table.argv(spec, python="py")
-    assert command[:3] == ["py", "-m", "openvla_ros.nodes.sim_node"]
+    assert command[:3] == ["py", "-m", "openvla_ros.nodes.sim.sim_node"]
     assert command[command.index("--ros-args") :][:5] == ["--ros-args", "-r", "__node:=sim_node", "-r", "__ns:=/bench"]
     # `off` without quotes would be a bool for YAML, 1e-7 a text
     assert "expert.role:='off'" in command and "seed:=3" in command and "use_sim_time:=false" in command

@@ -21,7 +21,7 @@ from openvla_ros.bringup.process_table import device_file, teleoperation
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, gate_config
 from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
 from openvla_ros.nodes.recorder.status_text import duration, episode_line, session_line, topic_table
-from openvla_ros.nodes.sim_parameters import PARAMETERS as SIM
+from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
 from openvla_ros.nodes.teleop_face import Shown, lines, motion
 from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP, joy_map, speed_of
 from openvla_ros.nodes.terminal import Keys, split_keys

@@ -18,7 +18,7 @@ from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import MEASURED, STREAM
-from openvla_ros.nodes.sim_face import SimFace
+from openvla_ros.nodes.sim.driver import SimFace
 from openvla_ros.sim.scene import FINGER_TRAVEL, CameraConfig, Scene
 
 BASE = "base"  # the root of the FR3's URDF: what the broadcaster's poses are in

@@ -22,9 +22,9 @@ from openvla_ros.nodes.common import action_messages, conversions, image_message
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import CLOCK, LATCHED, STATE, STREAM
-from openvla_ros.nodes.sim_expert import Demonstrator
-from openvla_ros.nodes.sim_face import make_face
-from openvla_ros.nodes.sim_parameters import PARAMETERS
+from openvla_ros.nodes.sim.drivers import make_face
+from openvla_ros.nodes.sim.expert_source import Demonstrator
+from openvla_ros.nodes.sim.parameters import PARAMETERS
 from openvla_ros.sim.scene import CameraConfig
 from openvla_ros.sim.scoring import Scorer
 

@@ -103,17 +103,3 @@ class SimFace:
         if self._joint_pub.get_subscription_count():
             positions, velocities = scene.joint_positions(), scene.joint_velocities()
             self._joint_pub.publish(conversions.joint_message(scene.joint_names, positions, velocities, now_ns))
-
-
-def make_face(node: ManagedNode) -> SimFace:
-    """The face that the node's parameter `face` names; ImportError where its messages are not installed."""
-    name = node.value("face")
-    if name == "franka":
-        from openvla_ros.nodes.franka_face import FrankaFace
-
-        return FrankaFace(node)
-    if name == "widowx":
-        from openvla_ros.nodes.widowx_face import WidowXFace
-
-        return WidowXFace(node)
-    return SimFace(node)

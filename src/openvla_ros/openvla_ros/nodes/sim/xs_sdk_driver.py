@@ -11,7 +11,7 @@ from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import STATE, STREAM
-from openvla_ros.nodes.sim_face import SimFace
+from openvla_ros.nodes.sim.driver import SimFace
 from openvla_ros.sim.scene import CameraConfig, Scene
 from openvla_ros.sim.widowx_scene import WidowXScene, WidowXSceneConfig
 
