@@ -47,7 +47,7 @@ setup(
             "bridge_node = openvla_ros.nodes.bridge.bridge_node:main",
             "sim_node = openvla_ros.nodes.sim.sim_node:main",
             "recorder_node = openvla_ros.nodes.recorder.recorder_node:main",
-            "teleop_node = openvla_ros.nodes.teleop_node:main",
+            "teleop_node = openvla_ros.nodes.teleop.teleop_node:main",
             "lifecycle_manager = openvla_ros.nodes.lifecycle_manager:main",
             "doctor = openvla_ros.apps.doctor.cli:main",
             "openvla-doctor = openvla_ros.apps.doctor.cli:main",

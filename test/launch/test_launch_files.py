@@ -60,7 +60,7 @@ def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(n
     from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
     from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
     from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
-    from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP
+    from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP
 
     tables = {
         "sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY, "recorder_node": RECORDER, "teleop_node": TELEOP

@@ -22,8 +22,8 @@ from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, gate_confi
 from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
 from openvla_ros.nodes.recorder.status_text import duration, episode_line, session_line, topic_table
 from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
-from openvla_ros.nodes.teleop_face import Shown, lines, motion
-from openvla_ros.nodes.teleop_parameters import PARAMETERS as TELEOP, joy_map, speed_of
+from openvla_ros.nodes.teleop.dashboard import Shown, lines, motion
+from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP, joy_map, speed_of
 from openvla_ros.nodes.terminal import Keys, split_keys
 from openvla_ros.parameters import check
 

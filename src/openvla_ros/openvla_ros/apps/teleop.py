@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.update({k: environment[k] for k in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")})
         print(f"ROS_DOMAIN_ID={domain}; logs in {options.output / 'logs'}; it takes some seconds to start")
         # teleop_node is imported late: --help and a wrong device need no ROS.
-        from openvla_ros.nodes.teleop_node import TeleopNode
+        from openvla_ros.nodes.teleop.teleop_node import TeleopNode
 
         with Supervisor(options.output / "logs", environment) as supervisor:
             for spec in others:

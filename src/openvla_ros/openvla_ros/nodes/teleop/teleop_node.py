@@ -26,8 +26,8 @@ from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.stop_button import StopButton
-from openvla_ros.nodes.teleop_face import Face, Shown
-from openvla_ros.nodes.teleop_parameters import PARAMETERS, joy_map, speed_of
+from openvla_ros.nodes.teleop.dashboard import Face, Shown
+from openvla_ros.nodes.teleop.parameters import PARAMETERS, joy_map, speed_of
 from openvla_ros.nodes.terminal import Keys
 from openvla_ros.recording.cdr import header_stamp_ns
 from openvla_ros.recording.devices.demand import STILL, Demand, DeviceError

@@ -1,0 +1,1 @@
+"""The teleoperation node: a person's device in, action chunks out."""
