@@ -10,8 +10,8 @@ import numpy as np
 from rosbags.interfaces import Nodetype
 
 from openvla_ros.recording.bag_writer import BagInfo, BagWriter
-from openvla_ros.recording.definitions import Definitions
 from openvla_ros.recording.episode import EpisodeMachine, start_event, stop_event
+from openvla_ros.recording.message_definitions import Definitions
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 START = 1_700_000_000_000_000_000

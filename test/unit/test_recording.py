@@ -27,8 +27,8 @@ from rosbags.rosbag2 import Reader
 from openvla_ros.apps.recover import main as recover_main, recover
 from openvla_ros.recording import bag_writer
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagWriter
-from openvla_ros.recording.definitions import Definitions, UnknownType
 from openvla_ros.recording.episode import EpisodeError, EpisodeMachine, Outcome, start_event, stop_event
+from openvla_ros.recording.message_definitions import Definitions, UnknownType
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
 

@@ -8,7 +8,7 @@ from bag_factory import definitions
 from hypothesis import given, settings, strategies as st
 
 from openvla_ros.recording.cdr import header_stamp_ns
-from openvla_ros.recording.losses import Gaps, Losses
+from openvla_ros.recording.message_loss import Gaps, Losses
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))

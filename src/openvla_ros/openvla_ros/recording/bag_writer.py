@@ -20,7 +20,7 @@ from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from openvla_ros.recording.definitions import Definitions
+from openvla_ros.recording.message_definitions import Definitions
 
 IN_PROGRESS = ".recording"
 COMPRESSIONS = ("none", "zstd")

@@ -29,9 +29,9 @@ from openvla_ros.nodes.recorder.status import Gauge, Look
 from openvla_ros.nodes.recorder.topics import Topic, Topics, bag_qos
 from openvla_ros.provenance import git_revision, versions
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, BagWriter
-from openvla_ros.recording.definitions import Definitions, UnknownType
 from openvla_ros.recording.episode import UNFINISHED, EpisodeError, EpisodeMachine, Outcome, start_event, stop_event
-from openvla_ros.recording.marks import Marks
+from openvla_ros.recording.episode_markers import Marks
+from openvla_ros.recording.message_definitions import Definitions, UnknownType
 
 EPISODE_TOPIC = "episode"
 PARAMETERS_TOPIC = "episode/parameters"

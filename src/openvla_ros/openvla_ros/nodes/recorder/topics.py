@@ -13,8 +13,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
 from openvla_ros.recording.cdr import header_stamp_ns
-from openvla_ros.recording.definitions import Definitions, UnknownType
-from openvla_ros.recording.losses import Losses
+from openvla_ros.recording.message_definitions import Definitions, UnknownType
+from openvla_ros.recording.message_loss import Losses
 
 
 @dataclass
