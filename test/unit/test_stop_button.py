@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openvla_ros.nodes.stop_button import AGAIN, PATIENCE, StopButton
+from openvla_ros.teleop.e_stop_button import AGAIN, PATIENCE, StopButton
 
 
 class Bench:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.recording.devices.demand import Demand, DeviceError, shaped
-from openvla_ros.recording.devices.frames import device_rotation
-from openvla_ros.recording.devices.joy import JoyMap, read_twist
-from openvla_ros.recording.devices.keyboard import REPEAT_DELAY, Keyboard
-from openvla_ros.recording.devices.leader import Follower, LeaderPose
-from openvla_ros.recording.devices.operator import CLOSED, OPEN, Operator, Speed
+from openvla_ros.teleop.frames import device_rotation
+from openvla_ros.teleop.joystick import JoyMap, read_twist
+from openvla_ros.teleop.keyboard import REPEAT_DELAY, Keyboard
+from openvla_ros.teleop.leader_arm import Follower, LeaderPose
+from openvla_ros.teleop.operator import CLOSED, OPEN, Operator, Speed
+from openvla_ros.teleop.operator_input import Demand, DeviceError, shaped
 
 BASE = Rotation.identity()
 SPEED = Speed(linear=0.1, angular=0.5, slow=0.25, fast=2.0, period=0.1)

@@ -24,8 +24,8 @@ from openvla_ros.nodes.recorder.status_text import duration, episode_line, sessi
 from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
 from openvla_ros.nodes.teleop.dashboard import Shown, lines, motion
 from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP, joy_map, speed_of
-from openvla_ros.nodes.terminal import Keys, split_keys
 from openvla_ros.parameters import check
+from openvla_ros.teleop.terminal_keys import Keys, split_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}

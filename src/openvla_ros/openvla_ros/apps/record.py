@@ -24,8 +24,8 @@ from openvla_ros.nodes.common.lifecycle_node import RCLError
 from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.recorder.status_text import episode_line, session_line, topic_table
-from openvla_ros.nodes.terminal import Keys
 from openvla_ros.paths import resolve
+from openvla_ros.teleop.terminal_keys import Keys
 
 COMMANDS = {"enter": "start", "y": "success", "n": "failure", "x": "discard"}
 HELP = "enter start   y success   n failure   x discard   i new instruction   q quit"

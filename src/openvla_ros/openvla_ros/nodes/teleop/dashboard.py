@@ -13,7 +13,7 @@ from rich.text import Text
 
 from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes.recorder.status_text import episode_line, session_line
-from openvla_ros.recording.devices.keyboard import HELP
+from openvla_ros.teleop.keyboard import HELP
 
 REFRESH = 8  # a second
 

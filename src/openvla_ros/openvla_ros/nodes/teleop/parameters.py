@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from openvla_ros.parameters import Parameter as P
-from openvla_ros.recording.devices.demand import COMMANDS
-from openvla_ros.recording.devices.frames import FRAMES
-from openvla_ros.recording.devices.joy import JoyMap
-from openvla_ros.recording.devices.operator import Speed
+from openvla_ros.teleop.frames import FRAMES
+from openvla_ros.teleop.joystick import JoyMap
+from openvla_ros.teleop.operator import Speed
+from openvla_ros.teleop.operator_input import COMMANDS
 
 Get = Callable[[str], Any]
 DEVICES = ("keyboard", "joy", "twist", "leader")

@@ -25,17 +25,17 @@ from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder.client import RecorderClient
-from openvla_ros.nodes.stop_button import StopButton
 from openvla_ros.nodes.teleop.dashboard import Face, Shown
 from openvla_ros.nodes.teleop.parameters import PARAMETERS, joy_map, speed_of
-from openvla_ros.nodes.terminal import Keys
 from openvla_ros.recording.cdr import header_stamp_ns
-from openvla_ros.recording.devices.demand import STILL, Demand, DeviceError
-from openvla_ros.recording.devices.frames import END_EFFECTOR, device_rotation
-from openvla_ros.recording.devices.joy import read_twist
-from openvla_ros.recording.devices.keyboard import Keyboard
-from openvla_ros.recording.devices.leader import Follower, LeaderPose
-from openvla_ros.recording.devices.operator import Operator
+from openvla_ros.teleop.e_stop_button import StopButton
+from openvla_ros.teleop.frames import END_EFFECTOR, device_rotation
+from openvla_ros.teleop.joystick import read_twist
+from openvla_ros.teleop.keyboard import Keyboard
+from openvla_ros.teleop.leader_arm import Follower, LeaderPose
+from openvla_ros.teleop.operator import Operator
+from openvla_ros.teleop.operator_input import STILL, Demand, DeviceError
+from openvla_ros.teleop.terminal_keys import Keys
 
 POLL = 0.02  # [s] between two looks at the keyboard
 KNOCK = 0.5  # [s] a gate that holds is asked again this often: a hold may end with a new action, or need a person

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.recording.devices.demand import Demand, DeviceError
-from openvla_ros.recording.devices.leader import Follower
+from openvla_ros.teleop.leader_arm import Follower
+from openvla_ros.teleop.operator_input import Demand, DeviceError
 
 OPEN, CLOSED = 1.0, 0.0
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.recording.devices.demand import DeviceError
+from openvla_ros.teleop.operator_input import DeviceError
 
 Vector = NDArray[np.float64]
 

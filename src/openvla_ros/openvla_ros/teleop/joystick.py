@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from openvla_ros.recording.devices.demand import COMMANDS, MOTIONS, STILL, Demand, DeviceError, at, shaped
+from openvla_ros.teleop.operator_input import COMMANDS, MOTIONS, STILL, Demand, DeviceError, at, shaped
 
 NONE = -1  # in place of an axis' or button's number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from openvla_ros.recording.devices.demand import MOTIONS, Demand
+from openvla_ros.teleop.operator_input import MOTIONS, Demand
 
 # key -> (motion, direction). One hand moves, the other turns.
 MOVES = {
