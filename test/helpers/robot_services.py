@@ -20,10 +20,10 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import JointState
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.geometry import distance
 from openvla_ros.nodes.common.conversions import read_pose
 from openvla_ros.nodes.common.message_types import load
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_READY
 
 
 def servo(node):

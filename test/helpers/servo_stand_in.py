@@ -16,12 +16,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from openvla_ros.arms import WIDOWX_250S
-from openvla_ros.kinematics import Kinematics
 from openvla_ros.nodes.common.conversions import read_joints, read_pose
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import SENSOR
-from openvla_ros.nodes.robot_parameters import _limit
+from openvla_ros.robots.arms import WIDOWX_250S
+from openvla_ros.robots.factory import _limit
+from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.servo import TYPES
 
 PERIOD = 0.01  # [s] publish_period

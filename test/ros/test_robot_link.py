@@ -72,7 +72,7 @@ def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
 GOAL = """
 from openvla_ros.nodes import messages
 from openvla_ros.nodes.common.message_types import load
-from openvla_ros.robots.hands import Hand, HandConfig
+from openvla_ros.robots.grippers import Hand, HandConfig
 ((_, goal),) = Hand(HandConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
 print(messages.filled(load(goal.kind).Goal, goal.fields))
 """

@@ -12,7 +12,7 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench, row, streaming
 from openvla_ros.bringup.process_table import ROBOTS
 from openvla_ros.geometry import Pose, distance
 from openvla_ros.nodes.bridge.parameters import PARAMETERS, core_config
-from openvla_ros.nodes.robot_parameters import make_adapter
+from openvla_ros.robots.factory import make_adapter
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS

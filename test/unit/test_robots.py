@@ -15,12 +15,13 @@ from openvla_ros.nodes.bridge.parameters import PARAMETERS
 from openvla_ros.nodes.bridge.robot_interface import failure
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
-from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, make_adapter
 from openvla_ros.parameters import check
 from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
+from openvla_ros.robots.factory import make_adapter
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.hands import HandConfig
+from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.parameters import ROBOT_PARAMETERS
 from openvla_ros.robots.widowx import WidowXServoAdapter
 
 MS = 1_000_000

@@ -8,9 +8,9 @@ from hypothesis import given, settings, strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.geometry import Pose, angle, distance
-from openvla_ros.kinematics import Kinematics
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_READY
+from openvla_ros.robots.kinematics import Kinematics
 
 # Home pose and space screws of wx250s as published in mr_descriptions.py (Interbotix/interbotix_ros_toolboxes).
 HOME = np.array([[1, 0, 0, 0.458325], [0, 1, 0, 0], [0, 0, 1, 0.36065], [0, 0, 0, 1.0]])

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_READY
 from openvla_ros.geometry import Pose
-from openvla_ros.kinematics import Kinematics
 from openvla_ros.nodes.bridge.parameters import PARAMETERS
-from openvla_ros.nodes.robot_parameters import _limit, make_adapter
 from openvla_ros.robots.adapter import TRAJECTORY, JointGroup, JointSingle, PoseTarget
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_READY
+from openvla_ros.robots.factory import _limit, make_adapter
 from openvla_ros.robots.generic import GenericConfig
+from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
 
 MS = 1_000_000

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.robots import servo
 from openvla_ros.robots.adapter import POSE, Call, Measured, PoseTarget, RobotAdapter, Sent, Source, TwistTarget
-from openvla_ros.robots.hands import Hand, HandConfig
+from openvla_ros.robots.grippers import Hand, HandConfig
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.kinematics import Kinematics
 from openvla_ros.robots.adapter import (
     JOINTS,
     TRAJECTORY,
@@ -40,8 +38,10 @@ from openvla_ros.robots.adapter import (
     Source,
     positions_of,
 )
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_FINGER
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.hands import HandConfig
+from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.kinematics import Kinematics
 
 NS = 1_000_000_000
 FINGER = "left_finger"

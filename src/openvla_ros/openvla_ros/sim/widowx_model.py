@@ -10,8 +10,8 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER
-from openvla_ros.kinematics import skeleton
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_FINGER
+from openvla_ros.robots.kinematics import skeleton
 
 MASSES = (0.48, 0.43, 0.23, 0.22, 0.085, 0.11)  # [kg] of the body behind each joint
 STIFFNESS = (90.0, 180.0, 120.0, 30.0, 40.0, 20.0)  # [N m/rad] of the motors' position loops

@@ -9,9 +9,9 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from openvla_ros.arms import WIDOWX_250S, WIDOWX_FINGER, WIDOWX_READY
 from openvla_ros.geometry import Pose
-from openvla_ros.kinematics import Kinematics
+from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_FINGER, WIDOWX_READY
+from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.sim.scene import Array, CameraConfig, Scene, SceneConfig, furnish
 from openvla_ros.sim.widowx_model import FINGER_FORCE, build
 

@@ -25,8 +25,8 @@ from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
-from openvla_ros.nodes.robot_parameters import Get, make_adapter
 from openvla_ros.robots.adapter import Measured
+from openvla_ros.robots.factory import Get, make_adapter
 from openvla_ros.safety.gate import Chunk, Gate, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
 from openvla_ros.safety.watchdogs import Now

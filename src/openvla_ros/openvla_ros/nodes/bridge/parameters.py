@@ -9,9 +9,10 @@ from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.control.motion import ArrivalConfig
 from openvla_ros.control.target_pose import BASE, END_EFFECTOR
 from openvla_ros.geometry import IDENTITY, Bounds, Pose, Quaternion, Vector
-from openvla_ros.nodes.robot_parameters import ROBOT_PARAMETERS, Get
 from openvla_ros.parameters import Parameter as P
 from openvla_ros.robots import ADAPTERS
+from openvla_ros.robots.factory import Get
+from openvla_ros.robots.parameters import ROBOT_PARAMETERS
 from openvla_ros.safety.gate import FIRST, MODES, GateConfig
 from openvla_ros.safety.limits import MIN_STOP_FACTOR, ON_LIMIT, Limits
 from openvla_ros.safety.permission import MODES as ENABLE_MODES, PermissionConfig

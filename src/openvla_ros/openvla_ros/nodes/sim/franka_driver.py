@@ -3,7 +3,7 @@
 A target that jumps trips a reflex, as the real arm does when a commanded pose is not continuous from one millisecond to
 the next: the arm stands where it is, and its state falls silent, since an error in control deactivates the hardware
 component and all controllers, the state broadcaster too (franka_ros2 from 3.3.0 on). The hand is a machine of its own
-and goes on. Names as in robots/franka.py and robots/hands.py.
+and goes on. Names as in robots/franka.py and robots/grippers.py.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from openvla_ros.arms import WIDOWX_250S
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import STATE, STREAM
 from openvla_ros.nodes.sim.driver import SimFace
+from openvla_ros.robots.arms import WIDOWX_250S
 from openvla_ros.sim.scene import CameraConfig, Scene
 from openvla_ros.sim.widowx_scene import WidowXScene, WidowXSceneConfig
 

@@ -18,8 +18,8 @@ import numpy as np
 from mink import Configuration
 from numpy.typing import NDArray
 
-from openvla_ros.arms import Arm
 from openvla_ros.geometry import Pose, Vector, conjugate, log, multiply, rotate
+from openvla_ros.robots.arms import Arm
 
 Array = NDArray[np.float64]
 TOLERANCE = 1e-5  # [m, rad] good enough
