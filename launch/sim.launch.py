@@ -1,6 +1,6 @@
 """The simulated bench: `ros2 launch openvla_ros sim.launch.py` (arguments: `--show-args`).
 
-Starts exactly the processes of `openvla_ros.bringup.process_table`, as `make demo` does. Ends all of them when one ends.
+Starts exactly the processes of `openvla_ros.bringup.process_table`, as `make demo` does, and ends all when one ends.
 """
 
 from openvla_ros.bringup.launch_description import describe

@@ -233,7 +233,9 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 def start_node(start_process: Callable[..., Process], ros_domain: int) -> Callable[..., Process]:
     """Give `start_node("policy_node", "--ros-args", …)`: one of openvla_ros' nodes, in the test's ROS domain."""
 
+    from openvla_ros.bringup.process_table import node_module
+
     def start(name: str, *arguments: str, **environment: str) -> Process:
-        return start_process(f"module:openvla_ros.nodes.{name}", *arguments, **environment)
+        return start_process(f"module:{node_module(name)}", *arguments, **environment)
 
     return start

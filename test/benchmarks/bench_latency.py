@@ -24,9 +24,11 @@ import pytest
 
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = ""  # test/conftest.py sets them; message classes look once, when imported
 
+from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import ActionChunk, SafetyState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image
 
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.common import conversions, image_messages
@@ -106,17 +108,15 @@ def test_camera_to_command(start_node: Any, start_process: Any, ros_node: Any, t
         arrived.append((message, time.time_ns()))
         pose[0] = conversions.read_pose(message)[0]
 
-    ros_node.create_subscription(conversions.PoseStamped, "robot/target_pose", on_target, COMMAND)
+    ros_node.create_subscription(PoseStamped, "robot/target_pose", on_target, COMMAND)
     ros_node.create_subscription(SafetyState, "safety/state", states.append, LATCHED)
     ros_node.create_subscription(ActionChunk, "policy/action_chunk", chunks.append, STATE, raw=True)  # read afterwards
-    camera = ros_node.create_publisher(conversions.Image, "camera/image_raw", STREAM)
-    arm = ros_node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
+    camera = ros_node.create_publisher(Image, "camera/image_raw", STREAM)
+    arm = ros_node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
     ros_node.create_timer(0.02, lambda: arm.publish(conversions.pose_message(pose[0], "panda_link0", time.time_ns())))
     passed: list[int] = []
-    ros_node.create_subscription(
-        conversions.PoseStamped, "plain/pose", lambda _: passed.append(time.time_ns()), COMMAND
-    )
-    plain_camera = ros_node.create_publisher(conversions.Image, "plain/image", STREAM)
+    ros_node.create_subscription(PoseStamped, "plain/pose", lambda _: passed.append(time.time_ns()), COMMAND)
+    plain_camera = ros_node.create_publisher(Image, "plain/image", STREAM)
     program, plain = tmp_path / "policy.py", tmp_path / "plain.py"
     program.write_text(POLICY)
     plain.write_text(PLAIN)

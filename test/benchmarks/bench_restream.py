@@ -22,6 +22,7 @@ import pytest
 
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = ""  # as in a bringup; message classes look once, when imported
 
+from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import ActionChunk, SafetyState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
@@ -68,9 +69,9 @@ class Arm:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._newest, self._arrived, self._states = b"", [], []  # type: bytes, list[float], list[Any]
-        node.create_subscription(conversions.PoseStamped, "robot/target_pose", self._on_target, 100, raw=True)
+        node.create_subscription(PoseStamped, "robot/target_pose", self._on_target, 100, raw=True)
         node.create_subscription(SafetyState, "safety/state", self._states.append, LATCHED)
-        self._pose = node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
+        self._pose = node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         node.create_timer(0.01, self._say_where)
 
@@ -81,7 +82,7 @@ class Arm:
     def _say_where(self) -> None:
         pose = START
         if self._newest:  # read here, not for each of the thousand
-            pose, _ = conversions.read_pose(deserialize_message(self._newest, conversions.PoseStamped))
+            pose, _ = conversions.read_pose(deserialize_message(self._newest, PoseStamped))
         self._pose.publish(conversions.pose_message(pose, "panda_link0", time.time_ns()))
 
     def _spin(self, seconds: float, done: Callable[[], Any] = lambda: False) -> bool:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from history import whole
 from openvla_msgs.msg import PolicyStatus, SafetyState
 from rclpy.executors import ExternalShutdownException
 
-from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import COMMAND, LATCHED
 
 
@@ -32,9 +32,7 @@ def main(file: str) -> None:
         def write(what: str, **fields: Any) -> None:
             stream.write(json.dumps({"what": what, "at": time.monotonic(), **fields}) + "\n")
 
-        node.create_subscription(
-            conversions.PoseStamped, "robot/target_pose", lambda _: write("target"), whole(COMMAND)
-        )
+        node.create_subscription(PoseStamped, "robot/target_pose", lambda _: write("target"), whole(COMMAND))
         node.create_subscription(
             SafetyState, "safety/state", lambda m: write("gate", state=m.state, reason=m.reason), whole(LATCHED)
         )

@@ -21,7 +21,7 @@ import yaml
 from lifecycle_msgs.srv import GetState
 from openvla_msgs.msg import ActionChunk, SafetyState
 
-from openvla_ros.bringup.process_table import argv, bringup
+from openvla_ros.bringup.process_table import argv, bringup, node_module
 from openvla_ros.nodes.common.qos import LATCHED, STATE
 
 pytestmark = [
@@ -191,7 +191,7 @@ def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
     environment = robot_interfaces.environment()
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
     face, *_ = bringup(f"{robot}_sim", overrides, policy=False, manager=False)
-    start_process(f"module:openvla_ros.nodes.{face.executable}", *argv(face)[3:], **environment)
+    start_process(f"module:{node_module(face.executable)}", *argv(face)[3:], **environment)
     safe = listen(SafetyState, "safety/state", LATCHED)
     process = launch(robot, "policy:=false", "use_sim_time:=true", f"config:={robot}_sim", "scale:=1.0", **environment)
     active(process, "bridge_node")
@@ -204,7 +204,7 @@ def test_an_arm_by_yaml_alone(launch, start_process, active, listen, spin_until,
     """The simulated Panda as an arm nobody knows: its topics and its workspace are a lab's own YAML."""
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
     arm, *_ = bringup("sim", overrides, policy=False, manager=False)
-    start_process(f"module:openvla_ros.nodes.{arm.executable}", *argv(arm)[3:])
+    start_process(f"module:{node_module(arm.executable)}", *argv(arm)[3:])
     mine = {
         "base_frame": "panda_link0", "end_effector_frame": "panda_hand_tcp", "servo.node": "", "enabled": True,
         "command.topic": "robot/target_pose", "state.pose_topic": "robot/ee_pose", "hand.kind": "topic",

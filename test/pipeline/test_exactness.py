@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from bag_factory import BagMaker, fill, random_demo
 
+from openvla_policy.contract.camera import to_rgb
 from openvla_policy.contract.image import ImagePreparation
-from openvla_ros.nodes.common.image_messages import to_rgb
 from openvla_training.bags.cli import main as convert
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.statistics import read_statistics

@@ -23,7 +23,7 @@ def test_from_demonstration_to_closed_loop(
     start_process: Callable[..., Any], wait_for: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(module: str, *arguments: str) -> str:
-        process = start_process(f"module:openvla_ros.nodes.{module}", *arguments)
+        process = start_process(f"module:openvla_ros.evaluation.{module}", *arguments)
         wait_for(lambda: not process.running, 250, f"{module} to end")
         assert process.popen.returncode == 0, process.output
         return process.output

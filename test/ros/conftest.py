@@ -44,13 +44,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start_stack(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
     """Give `start_stack(overrides, policy=…, manager=…)`: the processes of bringup("sim"), by node name."""
-    from openvla_ros.bringup.process_table import argv, bringup
+    from openvla_ros.bringup.process_table import argv, bringup, node_module
 
     def start(overrides: dict[str, dict[str, object]] | None = None, **options: Any) -> dict[str, Any]:
         specs = bringup("sim", overrides, **options)
-        return {
-            spec.name: start_process(f"module:openvla_ros.nodes.{spec.executable}", *argv(spec)[3:]) for spec in specs
-        }
+        return {spec.name: start_process(f"module:{node_module(spec.executable)}", *argv(spec)[3:]) for spec in specs}
 
     return start
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import robot_interfaces
+from geometry_msgs.msg import PoseStamped
 from history import whole
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -16,8 +17,8 @@ from openvla_msgs.srv import ResetEStop, SwitchSource
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import SetBool, Trigger
 
 from openvla_ros.control.target_pose import Pose
@@ -43,15 +44,15 @@ class Robot:
         self.stuck = False  # the hand does not do what it is told
         self.states: list[SafetyState] = []
         self._sequence = 0
-        self._gripper = node.create_publisher(conversions.JointState, "gripper/state", STREAM)
+        self._gripper = node.create_publisher(JointState, "gripper/state", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         self.e_stop = node.create_publisher(Bool, "e_stop", STATE)
         # The last: a bridge that hears it, as it must to be READY, knows those before. Likewise its safety/state below.
-        self._pose = node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
+        self._pose = node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
         self._heard_by_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
         self._heard_from_bridge = (
-            node.create_subscription(conversions.Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
-            node.create_subscription(conversions.PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
+            node.create_subscription(Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
+            node.create_subscription(PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
             node.create_subscription(SafetyState, "safety/state", self.states.append, whole(LATCHED)),
         )
         node.create_timer(0.02, self._measure)
@@ -237,9 +238,9 @@ def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for)
     made = [
         ros_node.create_publisher(Bool, "e_stop", BEST_EFFORT),
         ros_node.create_publisher(Bool, "e_stop", LATCHED),
-        ros_node.create_publisher(conversions.String, "policy/stop", BEST_EFFORT),
-        ros_node.create_publisher(conversions.String, "robot/ee_pose", STREAM),
-        ros_node.create_subscription(conversions.PoseStamped, "robot/target_pose", lambda _: None, LATCHED),
+        ros_node.create_publisher(String, "policy/stop", BEST_EFFORT),
+        ros_node.create_publisher(String, "robot/ee_pose", STREAM),
+        ros_node.create_subscription(PoseStamped, "robot/target_pose", lambda _: None, LATCHED),
     ]
     node = start_node("bridge_node", "--ros-args", "-p", "autostart:=true")
     for said in (
@@ -248,7 +249,7 @@ def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for)
         "'/test_node' listens to /robot/target_pose in vain: volatile publisher and transient local subscription",
     ):
         wait_for(lambda said=said: said in node.output, WAIT, said)
-    made.append(ros_node.create_publisher(conversions.String, "policy/stop", STATE))  # this one is heard
+    made.append(ros_node.create_publisher(String, "policy/stop", STATE))  # this one is heard
     made.append(ros_node.create_publisher(Bool, "policy/action_chunk", STATE))  # this one is told, and only this
     wait_for(lambda: "/policy/action_chunk in vain" in node.output, WAIT, "a stranger that comes later")
     assert "e_stop" not in node.output and node.output.count("/robot/ee_pose") == 1

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 
-from openvla_ros.nodes.common import conversions, image_messages
+from openvla_ros.nodes.common import image_messages
 from openvla_ros.nodes.common.qos import STREAM
 
 pytestmark = pytest.mark.ros
@@ -51,14 +52,14 @@ def screen(tmp_path: Path) -> Iterator[tuple[str, Callable[[tuple[int, int, int]
     server.wait(10.0)
 
 
-def test_the_picture_is_on_the_screen(screen: Any, start_node: Any, ros_node: Any, spin_until: Any) -> None:
+def test_the_picture_is_on_the_screen(screen: Any, start_process: Any, ros_node: Any, spin_until: Any) -> None:
     display, count = screen
-    publisher = ros_node.create_publisher(conversions.Image, "camera/image_raw", STREAM)
-    window = start_node("camera_window", DISPLAY=display)
+    publisher = ros_node.create_publisher(Image, "camera/image_raw", STREAM)
+    window = start_process("module:openvla_ros.bringup.camera_window", DISPLAY=display)
     for colour in (RED, GREEN):
         picture = image_messages.image_message(np.full((60, 80, 3), colour, np.uint8), "camera", 1)
 
-        def shown(colour: tuple[int, int, int] = colour, picture: conversions.Image = picture) -> bool:
+        def shown(colour: tuple[int, int, int] = colour, picture: Image = picture) -> bool:
             publisher.publish(picture)
             return count(colour) > 400_000  # 672 high, and as wide as the screen
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from openvla_ros.bringup.process_table import node_module
+
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 
@@ -36,7 +38,7 @@ def nodes_of(pid: int) -> dict[str, int]:
         name: child
         for child, command in descendants(pid).items()
         for name in ("sim_node", "bridge_node", "policy_node", "recorder_node", "lifecycle_manager")
-        if f"openvla_ros.nodes.{name}" in command
+        if node_module(name) in command
     }
 
 

@@ -21,6 +21,7 @@ from openvla_msgs.srv import ResetEStop
 from std_msgs.msg import Bool
 from witness import Seen
 
+from openvla_ros.bringup.process_table import node_module
 from openvla_ros.nodes.common.qos import STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
@@ -60,7 +61,7 @@ class Stack:
         given = {key: str(v).lower() if isinstance(v, bool) else v for key, v in parameters.items()}
         words = [x for key, v in given.items() for x in ("-p", f"{key}:={v}")]
         words += [x for remapping in remappings for x in ("-r", remapping)]
-        return self._run(end, "-m", f"openvla_ros.nodes.{name}", "--ros-args", *words)
+        return self._run(end, "-m", node_module(name), "--ros-args", *words)
 
     def helper(self, name: str, end: str, *arguments: str) -> Any:
         return self._run(end, str(self._helpers / f"{name}.py"), *arguments)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import robot_interfaces
+from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from openvla_ros.bringup.process_table import argv, bringup
+from openvla_ros.bringup.process_table import argv, bringup, node_module
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
@@ -32,7 +34,7 @@ def start(start_process, ros_domain):
             "bridge_node": {"control_mode": mode, "autostart": True, "call_timeout": 60.0, **(bridge or {})},
         }
         return {
-            s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:], **environment)
+            s.name: start_process(f"module:{node_module(s.executable)}", *argv(s)[3:], **environment)
             for s in bringup(robot, overrides, policy=False, manager=False)
         }
 
@@ -71,14 +73,14 @@ def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
 ):
     processes = start("franka_sim", "blocking", **{"expert.role": "off"})
     safe = listen(SafetyState, "safety/state", LATCHED)
-    poses = listen(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
-    fingers = listen(conversions.JointState, "franka_gripper/joint_states", SENSOR)
+    poses = listen(PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
+    fingers = listen(JointState, "franka_gripper/joint_states", SENSOR)
     spin_until(
         lambda: safe and safe[-1].state == SafetyState.READY and poses and fingers, 120.0, "the bridge to be READY"
     )
     grace = 1_500_000_000  # the face is lenient for a while after a reset
     spin_until(lambda: conversions.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
-    publisher = ros_node.create_publisher(conversions.PoseStamped, "target_pose", STATE)
+    publisher = ros_node.create_publisher(PoseStamped, "target_pose", STATE)
     spin_until(lambda: publisher.get_subscription_count() > 0, 30.0, "the controller")
     meet("sim_node")
     jump = poses[-1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import ActionChunk, RecorderStatus, SafetyState
 from openvla_msgs.srv import ResetEStop, StartEpisode, StopEpisode
 from rclpy.serialization import deserialize_message
@@ -30,7 +31,7 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     states = listen(SafetyState, "safety/state", LATCHED)
     recorder = listen(RecorderStatus, "recorder/status", LATCHED)
     health: list[DiagnosticArray] = listen(DiagnosticArray, "/diagnostics", 20)
-    robot = ros_node.create_publisher(conversions.PoseStamped, "robot/ee_pose", STREAM)
+    robot = ros_node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
     e_stop = ros_node.create_publisher(Bool, "e_stop", STATE)
 
@@ -57,7 +58,8 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     def send(sequence: int, x: float, frame: str) -> None:
         chunks.publish(
             action_messages.chunk_message(
-                [(x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], frame=frame, at_ns=now(), observation=conversions.time_message(now()),
+                [(x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], frame=frame, at_ns=now(),
+                observation=conversions.time_message(now()),
                 sequence=sequence, source="policy", instruction="lift the red cube", period=0.2,
             )
         )  # fmt: skip

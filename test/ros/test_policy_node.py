@@ -12,6 +12,8 @@ from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
 from openvla_msgs.srv import ResetEStop, SetInstruction
 from rclpy.action import ActionClient
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from openvla_ros.nodes.common import conversions
@@ -44,8 +46,8 @@ def errors(output: str) -> list[str]:
 def test_a_wrong_configuration_stops_with_one_clear_line(
     parameters, said, start_node, ros_node, tiny_checkpoint, wait_for
 ):
-    ros_node.create_publisher(conversions.Image, "/another/camera", STREAM)
-    ros_node.create_publisher(conversions.String, "/words", STATE)
+    ros_node.create_publisher(Image, "/another/camera", STREAM)
+    ros_node.create_publisher(String, "/words", STATE)
     given = {"checkpoint": tiny_checkpoint, "autostart": "true", "warm_up": "false"} | parameters
     pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
     process = start_node("policy_node", "--ros-args", *pairs)
@@ -167,13 +169,13 @@ def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, ca
     assert {s.reason for s in braking} == {"policy asked to stop"}, "and no watchdog had to"
 
     # Another sentence on the topic ends the run, and is followed from the next step on.
-    said = ros_node.create_publisher(conversions.String, "instruction", LATCHED)
+    said = ros_node.create_publisher(String, "instruction", LATCHED)
     spin_until(said.get_subscription_count, 20.0, "the policy to listen")
     meet("policy_node")
     handle = client.send(instruction="lift the blue cube")
     spin_until(lambda: chunks[-1].instruction == "lift the blue cube", 20.0, "steps")
     before = len(chunks)
-    said.publish(conversions.String(data="lift the red cube"))
+    said.publish(String(data="lift the red cube"))
     ended = client.result(handle).result
     assert ended.outcome == Outcome.CANCELLED and ended.reason.startswith("another instruction was given")
     spin_until(lambda: chunks[-1].instruction == "lift the red cube", 20.0, "the next step")
@@ -209,7 +211,7 @@ def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spi
 def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, call, tiny_checkpoint, meet):
     """A bridge made up by the test: READY, but under teleoperation's command; then one that refuses all actions."""
     cameras, bridge = (ros_node.create_publisher(*topic) for topic in (
-        (conversions.Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
+        (Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
     ))  # fmt: skip
     status = listen(PolicyStatus, "policy/status", LATCHED)
     chunks = listen(ActionChunk, "policy/action_chunk", STATE)
@@ -220,7 +222,7 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
         bridge.publish(ready)
 
     def look():
-        image = conversions.Image(height=48, width=64, encoding="rgb8", step=64 * 3, data=bytes(48 * 64 * 3))
+        image = Image(height=48, width=64, encoding="rgb8", step=64 * 3, data=bytes(48 * 64 * 3))
         image.header.stamp = ros_node.get_clock().now().to_msg()
         cameras.publish(image)
 

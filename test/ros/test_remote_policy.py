@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
 from openvla_msgs.srv import SetInstruction
+from sensor_msgs.msg import Image
 from serving import free_port, serve_process
 
 from openvla_policy.contract.observation import Observation
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving import connect
-from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
@@ -51,7 +51,7 @@ def test_a_server_that_cannot_be_right_stops_configure_with_one_clear_line(
     (tmp_path / "other").write_text("guess")
     named = ("--token-file", str(token), "--frame", "tool0", "--period", "0.1")
     _, port = serve(tiny_checkpoint, *named)
-    ros_node.create_publisher(conversions.Image, "/camera/image_raw", STREAM)
+    ros_node.create_publisher(Image, "/camera/image_raw", STREAM)
     url, nobody = f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
     right = {"server.url": url, "server.token_file": str(token), "frame": "tool0", "period": "0.1"}
     cases = [

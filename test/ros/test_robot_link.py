@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import robot_interfaces
+from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from openvla_msgs.msg import ActionChunk, SafetyState
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from openvla_ros.control.target_pose import Pose
@@ -142,9 +144,9 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
     parameters = {"watchdog.state": 2.0, "hand.kind": "none"}
     bridge("generic", environment, call_timeout=15.0, enabled=True, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
-    targets = listen(conversions.PoseStamped, "servo_node/pose_target_cmds", 100)
+    targets = listen(PoseStamped, "servo_node/pose_target_cmds", 100)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
-    poses = ros_node.create_publisher(conversions.PoseStamped, "ee_pose", STREAM)
+    poses = ros_node.create_publisher(PoseStamped, "ee_pose", STREAM)
 
     def ready():
         at = ros_node.get_clock().now().nanoseconds
@@ -183,14 +185,14 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     }  # fmt: skip
     process = bridge("franka", environment, call_timeout=15.0, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
-    targets = listen(conversions.PoseStamped, "target_pose", STATE)
+    targets = listen(PoseStamped, "target_pose", STATE)
     shown = {
-        "pose": listen(conversions.PoseStamped, "robot/ee_pose", STATE),
-        "target": listen(conversions.PoseStamped, "robot/target_pose", STATE),
-        "hand": listen(conversions.JointState, "gripper/state", STATE),
+        "pose": listen(PoseStamped, "robot/ee_pose", STATE),
+        "target": listen(PoseStamped, "robot/target_pose", STATE),
+        "hand": listen(JointState, "gripper/state", STATE),
     }
-    fingers = ros_node.create_publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
-    poses = ros_node.create_publisher(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
+    fingers = ros_node.create_publisher(JointState, "franka_gripper/joint_states", STREAM)
+    poses = ros_node.create_publisher(PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
     def spoken(condition, frame="base"):
@@ -264,9 +266,9 @@ def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_proces
     def follow(message):
         pose[0] = conversions.read_pose(message)[0]
 
-    ros_node.create_subscription(conversions.PoseStamped, "target_pose", follow, STATE)
-    fingers = ros_node.create_publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
-    poses = ros_node.create_publisher(conversions.PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
+    ros_node.create_subscription(PoseStamped, "target_pose", follow, STATE)
+    fingers = ros_node.create_publisher(JointState, "franka_gripper/joint_states", STREAM)
+    poses = ros_node.create_publisher(PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
     def say():

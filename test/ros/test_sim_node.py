@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import ActionChunk, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
+from openvla_policy.contract.camera import to_rgb
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.common import conversions
-from openvla_ros.nodes.common.image_messages import to_rgb
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
@@ -30,7 +32,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     )  # fmt: skip
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)
-    images = listen(conversions.Image, "camera/image_raw", SENSOR)
+    images = listen(Image, "camera/image_raw", SENSOR)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "the bridge to be READY")
     spin_until(lambda: scores and images, 60.0, "the simulator")  # nobody acts before the first reset
     meet("sim_node")
@@ -62,15 +64,15 @@ def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):
         {"sim_node": {"autostart": True, "camera.rate": 10.0, "real_time_factor": 2.0}}, policy=False, manager=False
     )
     images, infos = (
-        listen(conversions.Image, "camera/image_raw", SENSOR),
-        listen(conversions.CameraInfo, "camera/camera_info", SENSOR),
+        listen(Image, "camera/image_raw", SENSOR),
+        listen(CameraInfo, "camera/camera_info", SENSOR),
     )
-    jpegs = listen(conversions.CompressedImage, "camera/image_raw/compressed", SENSOR)
+    jpegs = listen(CompressedImage, "camera/image_raw/compressed", SENSOR)
     poses, grips = (
-        listen(conversions.PoseStamped, "robot/ee_pose", SENSOR),
-        listen(conversions.JointState, "gripper/state", SENSOR),
+        listen(PoseStamped, "robot/ee_pose", SENSOR),
+        listen(JointState, "gripper/state", SENSOR),
     )
-    clock, joints = listen(Clock, "/clock", SENSOR), listen(conversions.JointState, "joint_states", SENSOR)
+    clock, joints = listen(Clock, "/clock", SENSOR), listen(JointState, "joint_states", SENSOR)
 
     def picture():
         """One taken from now on: after five that may wait in the queue, and one that was being taken."""

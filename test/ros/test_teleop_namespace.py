@@ -9,9 +9,9 @@ import pytest
 from gamepad import Pad
 from openvla_msgs.msg import SafetyState
 from page import blocks
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
-from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -27,7 +27,7 @@ def test_the_page_s_line_hears_the_gamepad_and_stops_the_namespace_s_arm(
     file = words.index("--params-file") + 1
     words[file] = str(root / words[file])
     start_node("teleop_node", *words)
-    camera = ros_node.create_publisher(conversions.Image, "/wx250s/camera/image_raw", STREAM)
+    camera = ros_node.create_publisher(Image, "/wx250s/camera/image_raw", STREAM)
     bridge = ros_node.create_publisher(SafetyState, "/wx250s/safety/state", LATCHED)
     stops, elsewhere = listen(Bool, "/wx250s/e_stop", STATE), listen(Bool, "/e_stop", STATE)
     pad = Pad(ros_node)  # on /joy

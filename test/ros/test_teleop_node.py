@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, JointState, Joy
 from std_msgs.msg import Bool
 from terminal import Terminal
 
-from openvla_ros.bringup.process_table import NODE, ProcessSpec, argv, teleoperation
+from openvla_ros.bringup.process_table import NODE, ProcessSpec, argv, node_module, teleoperation
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -101,7 +101,7 @@ def start(start_process: Any, ros_domain: int) -> Callable[..., dict[str, Any]]:
         specs = [s for s in specs if s.name != "recorder_node"]
         names = [s.name for s in specs[:-1]]
         specs[-1].parameters["managed_nodes"] = names  # type: ignore[index]
-        return {s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:]) for s in specs}
+        return {s.name: start_process(f"module:{node_module(s.executable)}", *argv(s)[3:]) for s in specs}
 
     return start
 
@@ -218,7 +218,7 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
 
 def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, spin_until, ros_domain) -> None:
     spec = next(s for s in teleoperation("guide", teleop={"autostart": True, "use_sim_time": False}) if s.name == NODE)
-    process = start_process(f"module:openvla_ros.nodes.{spec.executable}", *argv(spec)[3:])
+    process = start_process(f"module:{node_module(spec.executable)}", *argv(spec)[3:])
     pad = Pad(ros_node)
     spin_until(lambda: ros_node.count_subscribers("joy"), 60.0, "teleop_node")
     assert ros_node.count_publishers("policy/action_chunk") == 0
@@ -276,7 +276,7 @@ def stage(start_process: Any, ros_node: Any, listen: Any, spin_until: Any, ros_d
     def start(**parameters: object) -> Stage:
         given = {"autostart": True, "observation.topic": "camera/camera_info", "observation.transport": "info",
                  **PATIENT, "joy.deadman": 0, "joy.dead_zone": 0.0, "joy.curve": 1.0, **parameters}  # fmt: skip
-        start_process(f"module:openvla_ros.nodes.{NODE}", *argv(ProcessSpec(NODE, NODE, (), given))[3:])
+        start_process(f"module:{node_module(NODE)}", *argv(ProcessSpec(NODE, NODE, (), given))[3:])
         made = Stage(ros_node, listen, spin_until)
         made.says(RELEASED)
         return made

@@ -8,9 +8,9 @@ import pytest
 import robot_interfaces
 from openvla_msgs.msg import SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
+from sensor_msgs.msg import JointState
 
-from openvla_ros.bringup.process_table import argv, bringup
-from openvla_ros.nodes.common import conversions
+from openvla_ros.bringup.process_table import argv, bringup, node_module
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -29,11 +29,11 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
         "bridge_node": {"control_mode": mode, "autostart": True},
     }
     processes = {
-        s.name: start_process(f"module:openvla_ros.nodes.{s.executable}", *argv(s)[3:], **environment)
+        s.name: start_process(f"module:{node_module(s.executable)}", *argv(s)[3:], **environment)
         for s in bringup("widowx_sim", overrides, policy=False, manager=False, config=config)
     }
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
-    joints = listen(conversions.JointState, "joint_states", SENSOR)
+    joints = listen(JointState, "joint_states", SENSOR)
     ready = (SafetyState.READY, SafetyState.EXECUTING)
     spin_until(lambda: scores and joints and safe and safe[-1].state in ready, 120.0, "the bridge to be READY")
     for seed, target in ((1, "green"), (2, "blue")):

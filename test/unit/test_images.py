@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from openvla_ros.nodes.common.image_messages import PIXEL_BYTES, encode_jpeg, to_rgb
+from openvla_policy.contract.camera import PIXEL_BYTES, encode_jpeg, to_rgb
 
 RED, GREEN, BLUE = (200, 30, 20), (25, 180, 40), (15, 45, 210)
 

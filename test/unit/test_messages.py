@@ -41,7 +41,8 @@ def test_what_is_not_finite_is_never_built(bad):
     with pytest.raises(ValueError, match="position is"):
         conversions.pose_message(Pose((bad, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)), "base", 0)
     with pytest.raises(ValueError, match="period is"):
-        action_messages.chunk_message([[0] * 7], frame="b", at_ns=0, observation=conversions.time_message(0), sequence=0,
+        action_messages.chunk_message([[0] * 7], frame="b", at_ns=0,
+                observation=conversions.time_message(0), sequence=0,
                                source="policy", instruction="", period=bad)  # fmt: skip
 
 
@@ -53,7 +54,8 @@ def test_wrong_lengths_are_refused():
     with pytest.raises(ValueError, match="camera matrix has 8 values"):
         image_messages.camera_info_message(np.zeros(8), 4, 4, "c", 0)
     with pytest.raises(ValueError, match="at least one action"):
-        action_messages.chunk_message([], frame="b", at_ns=0, observation=conversions.time_message(0), sequence=0,
+        action_messages.chunk_message([], frame="b", at_ns=0,
+                observation=conversions.time_message(0), sequence=0,
                                source="policy", instruction="", period=0.2)  # fmt: skip
 
 
@@ -76,7 +78,8 @@ def test_pose_there_and_back():
 def test_chunk_there_and_back():
     rows = np.arange(14, dtype=np.float32).reshape(2, 7) / 16
     message = action_messages.chunk_message(
-        rows, frame="panda_link0", at_ns=9, observation=conversions.time_message(5), sequence=np.int64(3), source="policy",
+        rows, frame="panda_link0", at_ns=9,
+                observation=conversions.time_message(5), sequence=np.int64(3), source="policy",
         instruction="lift", period=np.float32(0.25), statistics=("sim", "abc"), latencies={"total": np.float64(0.5)},
     )  # fmt: skip
     chunk = action_messages.read_chunk(message)

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+from std_msgs.msg import String
 
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import RCLError
@@ -54,10 +55,10 @@ class Face:
         self._heard, self._news, self._said = 0.0, Text(), ""
         self._typing: str | None = None  # the instruction being typed
         self.instruction = instruction
-        self._sentence = node.create_publisher(conversions.String, "instruction", LATCHED)
+        self._sentence = node.create_publisher(String, "instruction", LATCHED)
         if instruction:
             self._sentence.publish(conversions.text(instruction))
-        node.create_subscription(conversions.String, "instruction", self._on_instruction, LATCHED)
+        node.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         node.create_subscription(RecorderStatus, "recorder/status", self._on_status, LATCHED)
         self._client = RecorderClient(node, self._tell)
         terminal = sys.stdin.isatty() and self.console.is_terminal
@@ -109,7 +110,7 @@ class Face:
         elif key.isprintable():
             self._typing += key
 
-    def _on_instruction(self, message: conversions.String) -> None:
+    def _on_instruction(self, message: String) -> None:
         self.instruction = message.data
 
     def _on_status(self, message: RecorderStatus) -> None:

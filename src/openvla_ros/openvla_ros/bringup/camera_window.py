@@ -13,8 +13,8 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
+from openvla_policy.contract.camera import to_rgb
 from openvla_ros.bringup.image_window import Window
-from openvla_ros.nodes.common.image_messages import to_rgb
 from openvla_ros.nodes.common.lifecycle_node import RCLError
 from openvla_ros.nodes.common.qos import SENSOR
 

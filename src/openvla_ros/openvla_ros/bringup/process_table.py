@@ -13,8 +13,6 @@ from pathlib import Path
 
 from openvla_ros.paths import config_file, share_folder
 
-pass
-
 ROBOTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # node (also its executable) -> YAML files under config/, later files win
     "sim": {
@@ -185,6 +183,12 @@ def yaml_value(value: object) -> str:
     return str(value)
 
 
+def node_module(executable: str) -> str:
+    """The Python module of a node: `policy_node` is nodes/policy/policy_node.py, `lifecycle_manager` is in nodes/."""
+    folder, is_node, _ = executable.partition("_node")
+    return f"openvla_ros.nodes.{folder}.{executable}" if is_node else f"openvla_ros.nodes.{executable}"
+
+
 def argv(spec: ProcessSpec, python: str | None = None) -> list[str]:
     """The command line that starts `spec` with this interpreter (what `ros2 run` would do, without ros2cli).
 
@@ -192,7 +196,7 @@ def argv(spec: ProcessSpec, python: str | None = None) -> list[str]:
     """
     if spec.package != "openvla_ros":
         raise ValueError(f"{spec.package}'s {spec.executable} is started by `ros2 launch`, or in a terminal of its own")
-    command = [python or sys.executable, "-m", f"openvla_ros.nodes.{spec.executable}", *spec.arguments]
+    command = [python or sys.executable, "-m", node_module(spec.executable), *spec.arguments]
     command += ["--ros-args", "-r", f"__node:={spec.name}"]
     if spec.namespace:
         command += ["-r", f"__ns:=/{spec.namespace.strip('/')}"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -24,11 +27,6 @@ from openvla_training.trainer.setup_model import check_processes
 from openvla_training.trainer.start import prepare
 from openvla_training.trainer.state import State, load_state, save_state, states
 from openvla_training.trainer.train_step import Figures, Learner
-
-pass
-import signal
-import threading
-from types import FrameType, TracebackType
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import rclpy
 import yaml
 from rich.console import Console
 from rich.table import Table
+from sensor_msgs.msg import CompressedImage, Image
 
 from openvla_ros.apps.doctor import checks, machine
 from openvla_ros.apps.doctor.checks import BAD, SIGNS, SKIP, Finding
@@ -25,7 +26,6 @@ from openvla_ros.apps.doctor.stack_probe import Listener
 from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, camera_files
 from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
-from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}
@@ -82,8 +82,8 @@ def examine(options: argparse.Namespace) -> list[Finding]:
 
 def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     policy = values[POLICY_NODE]
-    kind = conversions.Image if policy["image.transport"] == "raw" else conversions.CompressedImage
-    topic = policy["image.topic"] + ("" if kind is conversions.Image else "/compressed")
+    kind = Image if policy["image.transport"] == "raw" else CompressedImage
+    topic = policy["image.topic"] + ("" if kind is Image else "/compressed")
     state, _ = listener.bridge_topics(BRIDGE_NODE)
     listener.spin(options.wait, lambda: listener.node.count_publishers(listener.node.resolve_topic_name(topic)) > 0)
     images = listener.record(topic, kind)

@@ -14,6 +14,7 @@ from openvla_msgs.msg import ActionChunk, SafetyState
 from openvla_msgs.srv import ResetEStop, SwitchSource
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool, Trigger
 
 from openvla_ros.control.bridge import BridgeCore
@@ -60,14 +61,14 @@ class BridgeNode(ManagedNode):
         self._safety = self.publisher(SafetyState, "safety/state", LATCHED)
         timeout = self.value("call_timeout")
         self._robot = RobotLink(self, self._adapter, self._on_measured, self._on_fault, timeout)
-        self.subscribe(conversions.Header, "robot/restarted", self._on_restarted, STATE)
+        self.subscribe(Header, "robot/restarted", self._on_restarted, STATE)
         for qos in HEARD_FROM_ALL:
-            self.subscribe(conversions.Bool, "e_stop", self._on_e_stop, qos)
+            self.subscribe(Bool, "e_stop", self._on_e_stop, qos)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
-        self.subscribe(conversions.String, "policy/stop", self._on_stop, STATE)
+        self.subscribe(String, "policy/stop", self._on_stop, STATE)
         mode, topic = config.permission.mode, self.value("enable.topic")
         if mode == DEADMAN:
-            self.subscribe(conversions.Bool, topic, self._on_deadman, SENSOR)
+            self.subscribe(Bool, topic, self._on_deadman, SENSOR)
         elif mode == JOYSTICK:
             self.subscribe(Joy, topic, self._on_joystick, SENSOR)
         self.serve(SetBool, "~/enable", self._on_enable)
@@ -156,13 +157,13 @@ class BridgeNode(ManagedNode):
     def _on_fault(self, reason: str) -> None:
         self._do(lambda core, now: core.fault(reason, now))
 
-    def _on_restarted(self, message: conversions.Header) -> None:
+    def _on_restarted(self, message: Header) -> None:
         self._do(lambda core, now: core.restarted(conversions.stamp_ns(message.stamp), now))
 
-    def _on_e_stop(self, message: conversions.Bool) -> None:
+    def _on_e_stop(self, message: Bool) -> None:
         self._do(lambda core, now: core.e_stop(bool(message.data), now))
 
-    def _on_deadman(self, message: conversions.Bool) -> None:
+    def _on_deadman(self, message: Bool) -> None:
         self._do(lambda core, now: core.hold_button(bool(message.data), now))
 
     def _on_joystick(self, message: Joy) -> None:
@@ -174,7 +175,7 @@ class BridgeNode(ManagedNode):
         chunk = action_messages.read_chunk(message)
         self._do(lambda core, now: core.chunk(chunk, now))
 
-    def _on_stop(self, message: conversions.String) -> None:
+    def _on_stop(self, message: String) -> None:
         """A source asks for a stop in the middle of its action: to the gate, a chunk without actions."""
         source = str(message.data)
         self._do(lambda core, now: core.chunk(Chunk((), "", now.node, now.node, 0, source, 0.0), now))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from action_msgs.msg import GoalStatus
+from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
 
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.bridge.state_publisher import Shown
@@ -210,13 +212,13 @@ class RobotLink:
         except ValueError as error:  # and the state grows stale, which holds
             self._node.get_logger().error(f"{topic}: {error}", throttle_duration_sec=1.0)
 
-    def _pose(self, message: conversions.PoseStamped) -> None:
+    def _pose(self, message: PoseStamped) -> None:
         pose, stamp_ns = conversions.read_pose(message)
         if (frame := message.header.frame_id) != self._base_frame:
             raise ValueError(f"its poses are in frame '{frame}', not in base_frame '{self._base_frame}': not used")
         self._taken(Measured(pose), stamp_ns)
 
-    def _joints(self, topic: str, message: conversions.JointState) -> None:
+    def _joints(self, topic: str, message: JointState) -> None:
         names, positions, stamp_ns = conversions.read_joints(message)
         measured = self._adapter.joints_seen(topic, names, positions, stamp_ns)
         self._taken(measured, stamp_ns)

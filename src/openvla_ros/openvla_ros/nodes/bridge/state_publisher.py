@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
@@ -22,8 +25,8 @@ class Shown:
         """spoken: the topics that robot and adapter use anyway."""
         own = {node.resolve_topic_name(topic) for topic in spoken}
         kinds = {
-            "robot/ee_pose": conversions.PoseStamped, "robot/target_pose": conversions.PoseStamped,
-            "gripper/state": conversions.JointState,
+            "robot/ee_pose": PoseStamped, "robot/target_pose": PoseStamped,
+            "gripper/state": JointState,
         }  # fmt: skip
         self._frame = node.value("base_frame")
         self._publishers = {

@@ -13,24 +13,10 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose as PoseMessage, PoseStamped, Quaternion, Twist, TwistStamped, Vector3
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Bool, Float64, Header, String
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64, Header, String
 
 from openvla_ros.control.target_pose import Pose
-from openvla_ros.nodes.common.action_messages import (
-    chunk_message,
-    delta_message,
-    read_chunk,
-    read_delta,
-    safety_message,
-    score_message,
-    status_message,
-)
-from openvla_ros.nodes.common.image_messages import (
-    camera_info_message,
-    image_message,
-    jpeg_message,
-)
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
 
@@ -201,22 +187,3 @@ def filled(kind: type, fields: Fields, name: str = "") -> object:
             raise ValueError(f"{name}.{key} is {value!r}; it takes {types[key]}")
         setattr(message, key, made)
     return message
-
-
-# ---- camera --------------------------------------------------------------------------------------
-
-
-# ---- actions -------------------------------------------------------------------------------------
-
-
-# ---- states --------------------------------------------------------------------------------------
-
-
-__all__ = [
-    "Bool", "CameraInfo", "CompressedImage", "Float64", "Header", "Image", "JointState", "PoseStamped", "String",
-    "camera_info_message", "chunk_message", "command_message", "delta_message", "filled", "gripper_message", "header",
-    "image_message", "joint_message", "jpeg_message", "message_type", "number", "numbers", "opening_message",
-    "pose_message", "read_chunk", "read_delta", "read_gripper", "read_joints", "read_pose", "read_trajectory",
-    "safety_message", "score_message", "stamp_ns", "status_message", "text", "time_message", "GRIPPER_JOINT",
-    "MESSAGE_OF",
-]  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-pass
-from openvla_policy.contract.camera import PIXEL_BYTES, Picture, encode_jpeg, to_rgb
+from openvla_policy.contract.camera import Picture, encode_jpeg
 from openvla_ros.nodes.common.conversions import header, numbers
 
 
@@ -46,6 +45,3 @@ def camera_info_message(matrix: np.ndarray, width: int, height: int, frame: str,
     message.k, message.r = k, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     message.p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
     return message
-
-
-__all__ = ["PIXEL_BYTES", "Picture", "encode_jpeg", "to_rgb"]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 import rclpy
 from rclpy.exceptions import ROSInterruptException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-
-pass
-import signal
-from types import FrameType
 
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
 

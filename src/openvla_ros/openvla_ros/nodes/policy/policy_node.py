@@ -15,12 +15,14 @@ from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState
 from openvla_msgs.srv import SetInstruction
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
+from openvla_policy.contract.camera import to_rgb
 from openvla_policy.contract.observation import Observation
 from openvla_ros.control.ready_handshake import Invitation, unheard
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.graph import wait_for_publisher
-from openvla_ros.nodes.common.image_messages import to_rgb
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, one_line
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE, STREAM
@@ -75,13 +77,13 @@ class PolicyNode(ManagedNode):
 
     def configure(self) -> None:  # noqa: D102
         self._forget()
-        kind = conversions.Image if self.value("image.transport") == "raw" else conversions.CompressedImage
-        topic = self.value("image.topic") + ("" if kind is conversions.Image else "/compressed")
+        kind = Image if self.value("image.transport") == "raw" else CompressedImage
+        topic = self.value("image.topic") + ("" if kind is Image else "/compressed")
         self._backend = make_backend(self.value)
         reliable = wait_for_publisher(self, kind, topic, self.value("image.timeout"), "image.topic")
         self._policy = self._backend.load()  # last of what can fail: it takes seconds
         self._chunks = self.publisher(ActionChunk, "policy/action_chunk", STATE)
-        self._stops = self.publisher(conversions.String, "policy/stop", STATE)
+        self._stops = self.publisher(String, "policy/stop", STATE)
         self._status = self.publisher(PolicyStatus, "policy/status", LATCHED)
         wanted = self.value("image.reliability")
         profile = STREAM if wanted == "reliable" or (wanted == "auto" and reliable) else SENSOR
@@ -89,7 +91,7 @@ class PolicyNode(ManagedNode):
         self._worker = Worker(self, self._predict, self._predicted)
         self.subscribe(kind, topic, self._on_image, profile)
         self.subscribe(SafetyState, "safety/state", self._on_safety, LATCHED)
-        self.subscribe(conversions.String, "instruction", lambda m: self._instruct(m.data), LATCHED)
+        self.subscribe(String, "instruction", lambda m: self._instruct(m.data), LATCHED)
         self.serve(SetInstruction, "set_instruction", self._on_set_instruction)
         server = ActionServer(
             self, RunInstruction, "run_instruction", self._execute,
@@ -164,7 +166,7 @@ class PolicyNode(ManagedNode):
     def _stop(self) -> None:
         """Ask the bridge to stand now, not at the end of the action under way."""
         if not self.closing:  # else the bridge's watchdogs do it
-            self._stops.publish(conversions.String(data=ActionChunk.SOURCE_POLICY))
+            self._stops.publish(String(data=ActionChunk.SOURCE_POLICY))
 
     def _begin(self) -> None:
         self._episode += 1

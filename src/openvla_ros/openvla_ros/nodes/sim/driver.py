@@ -10,6 +10,9 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
 
 from openvla_ros.control.target_pose import Pose, angle, distance
 from openvla_ros.nodes.common import conversions
@@ -34,24 +37,24 @@ class SimFace:
 
     def connect(self) -> None:
         """Make publishers, subscriptions, services and actions."""
-        self._pose_pub = self._node.publisher(conversions.PoseStamped, "robot/ee_pose", MEASURED)
-        self._joint_pub = self._node.publisher(conversions.JointState, "joint_states", MEASURED)
-        self._gripper_pub = self._node.publisher(conversions.JointState, "gripper/state", MEASURED)
-        self._node.subscribe(conversions.PoseStamped, "robot/target_pose", self._on_target, MEASURED)
-        self._node.subscribe(conversions.Float64, "gripper/command", self._on_gripper, STATE)
+        self._pose_pub = self._node.publisher(PoseStamped, "robot/ee_pose", MEASURED)
+        self._joint_pub = self._node.publisher(JointState, "joint_states", MEASURED)
+        self._gripper_pub = self._node.publisher(JointState, "gripper/state", MEASURED)
+        self._node.subscribe(PoseStamped, "robot/target_pose", self._on_target, MEASURED)
+        self._node.subscribe(Float64, "gripper/command", self._on_gripper, STATE)
 
     def forget(self) -> None:
         """Forget what was asked for and not done yet."""
         self._poses.clear()
         self._opening = None
 
-    def _on_target(self, message: conversions.PoseStamped) -> None:
+    def _on_target(self, message: PoseStamped) -> None:
         try:
             self._poses.append(conversions.read_pose(message)[0])
         except ValueError as error:
             self._node.get_logger().error(f"pose target: {error}", throttle_duration_sec=1.0)
 
-    def _on_gripper(self, message: conversions.Float64) -> None:
+    def _on_gripper(self, message: Float64) -> None:
         try:
             self._opening = conversions.number(message.data, "gripper/command")
         except ValueError as error:

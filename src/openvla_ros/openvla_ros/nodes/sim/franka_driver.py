@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
 
 from openvla_ros.control.target_pose import Pose
 from openvla_ros.nodes.common import conversions
@@ -51,12 +53,12 @@ class FrankaFace(SimFace):
         """As franka_robot_state_broadcaster, franka_gripper, the action server and three pose controllers."""
         node, broadcaster = self._node, "franka_robot_state_broadcaster"
         self._state_type: Any = load("franka_msgs/msg/FrankaRobotState")
-        self._pose_pub = node.publisher(conversions.PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
-        self._joint_pub = node.publisher(conversions.JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
+        self._pose_pub = node.publisher(PoseStamped, f"{broadcaster}/current_pose", CONVENIENCE)
+        self._joint_pub = node.publisher(JointState, f"{broadcaster}/measured_joint_states", CONVENIENCE)
         self._state_pub = node.publisher(self._state_type, f"{broadcaster}/robot_state", STREAM)
-        self._gripper_pub = node.publisher(conversions.JointState, "franka_gripper/joint_states", STREAM)
+        self._gripper_pub = node.publisher(JointState, "franka_gripper/joint_states", STREAM)
         for topic in TARGETS:
-            node.subscribe(conversions.PoseStamped, topic, self._on_target, MEASURED)
+            node.subscribe(PoseStamped, topic, self._on_target, MEASURED)
         self._serve("franka_gripper/move", "franka_msgs/action/Move", lambda goal: goal.width / 2)
         self._serve("franka_gripper/grasp", "franka_msgs/action/Grasp", lambda goal: goal.width / 2)
         gripper = "franka_gripper/gripper_action"

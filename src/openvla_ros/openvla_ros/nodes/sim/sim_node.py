@@ -17,6 +17,8 @@ from openvla_evaluation.suites.cubes import instruction_for
 from openvla_msgs.msg import ActionChunk, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from openvla_ros.nodes.common import action_messages, conversions, image_messages
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
@@ -68,11 +70,11 @@ class SimNode(ManagedNode):
         self._score: tuple[bool, ...] = ()
         self._disturbed: tuple[str, ...] = ()
         self._clock_pub = self.publisher(Clock, "/clock", CLOCK) if self.value("publish_clock") else None
-        self._image_pub = self.publisher(conversions.Image, "camera/image_raw", STREAM)
-        self._jpeg_pub = self.publisher(conversions.CompressedImage, "camera/image_raw/compressed", STREAM)
-        self._info_pub = self.publisher(conversions.CameraInfo, "camera/camera_info", STREAM)
+        self._image_pub = self.publisher(Image, "camera/image_raw", STREAM)
+        self._jpeg_pub = self.publisher(CompressedImage, "camera/image_raw/compressed", STREAM)
+        self._info_pub = self.publisher(CameraInfo, "camera/camera_info", STREAM)
         self._score_pub = self.publisher(SceneScore, "sim/score", LATCHED)
-        self._restarted_pub = self.publisher(conversions.Header, "robot/restarted", STATE)
+        self._restarted_pub = self.publisher(Header, "robot/restarted", STATE)
         self._label_pub = self.publisher(ActionChunk, "expert/action_chunk", STATE)
         acts = self.value("expert.role") == "act"
         self._act_pub = self.publisher(ActionChunk, "policy/action_chunk", STATE) if acts else None

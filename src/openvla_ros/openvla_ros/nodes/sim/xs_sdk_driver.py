@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sensor_msgs.msg import JointState
 
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
@@ -32,7 +33,7 @@ class WidowXFace(SimFace):
     def connect(self) -> None:
         """Topics and services of xs_sdk."""
         node = self._node
-        self._joint_pub = node.publisher(conversions.JointState, "joint_states", STREAM)
+        self._joint_pub = node.publisher(JointState, "joint_states", STREAM)
         group, single = (load(f"interbotix_xs_msgs/msg/Joint{what}Command") for what in ("Group", "Single"))
         node.subscribe(group, "commands/joint_group", self._on_group, STATE)
         node.subscribe(single, "commands/joint_single", self._on_single, STATE)

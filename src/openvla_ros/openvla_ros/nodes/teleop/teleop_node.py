@@ -13,10 +13,11 @@ import time
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import PoseStamped, Twist
 from openvla_msgs.msg import ActionChunk, RecorderStatus, SafetyState
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Joy
+from std_msgs.msg import Bool, Header, String
 
 from openvla_ros.control.ready_handshake import Invitation, unheard
 from openvla_ros.control.target_pose import Pose
@@ -42,7 +43,7 @@ KNOCK = 0.5  # [s] a gate that holds is asked again this often: a hold may end w
 STOPPED = "EMERGENCY STOP; to go on: publish false on e_stop, then call bridge_node/reset_e_stop"
 NOT_STOPPED = "NO BRIDGE HAS ANSWERED THE EMERGENCY STOP: use the robot's own"
 BUSY = "the action before is being executed"
-IMAGES = {"raw": conversions.Image, "compressed": conversions.CompressedImage, "info": conversions.CameraInfo}
+IMAGES = {"raw": Image, "compressed": CompressedImage, "info": CameraInfo}
 
 
 class TeleopNode(ManagedNode):
@@ -86,11 +87,9 @@ class TeleopNode(ManagedNode):
             self._keys = Keys()
             self._operator.unheld = "no key is held"
         self._chunks = None if self._guiding else self.publisher(ActionChunk, "policy/action_chunk", STATE)
-        e_stop = self.publisher(conversions.Bool, "e_stop", STATE)
-        self._stop = StopButton(
-            lambda: e_stop.publish(conversions.Bool(data=True)), lambda: self._tell(False, NOT_STOPPED)
-        )
-        self._instructions = self.publisher(conversions.String, "instruction", LATCHED)
+        e_stop = self.publisher(Bool, "e_stop", STATE)
+        self._stop = StopButton(lambda: e_stop.publish(Bool(data=True)), lambda: self._tell(False, NOT_STOPPED))
+        self._instructions = self.publisher(String, "instruction", LATCHED)
         self._listen(device)
         self._recorder = RecorderClient(self, self._tell)
         self.timer(1.0 / get("rate"), self._act)
@@ -105,15 +104,15 @@ class TeleopNode(ManagedNode):
         if device == "twist":
             self.subscribe(Twist, get("twist.topic"), self._on_twist, SENSOR)
         if device == "leader":
-            self.subscribe(conversions.PoseStamped, get("leader.topic"), self._on_leader, SENSOR)
-        self.subscribe(conversions.String, "instruction", self._on_instruction, LATCHED)
+            self.subscribe(PoseStamped, get("leader.topic"), self._on_leader, SENSOR)
+        self.subscribe(String, "instruction", self._on_instruction, LATCHED)
         self.subscribe(RecorderStatus, "recorder/status", self._on_recorder, LATCHED)
         if self._guiding:
             return
         self.subscribe(SafetyState, "safety/state", self._on_safety, LATCHED)
-        self.subscribe(conversions.PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
-        self.subscribe(conversions.JointState, "gripper/state", self._on_gripper, SENSOR)
-        self.subscribe(conversions.Header, "robot/restarted", self._on_restarted, STATE)
+        self.subscribe(PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
+        self.subscribe(JointState, "gripper/state", self._on_gripper, SENSOR)
+        self.subscribe(Header, "robot/restarted", self._on_restarted, STATE)
         transport = get("observation.transport")
         self._image_topic = get("observation.topic") + ("/compressed" if transport == "compressed" else "")
         self.subscribe(IMAGES[transport], self._image_topic, self._on_image, SENSOR, raw=True)
@@ -171,7 +170,7 @@ class TeleopNode(ManagedNode):
         self._twist_at = time.monotonic()
         self._feel_both()
 
-    def _on_leader(self, message: conversions.PoseStamped) -> None:
+    def _on_leader(self, message: PoseStamped) -> None:
         assert self._follower is not None
         try:
             pose = conversions.read_pose(message)[0]
@@ -243,25 +242,25 @@ class TeleopNode(ManagedNode):
     def _on_recorder(self, message: RecorderStatus) -> None:
         self._recorded = message
 
-    def _on_instruction(self, message: conversions.String) -> None:
+    def _on_instruction(self, message: String) -> None:
         self._instruction = message.data
 
     def _on_image(self, raw: bytes) -> None:
         self._image_ns = header_stamp_ns(raw)
 
-    def _on_pose(self, message: conversions.PoseStamped) -> None:
+    def _on_pose(self, message: PoseStamped) -> None:
         try:
             self._measured = conversions.read_pose(message)
         except ValueError as error:
             self.get_logger().error(f"robot/ee_pose: {error}", throttle_duration_sec=2.0)
 
-    def _on_gripper(self, message: conversions.JointState) -> None:
+    def _on_gripper(self, message: JointState) -> None:
         try:
             self._operator.measured(conversions.read_gripper(message)[0])
         except ValueError as error:
             self.get_logger().error(str(error), throttle_duration_sec=2.0)
 
-    def _on_restarted(self, message: conversions.Header) -> None:
+    def _on_restarted(self, message: Header) -> None:
         self._operator.gripper = None  # it is wherever the restart put it
         self._measured = None
 

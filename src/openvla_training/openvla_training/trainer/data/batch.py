@@ -16,8 +16,6 @@ from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.vla import IGNORE_INDEX
 from openvla_training.trainer.data.augment import Augment, AugmentConfig
 
-pass
-
 if TYPE_CHECKING:  # which reads datasets
     from openvla_training.trainer.data.frames import Frames
 

@@ -23,8 +23,6 @@ from rich.progress import track
 from openvla_policy.contract.image import ImagePreparation
 from openvla_training.rlds.reader import count_episodes, find_dataset, read_episodes
 
-pass
-
 log = logging.getLogger(__name__)
 FORMAT = 1
 
