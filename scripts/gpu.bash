@@ -11,7 +11,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="$(realpath -m -- "${1:-${OUT:-outputs/bench}}")"
 parts="${PARTS:-tests policy train}"
 mkdir -p "$out"
-packages="$PWD/src/openvla_policy:$PWD/src/openvla_ros:$PWD/src/openvla_training:$PWD/test/benchmarks"
+packages="$PWD/src/openvla_policy:$PWD/src/openvla_evaluation:$PWD/src/openvla_ros:$PWD/src/openvla_training:$PWD/test/benchmarks"
 export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" OPENVLA_HOME="$PWD" PYTHONUNBUFFERED=1
 export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}" # training fills the memory: no splinters
 python="${PYTHON:-python3}"
@@ -21,7 +21,7 @@ if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,memory.tot
 {
     for part in $parts; do # first what is quick and says whether the rest can be believed, then the figures
         case "$part" in
-            tests) "$python" -m pytest -q -p no:cacheprovider -m gpu test/unit/test_precision.py test/unit/test_training_devices.py || status=1 ;;
+            tests) "$python" -m pytest -q -p no:cacheprovider -m gpu test/unit/policy/runtime/test_precision.py test/unit/training/trainer/test_training_devices.py || status=1 ;;
             policy) "$python" -m policy_bench --output "$out" --episodes "${EPISODES:-0}" --seconds "${SECONDS_EACH:-12}" "${@:2}" || status=1 ;;
             train)
                 options=()

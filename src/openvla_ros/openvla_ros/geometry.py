@@ -2,7 +2,7 @@
 
 Poses are a position [m] and a unit quaternion (x, y, z, w) in the robot's base frame. Python floats rather than
 arrays: these functions run at the controller's rate, where numpy's overhead on three numbers is most of the cost.
-Checked against scipy's Rotation in test/unit/test_target_pose.py.
+Checked against scipy's Rotation in test/unit/ros/control/test_target_pose.py.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ PLAIN = ["checkpoint=c", "data=d", "dataset_name=n", "output=o"]
 
 
 def recipes() -> list[Path]:
-    return sorted((Path(__file__).parents[2] / "config" / "training").glob("*.yaml"))
+    return sorted((Path(__file__).parents[4] / "config" / "training").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)

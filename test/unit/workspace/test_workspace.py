@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import setuptools
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("openvla_policy", "openvla_ros", "openvla_training")
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("openvla_policy", "openvla_evaluation", "openvla_ros", "openvla_training")
 LOCKS = ("robot", "training", "dev", "ros", "cuda", "workstation")
 
 # What an imported module is called by rosdep. None: rosdep has no key for it, so it is only in the locks.
@@ -309,7 +309,7 @@ def test_env_bash_works_anywhere_twice_and_under_strict_settings(root: Path) -> 
         [ "$first" = "$PATH $AMENT_PREFIX_PATH $PYTHONPATH" ] || {{ echo "differs: $first"; exit 1; }}
         case "$-" in *e*u*) ;; *) echo "lost set -eu: $-"; exit 1 ;; esac
         command -v openvla-demo
-        python -c 'import openvla_msgs.msg, openvla_policy, openvla_ros, openvla_training; print("imported")'
+        python -c 'import openvla_msgs.msg, openvla_policy, openvla_evaluation, openvla_ros, openvla_training; print("imported")'
         ! command -v train
     """
     result = run_bash(script)

@@ -27,7 +27,7 @@ from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP, joy_map, s
 from openvla_ros.parameters import check
 from openvla_ros.teleop.terminal_keys import Keys, split_keys
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}
 DEVICES = sorted(p.stem for p in (ROOT / "config" / "teleop").glob("*.yaml") if p.stem != "sim")
 

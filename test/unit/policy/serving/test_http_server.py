@@ -25,7 +25,7 @@ from openvla_policy.serving.http_server import PolicyServer
 from openvla_policy.serving.json_codec import answer, encode_array
 from openvla_policy.serving.limits import Limits
 
-RESPONSES = Path(__file__).parents[1] / "fixtures/rest/responses.json"
+RESPONSES = Path(__file__).parents[3] / "fixtures/rest/responses.json"
 
 
 @pytest.fixture(scope="module")

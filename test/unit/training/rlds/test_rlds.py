@@ -21,7 +21,7 @@ from openvla_training.rlds.reader import count_episodes, find_dataset, read_epis
 from openvla_training.rlds.statistics import dataset_statistics, read_statistics, write_statistics
 from openvla_training.rlds.writer import open_writer, split_of
 
-FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "statistics"
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "statistics"
 SETTINGS = {"image_encoding": "png"}
 SHAPE = (8, 12, 3)
 

@@ -21,7 +21,7 @@ from openvla_policy.serving.remote_policy import RemotePolicy
 from openvla_ros.nodes.policy.backend import PASSED_ON
 from openvla_ros.nodes.policy.parameters import PARAMETERS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SERVING, POLICY = (ROOT / "docs" / "reference" / f"{name}.md" for name in ("serving", "policy-options"))
 
 

@@ -20,7 +20,7 @@ from openvla_policy.contract.gripper import (
 )
 from openvla_policy.contract.gripper_datasets import DATASETS
 
-FIXTURE = np.load(Path(__file__).parents[1] / "fixtures/parity/transforms/gripper.npz")
+FIXTURE = np.load(Path(__file__).parents[3] / "fixtures/parity/transforms/gripper.npz")
 OPENINGS = hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(0, 1))
 ANY = hnp.arrays(np.float64, st.integers(0, 30), elements=st.floats(-2, 2))
 

@@ -14,7 +14,7 @@ from page import Block, blocks, calls
 
 from openvla_training.trainer.config import TrainConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

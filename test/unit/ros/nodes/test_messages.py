@@ -41,9 +41,8 @@ def test_what_is_not_finite_is_never_built(bad):
     with pytest.raises(ValueError, match="position is"):
         conversions.pose_message(Pose((bad, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)), "base", 0)
     with pytest.raises(ValueError, match="period is"):
-        action_messages.chunk_message([[0] * 7], frame="b", at_ns=0,
-                observation=conversions.time_message(0), sequence=0,
-                               source="policy", instruction="", period=bad)  # fmt: skip
+        action_messages.chunk_message([[0] * 7], frame="b", at_ns=0, observation=conversions.time_message(0),
+                               sequence=0, source="policy", instruction="", period=bad)  # fmt: skip
 
 
 def test_wrong_lengths_are_refused():
