@@ -30,7 +30,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import conversions, image_messages
 from openvla_ros.nodes.common.qos import COMMAND, LATCHED, STATE, STREAM
 

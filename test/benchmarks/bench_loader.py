@@ -55,7 +55,7 @@ def run_loader(mixture: Mixture, root: Path, seconds: float, *, buffer: int, ste
     import torch
 
     from openvla_policy.checkpoint.folder import load_folder
-    from openvla_training.trainer.data.augment import AugmentConfig
+    from openvla_training.trainer.config import AugmentConfig
     from openvla_training.trainer.data.loader import Loader, LoaderConfig
 
     torch.set_num_threads(1)

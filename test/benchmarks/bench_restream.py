@@ -29,7 +29,7 @@ from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.table import Table
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 

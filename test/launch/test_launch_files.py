@@ -54,7 +54,9 @@ def specs(name: str = "sim", **values: str) -> dict:
 # ---- without launch ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "serve"])  # serve: test/unit/policy/serving/test_serving_docs.py
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n != "serve"]
+)  # serve: test/unit/policy/serving/test_serving_docs.py
 def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(name):
     from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
     from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 
 ROOT = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -34,4 +35,4 @@ def runs() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def policy() -> LocalPolicy:
     torch.manual_seed(0)
-    return LocalPolicy.from_folder(ROOT / "fused_tiny/checkpoint", unnorm_key="fake_bridge", device="cpu")
+    return load_policy(ROOT / "fused_tiny/checkpoint", unnorm_key="fake_bridge", device="cpu")

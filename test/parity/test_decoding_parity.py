@@ -7,6 +7,7 @@ import torch
 
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.prompt import build_prompt
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 
 
@@ -61,9 +62,7 @@ def test_action_vocabulary_agrees_where_the_full_one_stays_inside(policy, runs, 
 
 def test_bf16_gives_the_reference_bf16_first_tokens(reference, runs, images):
     """In bf16 kernels round differently, so that only clear decisions agree: the first tokens of most runs."""
-    low = LocalPolicy.from_folder(
-        reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="bf16", device="cpu"
-    )
+    low = load_policy(reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="bf16", device="cpu")
     same = 0
     for run in runs:
         image = low.preparation(images[run["image"]])[None].to(low.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from openvla_policy.checkpoint.folder import load_folder
-from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.load import load_policy
 
 
 def pixels(policy, images, name):
@@ -94,7 +94,7 @@ def test_labels_do_not_need_all_logits(policy, images, reference):
 
 
 def test_unmerged_adapter_is_merged_on_load(reference, images, runs):
-    policy = LocalPolicy.from_folder(
+    policy = load_policy(
         reference / "fused_tiny/lora_adapter",
         base=reference / "fused_tiny/checkpoint",
         unnorm_key="fake_bridge",

@@ -16,6 +16,7 @@ from openvla_policy.checkpoint.tokenizer_training import train_tokenizer
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.heads import OFTConfig, OFTHeads
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.oft_policy import OFTPolicy
 
@@ -59,7 +60,7 @@ def test_oft_chunks(reference, images, tmp_path):
     for source in (reference / "fused_tiny/checkpoint", reference / "oft_tiny"):
         for path in source.iterdir():
             (tmp_path / path.name).symlink_to(path)
-    policy = LocalPolicy.from_folder(tmp_path, device="cpu")
+    policy = load_policy(tmp_path, device="cpu")
     assert isinstance(policy, OFTPolicy) and policy.unnorm_key == "libero_goal_no_noops"
     assert policy.heads.config == OFTConfig(images=2, chunk=8, proprio=8, cameras=("wrist",))
     tokens = OFTPolicy(policy.checkpoint, OFTHeads(OFTConfig(2, 8, 0, False, ("wrist",)), 64))

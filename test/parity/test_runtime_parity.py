@@ -11,6 +11,7 @@ import torch
 
 from openvla_policy.contract.image import ImagePreparation
 from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 
 FAST = ["static", "draft"]
@@ -57,9 +58,7 @@ def test_bf16_differs_from_eager_at_ties_alone(reference, runs, images):
 
     As good as equal: their logits lie within two steps of bf16 (2^-8 of their size each).
     """
-    plain = LocalPolicy.from_folder(
-        reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="bf16", device="cpu"
-    )
+    plain = load_policy(reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="bf16", device="cpu")
     wanted = decode(plain, images, runs)
     same = 0
     for name in FAST:
@@ -78,9 +77,7 @@ def test_bf16_differs_from_eager_at_ties_alone(reference, runs, images):
 
 
 def test_quantised_layers_run_in_every_runtime(reference, runs, images):
-    small = LocalPolicy.from_folder(
-        reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="int8", device="cpu"
-    )
+    small = load_policy(reference / "fused_tiny/checkpoint", unnorm_key="fake_bridge", precision="int8", device="cpu")
     assert "Linear8bitLt" in str(type(small.checkpoint.model.language_model.model.layers[0].mlp.up_proj))
     wanted = decode(small, images, runs[:3])
     for name in FAST:

@@ -1,8 +1,8 @@
 """docs/tutorials/from-gamepad-to-policy.md, run as written: only the hand that holds the gamepad is a program's.
 
 The page's blocks are marked: `run` and `terminal` are run here, in order; `workstation` (a driver that only a ROS
-installation has: its messages come from helpers/gamepad.py) and `long` are not. test/unit/workspace/test_docs_commands.py checks
-that each command takes the options that all of them give it.
+installation has: its messages come from helpers/gamepad.py) and `long` are not.
+test/unit/workspace/test_docs_commands.py checks that each command takes the options that all of them give it.
 """
 
 from __future__ import annotations

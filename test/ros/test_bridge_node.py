@@ -21,7 +21,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import SetBool, Trigger
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import COMMAND, LATCHED, STATE, STREAM
 

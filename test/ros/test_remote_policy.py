@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from serving import free_port, serve_process
 
 from openvla_policy.contract.observation import Observation
-from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.serving import connect
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
@@ -129,7 +129,7 @@ def summary_of(start_process, wait_for, output: Path, *arguments: str) -> dict[s
 def test_the_demo_through_the_server_ends_as_the_local_one(serve, start_process, wait_for, tmp_path, root):
     checkpoint = root / "checkpoints" / "openvla-tiny-sim"
     _, port = serve(checkpoint, "--vocabulary", "actions")
-    here = LocalPolicy.from_folder(checkpoint, vocabulary="actions", device="cpu")
+    here = load_policy(checkpoint, vocabulary="actions", device="cpu")
     there = [connect(f"{scheme}://127.0.0.1:{port}", timeout=30.0) for scheme in ("http", "ws")]
     for seed in range(8):
         frame = Observation(np.random.default_rng(seed).integers(0, 256, (240, 320, 3), dtype=np.uint8))

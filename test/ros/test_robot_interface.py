@@ -19,7 +19,7 @@ from openvla_msgs.msg import ActionChunk, SafetyState
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 

@@ -13,7 +13,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from openvla_policy.contract.camera import to_rgb
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 

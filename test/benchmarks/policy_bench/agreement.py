@@ -10,6 +10,7 @@ import torch
 from rich.table import Table
 
 from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.precision import Precision, obstacle
 from openvla_policy.runtime.runtimes import RuntimeName
@@ -21,14 +22,12 @@ def agreement(
     episodes: Sequence[Recorded], precisions: Sequence[Precision], device: torch.device
 ) -> list[dict[str, Any]]:
     """For each precision that can be had, all runtimes on the same frames, over the action tokens."""
-    exact_ids, exact_actions = _answers(
-        LocalPolicy.from_folder(CHECKPOINT, vocabulary="actions", device=device), episodes
-    )
+    exact_ids, exact_actions = _answers(load_policy(CHECKPOINT, vocabulary="actions", device=device), episodes)
     rows = []
     for precision in precisions:
         if obstacle(precision, device):
             continue
-        loaded = LocalPolicy.from_folder(CHECKPOINT, precision=precision, vocabulary="actions", device=device)
+        loaded = load_policy(CHECKPOINT, precision=precision, vocabulary="actions", device=device)
         ids, actions = _answers(loaded, episodes)
         error = np.abs(actions - exact_actions)[:, :3]
         others = [name for name in get_args(RuntimeName) if name != "eager"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.runtimes import RuntimeName
 
@@ -34,7 +35,6 @@ def record(policy: LocalPolicy, count: int) -> list[Recorded]:
     """Let `policy` act in the simulator for `count` episodes, blocking control as in the demo."""
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     from openvla_evaluation.suites import cubes
-
     from openvla_ros.sim.scene import Scene
     from openvla_ros.sim.scoring import Scorer
 
@@ -123,15 +123,13 @@ def recorded(device: torch.device, count: int) -> list[Recorded]:
     """
     if not (CHECKPOINT / "config.json").is_file():
         raise FileNotFoundError(f"{CHECKPOINT} is not there")
-    return record(LocalPolicy.from_folder(CHECKPOINT, device=device, vocabulary="actions"), count)
+    return record(load_policy(CHECKPOINT, device=device, vocabulary="actions"), count)
 
 
 def acceptance(episodes: Sequence[Recorded], device: torch.device) -> dict[str, Any]:
     """Every runtime on recorded episodes."""
     names = get_args(RuntimeName)
-    policies = {
-        name: LocalPolicy.from_folder(CHECKPOINT, device=device, runtime=name, vocabulary="actions") for name in names
-    }
+    policies = {name: load_policy(CHECKPOINT, device=device, runtime=name, vocabulary="actions") for name in names}
     return compare(episodes, policies)
 
 

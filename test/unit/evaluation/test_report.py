@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+
 from openvla_evaluation import plan
 from openvla_evaluation.report import outcomes, pictures
 from openvla_evaluation.report.outcomes import Episode, Step

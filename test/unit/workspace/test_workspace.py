@@ -309,7 +309,8 @@ def test_env_bash_works_anywhere_twice_and_under_strict_settings(root: Path) -> 
         [ "$first" = "$PATH $AMENT_PREFIX_PATH $PYTHONPATH" ] || {{ echo "differs: $first"; exit 1; }}
         case "$-" in *e*u*) ;; *) echo "lost set -eu: $-"; exit 1 ;; esac
         command -v openvla-demo
-        python -c 'import openvla_msgs.msg, openvla_policy, openvla_evaluation, openvla_ros, openvla_training; print("imported")'
+        python -c 'import openvla_msgs.msg, openvla_policy, openvla_evaluation, openvla_ros, openvla_training'
+        echo imported
         ! command -v train
     """
     result = run_bash(script)

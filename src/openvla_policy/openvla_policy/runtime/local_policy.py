@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from openvla_policy.checkpoint.checkpoint import Checkpoint, resolve
-from openvla_policy.checkpoint.oft import is_oft, load_heads
+from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.action import ACTION_DIM, ActionChunk, is_all_zero
 from openvla_policy.contract.gripper import Option as GripperOption, check_option, convert_actions
 from openvla_policy.contract.image import EVALUATION_CROP_AREA
@@ -24,8 +21,8 @@ from openvla_policy.contract.prompt import PromptStyle, build_prompt
 from openvla_policy.contract.statistics import Statistics, choose
 from openvla_policy.runtime.decoding import Head, Runtime, Vocabulary
 from openvla_policy.runtime.eager import EagerRuntime
-from openvla_policy.runtime.memory import MemoryUse, measure, reset_peak
-from openvla_policy.runtime.precision import Precision as Precision, load
+from openvla_policy.runtime.memory import MemoryUse, measure
+from openvla_policy.runtime.precision import Precision as Precision
 from openvla_policy.runtime.runtimes import RuntimeName as RuntimeName, make_runtime
 from openvla_policy.runtime.speculative import Memory
 
@@ -86,38 +83,6 @@ class LocalPolicy:
         self.device, self.dtype = weight.device, weight.dtype
         self._prompt_ids = lru_cache(maxsize=256)(self._encode)
         self._usual_ids = lru_cache(maxsize=256)(self._encode_mean)
-
-    @classmethod
-    def from_folder(
-        cls,
-        path: str | Path,
-        *,
-        precision: Precision = "fp32",
-        device: torch.device | str | None = None,
-        base: str | Path | None = None,
-        **options: object,
-    ) -> LocalPolicy:
-        """Load a checkpoint folder, hub id or un-merged adapter (with its `base`); `options` as above.
-
-        Where OFT heads lie beside the weights this is an OFTPolicy, for which `options` may also be the `images`,
-        `chunk` and `cameras` of checkpoint.oft.load_heads; one of these given makes it one without heads too, whose
-        chunk is tokens chosen in one pass.
-        """
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        reset_peak(device)
-        start = time.perf_counter()
-        checkpoint = load(path, precision, device, base)
-        kind: Callable[..., LocalPolicy] = cls
-        sizes = {name: options.pop(name) for name in ("images", "chunk", "cameras") if name in options}
-        if sizes or is_oft(resolve(path)):
-            from openvla_policy.runtime.oft_policy import OFTPolicy  # a LocalPolicy
-
-            kind = partial(OFTPolicy, heads=load_heads(path, checkpoint, **sizes))  # type: ignore[arg-type]
-        policy = kind(checkpoint, **options)
-        took = time.perf_counter() - start
-        _LOG.info("%s loaded in %s on %s in %.1f s: %s", path, precision, device, took, policy.memory)
-        return policy
 
     @property
     def memory(self) -> MemoryUse:

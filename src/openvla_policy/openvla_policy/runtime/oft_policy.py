@@ -19,7 +19,7 @@ from openvla_policy.runtime.local_policy import LocalPolicy
 
 
 class OFTPolicy(LocalPolicy):
-    """A checkpoint with OFT heads: chunks of `heads.config.chunk` actions. LocalPolicy.from_folder finds the heads.
+    """A checkpoint with OFT heads: chunks of `heads.config.chunk` actions. load_policy finds the heads.
 
     `Observation.image` is the primary camera; the others are taken from `extra_images` by the names in
     `heads.config.cameras`. `Observation.state` is the proprioception in the dataset's units and order (LIBERO:

@@ -18,7 +18,8 @@ from rich.logging import RichHandler
 from openvla_policy.contract.gripper import OPTIONS as GRIPPER_OPTIONS
 from openvla_policy.contract.prompt import PromptStyle
 from openvla_policy.runtime.decoding import Vocabulary
-from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
+from openvla_policy.runtime.load import load_policy
+from openvla_policy.runtime.local_policy import Idle, Precision, RuntimeName
 from openvla_policy.runtime.memory import readable
 from openvla_policy.serving.http_server import PolicyServer
 from openvla_policy.serving.limits import Limits
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             body=a.max_body, queue=a.max_queue, wait=a.max_wait, receive=a.max_receive, connections=a.max_connections,
             in_flight=a.max_in_flight, batch=a.max_batch, batch_wait=a.batch_wait / 1e3,
         )  # fmt: skip
-        policy = LocalPolicy.from_folder(
+        policy = load_policy(
             a.checkpoint, base=a.base, precision=a.precision, device=a.device, runtime=a.runtime,
             vocabulary=a.vocabulary, unnorm_key=a.unnorm_key, key_per_request=True, prompt_style=a.prompt_style,
             center_crop=a.center_crop, token_rank=a.token_rank, idle=a.idle, gripper=a.gripper, frame=a.frame,

@@ -62,9 +62,3 @@ def compose(pose: Pose, delta: Sequence[float], frame: str, axes: Quaternion = I
         raise ValueError(f"frame '{frame}' is unknown; known: {', '.join(FRAMES)}")
     p = pose.position
     return Pose.of((p[0] + move[0], p[1] + move[1], p[2] + move[2]), quaternion)
-
-
-__all__ = [
-    "BASE", "END_EFFECTOR", "FRAMES", "IDENTITY", "Pose", "Quaternion", "Vector", "angle", "compose", "conjugate",
-    "distance", "from_euler", "interpolate", "leash", "multiply", "rotate", "towards",
-]  # fmt: skip

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openvla_msgs.srv import StopEpisode
+
 from openvla_evaluation.report import outcomes
 from openvla_evaluation.report.outcomes import Episode
 from openvla_evaluation.suites import cubes
-from openvla_msgs.srv import StopEpisode
-
 from openvla_ros.bringup.process_table import ProcessSpec
 from openvla_ros.bringup.supervisor import stop_on_signals
 from openvla_ros.evaluation.progress import ProgressReport

@@ -21,7 +21,6 @@ from openvla_evaluation.report.outcomes import Episode, Step
 from openvla_evaluation.report.pictures import Caption
 from openvla_evaluation.report.video import VideoFile
 from openvla_evaluation.suites import cubes
-
 from openvla_ros.bringup.image_window import Window
 from openvla_ros.bringup.supervisor import ProcessDied, stop_on_signals
 from openvla_ros.evaluation.live_view import LiveTable

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from openvla_evaluation.report.outcomes import Step
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
 from sensor_msgs.msg import Image
 
+from openvla_evaluation.report.outcomes import Step
+from openvla_ros.nodes.common.action_messages import SAFETY_NAMES
+
 # Camera clock between two kept images [s]; an image that an action was predicted from is always kept.
 FRAME_SPACING = 0.1
-SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
 
 
 @dataclass

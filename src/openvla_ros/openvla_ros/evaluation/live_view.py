@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 
 import numpy as np
-from openvla_evaluation.plan import Trial
-from openvla_evaluation.report.outcomes import INTERRUPTED, SUCCESS, Episode, Step, success_rate
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from openvla_evaluation.plan import Trial
+from openvla_evaluation.report.outcomes import INTERRUPTED, SUCCESS, Episode, Step, success_rate
 
 SHOWN_ROWS = 14
 COLUMNS = (

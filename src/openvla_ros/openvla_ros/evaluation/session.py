@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import rclpy
-from openvla_evaluation.report import outcomes
-from openvla_evaluation.report.outcomes import Episode, Step
 from openvla_msgs.action import RunInstruction
 from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene, StartEpisode, StopEpisode
@@ -24,6 +22,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from openvla_evaluation.report import outcomes
+from openvla_evaluation.report.outcomes import Episode, Step
 from openvla_ros.evaluation.episode_log import Heard, key, lifted_names
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from openvla_ros.control.target_pose import Pose, Vector
+from openvla_ros.geometry import Pose, Vector
 
 Fields = Mapping[str, Any]  # numbers, booleans, text, or fields of a message inside
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.robots import servo
 from openvla_ros.robots.adapter import POSE, Call, Measured, PoseTarget, RobotAdapter, Sent, Source, TwistTarget
 from openvla_ros.robots.grippers import Hand, HandConfig

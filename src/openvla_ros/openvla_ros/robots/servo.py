@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from openvla_ros.control.target_pose import Pose, Vector
-from openvla_ros.geometry import conjugate, log, multiply
+from openvla_ros.geometry import Pose, Vector, conjugate, log, multiply
 from openvla_ros.robots.adapter import Call, TwistTarget
 
 TYPES = {"twist": 1, "pose": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.robots.adapter import Opening, PoseTarget, RobotAdapter, Sent
 
 

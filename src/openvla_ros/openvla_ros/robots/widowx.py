@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.robots.adapter import (
     JOINTS,
     TRAJECTORY,

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from openvla_evaluation.suites.cubes import OBJECTS
 from scipy.spatial.transform import Rotation
 
+from openvla_evaluation.suites.cubes import OBJECTS
 from openvla_ros.sim.impedance import CartesianImpedance, ImpedanceGains
 
 Array = NDArray[np.float64]

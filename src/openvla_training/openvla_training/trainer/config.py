@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 import yaml
 
-from openvla_training.trainer.data.augment import AugmentConfig
-
 
 def option(default: Any, meaning: str, unit: str = "") -> Any:
     """A field of the configuration, whose meaning and unit the help and the reference page print."""
@@ -26,6 +24,17 @@ def option(default: Any, meaning: str, unit: str = "") -> Any:
 
 def _group(default: Any, meaning: str) -> Any:
     return field(default_factory=default, metadata={"meaning": meaning, "unit": ""})
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges as in the reference; None or 0 switches an operation off."""
+
+    crop_area: tuple[float, float] | None = (0.9, 0.9)  # share of the area that is kept, drawn between these
+    brightness: float = 0.2  # largest offset
+    contrast: tuple[float, float] | None = (0.8, 1.2)
+    saturation: tuple[float, float] | None = (0.8, 1.2)
+    hue: float = 0.05  # largest shift, in turns
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from openvla_training.trainer.config import TrainConfig
-from openvla_training.trainer.data.augment import AugmentConfig
+from openvla_training.trainer.config import AugmentConfig, TrainConfig
 
 _AUGMENT = {  # the meanings stand where the reference's augmentation is
     "crop_area": ("share of the area that is kept, drawn between these; null: no crop", ""),

@@ -24,6 +24,7 @@ from openvla_policy.model.backbones import BASE_MODELS, BaseModel, network_of, p
 from openvla_policy.model.config import OpenVLAConfig, tiny
 from openvla_policy.model.vit_sizes import VisionGeometry
 from openvla_policy.model.vla import OpenVLA
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 
 SMALL = dict(image_size=28, vision_width=32, vision_depth=3, vision_heads=2, hidden_size=32, layers=2)
@@ -104,7 +105,7 @@ def test_a_native_policy_acts_straight_from_its_run_directory(tmp_path, monkeypa
     (tmp_path / "dataset_statistics.json").write_text(json.dumps({"bridge_orig": statistics.to_json()}))
     PAD_FREE.save(tmp_path)
     monkeypatch.setattr("openvla_policy.checkpoint.prismatic.network_of", lambda base: config)
-    policy = LocalPolicy.from_folder(tmp_path, device="cpu")
+    policy = load_policy(tmp_path, device="cpu")
     assert policy.unnorm_key == "bridge_orig" and same_logits(policy.checkpoint.model, model)
     frame = Observation(np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8))
     assert np.isfinite(policy.predict(frame, "lift the red cube").actions).all()

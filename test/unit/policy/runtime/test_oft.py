@@ -24,7 +24,7 @@ from openvla_policy.contract.statistics import compute
 from openvla_policy.model.config import tiny
 from openvla_policy.model.heads import OFTConfig, OFTHeads
 from openvla_policy.model.vla import OpenVLA
-from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.oft_policy import OFTPolicy
 
 SIZES = OFTConfig(images=2, chunk=3, proprio=8, cameras=("wrist",))
@@ -175,7 +175,7 @@ def test_a_folder_with_heads_becomes_a_policy(tmp_path, checkpoint):
     assert names < {path.name for path in tmp_path.iterdir()}
     stored = torch.load(tmp_path / "action_head--150000_checkpoint.pt", weights_only=True)
     assert stored.keys() >= {"model.layer_norm1.weight", "model.mlp_resnet_blocks.1.ffn.1.bias", "model.fc2.weight"}
-    loaded = LocalPolicy.from_folder(tmp_path, device="cpu", runtime="static")
+    loaded = load_policy(tmp_path, device="cpu", runtime="static")
     assert isinstance(loaded, OFTPolicy) and loaded.heads.config == SIZES
     np.testing.assert_array_equal(loaded.predict(seen, WORDS[0]).actions, wanted)
 
@@ -184,9 +184,9 @@ def test_a_folder_with_heads_becomes_a_policy(tmp_path, checkpoint):
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "oft"}))
     for name in names:
         as_trained_on_several_gpus(tmp_path / name)
-    released = LocalPolicy.from_folder(tmp_path, device="cpu")
+    released = load_policy(tmp_path, device="cpu")
     assert released.heads.config == replace(SIZES, chunk=8)
-    told = LocalPolicy.from_folder(tmp_path, device="cpu", chunk=3, cameras=["hand"])
+    told = load_policy(tmp_path, device="cpu", chunk=3, cameras=["hand"])
     np.testing.assert_array_equal(
         told.predict(replace(seen, extra_images={"hand": seen.extra_images["wrist"]}), WORDS[0]).actions, wanted
     )
@@ -194,7 +194,7 @@ def test_a_folder_with_heads_becomes_a_policy(tmp_path, checkpoint):
 
 def test_parallel_tokens_without_any_head_are_asked_for_by_their_sizes(tmp_path, checkpoint):
     save_folder(tmp_path, checkpoint, torch.float32)
-    policy = LocalPolicy.from_folder(tmp_path, device="cpu", images=1, chunk=4)
+    policy = load_policy(tmp_path, device="cpu", images=1, chunk=4)
     alone = OFTPolicy(checkpoint, OFTHeads(OFTConfig(chunk=4, regression=False), 64)).predict(observation(1), WORDS[0])
     assert (policy.predict(observation(1), WORDS[0]).token_ids == alone.token_ids).all() and len(alone) == 4
 
@@ -215,7 +215,7 @@ def test_an_unmerged_oft_run_finds_its_base(tmp_path, checkpoint):
         {f"base_model.model.{name}.lora_{kind}.weight": value for kind, value in (("A", a), ("B", b))},
         adapter / "adapter_model.bin",
     )
-    policy = LocalPolicy.from_folder(tmp_path / "run", device="cpu")
+    policy = load_policy(tmp_path / "run", device="cpu")
     wanted = checkpoint.model.get_submodule(name).weight + 2.0 * b @ a
     torch.testing.assert_close(policy.checkpoint.model.get_submodule(name).weight, wanted, rtol=0, atol=1e-5)
     assert isinstance(policy, OFTPolicy) and list(policy.checkpoint.statistics) == ["libero_10_no_noops"]
@@ -258,7 +258,7 @@ def test_heads_that_were_left_behind_are_missed(tmp_path, checkpoint):
     for part in ("proprio_projector", "action_head"):
         (tmp_path / f"{part}--0_checkpoint.pt").unlink()
         with pytest.raises(FileNotFoundError, match=f"speaks of OFT heads, but {part}--"):
-            LocalPolicy.from_folder(tmp_path, device="cpu")
+            load_policy(tmp_path, device="cpu")
 
 
 def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):

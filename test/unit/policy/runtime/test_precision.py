@@ -21,7 +21,7 @@ from openvla_policy.contract.statistics import compute
 from openvla_policy.model.config import mid, tiny
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime import memory, precision as precisions
-from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.precision import compute_dtype, load, obstacle, placer
 
 QUANTISED = ("int8", "int4", "int8-torchao")  # those that a CPU can have
@@ -203,7 +203,7 @@ def test_a_quantised_model_is_not_saved_as_a_checkpoint(folder, tmp_path, name):
 )
 def test_what_cannot_be_had_says_why_and_what_instead(folder, name, said):
     with pytest.raises(ValueError, match=said):
-        LocalPolicy.from_folder(folder, precision=name, device="cpu")
+        load_policy(folder, precision=name, device="cpu")
 
 
 def test_a_missing_library_is_named(monkeypatch):
@@ -217,7 +217,7 @@ def test_a_missing_library_is_named(monkeypatch):
 @pytest.mark.parametrize("name", QUANTISED)
 def test_a_policy_loads_quantised_acts_and_tells_its_memory(folder, name, caplog):
     with caplog.at_level(logging.INFO, logger="openvla.policy"):
-        policy = LocalPolicy.from_folder(folder, precision=name, device="cpu", vocabulary="actions")
+        policy = load_policy(folder, precision=name, device="cpu", vocabulary="actions")
     assert f"in {name} on cpu" in caplog.text and "weights" in caplog.text and "peak" in caplog.text
     image = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     chunk = policy.predict(Observation(image), "lift the red cube")

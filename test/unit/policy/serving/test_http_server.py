@@ -19,6 +19,7 @@ from serving import IMAGE, checkpoint, listening, serve_process
 from openvla_policy.checkpoint.folder import save_folder
 from openvla_policy.contract.observation import Observation
 from openvla_policy.contract.policy import Policy
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving import Client, LateAnswer, ServerRefused, connect
 from openvla_policy.serving.http_server import PolicyServer
@@ -241,7 +242,7 @@ def test_served_by_another_process_it_is_the_local_policy(tmp_path):
     folder, token = tmp_path / "checkpoint", tmp_path / "token"
     save_folder(folder, checkpoint(), torch.float32)
     token.write_text("secret\n")
-    local = LocalPolicy.from_folder(folder, unnorm_key="two", device="cpu")
+    local = load_policy(folder, unnorm_key="two", device="cpu")
     log = tmp_path / "serve.log"
     with serve_process(folder, "--token-file", str(token), "--frame", "base", log=log) as (process, port):
         for scheme in ("http", "ws"):

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from openvla_policy.runtime.decoding import Vocabulary
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
 from openvla_policy.serving.cli import parser
 from openvla_policy.serving.limits import Limits
@@ -75,7 +76,7 @@ def test_every_argument_of_the_clients():
 
 def test_every_argument_of_local_policy():
     table = rows(POLICY, "LocalPolicy")
-    code = arguments(LocalPolicy.from_folder) | arguments(LocalPolicy.__init__)
+    code = arguments(load_policy) | arguments(LocalPolicy.__init__)
     assert table.keys() == code.keys()
     for name, default in code.items():
         assert name == "path" or table[name][0] == shown(default), name
@@ -102,7 +103,7 @@ def test_the_node_takes_what_the_policy_takes(name, literal):
 
 
 def test_what_the_node_passes_on_exists():
-    code = arguments(LocalPolicy.from_folder) | arguments(LocalPolicy.__init__)
+    code = arguments(load_policy) | arguments(LocalPolicy.__init__)
     assert set(PASSED_ON) <= code.keys() & {row.name for row in PARAMETERS}
 
 

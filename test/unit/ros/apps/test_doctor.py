@@ -13,6 +13,7 @@ from rich.console import Console
 
 from openvla_policy.model.config import openvla_7b
 from openvla_policy.runtime.footprint import read_header, weight_bytes
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving.http_server import PolicyServer
 from openvla_ros.apps.doctor import checks, cli, machine
@@ -243,7 +244,7 @@ def test_the_table_shows_brackets_and_all_three_signs():
 def test_footprint_is_what_loading_takes(root):
     header = read_header(root / SHIPPED)
     for precision in ("fp32", "bf16", "int8", "int4"):
-        loaded = LocalPolicy.from_folder(root / SHIPPED, precision=precision, device="cpu").memory.total
+        loaded = load_policy(root / SHIPPED, precision=precision, device="cpu").memory.total
         assert weight_bytes(header.config, precision) == loaded
     sizes = {p: weight_bytes(openvla_7b(), p, "cuda") / 1e9 for p in ("bf16", "int8", "int4", "fp8", "int4-torchao")}
     table = {"bf16": 15.1, "int8": 7.8, "int4": 4.6, "fp8": 8.6, "int4-torchao": 5.6}  # docs/reference/precision.md

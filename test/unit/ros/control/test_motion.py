@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from openvla_ros.control.motion import Arrival, ArrivalConfig, MinimumJerk, Target
-from openvla_ros.control.target_pose import Pose, angle, compose, distance
+from openvla_ros.control.target_pose import compose
 from openvla_ros.control.trajectory import Halt, brake, flow, settle
-from openvla_ros.geometry import Bounds, exp, log, multiply
+from openvla_ros.geometry import Bounds, Pose, angle, distance, exp, log, multiply
 
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000

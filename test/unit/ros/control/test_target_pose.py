@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.control import target_pose as tp
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.robots.static_transforms import axes_in
 
 number = st.floats(-2.0, 2.0)

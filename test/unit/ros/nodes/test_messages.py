@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from openvla_msgs.msg import SafetyState
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions, image_messages
 from openvla_ros.robots.adapter import Opening, PoseTarget
 from openvla_ros.safety.gate import Gate, State

@@ -12,6 +12,7 @@ from toy_dataset import write_toy_dataset
 
 from openvla_policy.checkpoint.folder import load_folder
 from openvla_policy.contract.observation import Observation
+from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_training.trainer.cli import finetune_main, merge_main
 from openvla_training.trainer.config import load_config
@@ -80,7 +81,7 @@ def test_an_adapter_is_left_beside_its_merged_policy(data: Path, base: Path, tmp
     options = {"checkpoint": base, "strategy": "lora", "lora_rank": 8, "steps": 40, "learning_rate": 5e-3}
     trainer, merged = train(data, tmp_path / "run", **options)
     image = Observation(np.full((28, 28, 3), 200, np.uint8))
-    answers = [LocalPolicy.from_folder(path).predict(image, "push the box").actions for path in (merged, base)]
+    answers = [load_policy(path).predict(image, "push the box").actions for path in (merged, base)]
     live = LocalPolicy(trainer.checkpoint).predict(image, "push the box").actions
     np.testing.assert_allclose(answers[0], live, atol=2e-3)  # one bin, as merged weights are rounded to bf16
     assert np.abs(answers[1] - live).max() > 1e-3

@@ -27,7 +27,8 @@ from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
 from openvla_training.rlds.writer import open_writer
-from openvla_training.trainer.data.augment import Augment, AugmentConfig, Draw, augmented
+from openvla_training.trainer.config import AugmentConfig
+from openvla_training.trainer.data.augment import Augment, Draw, augmented
 from openvla_training.trainer.data.batch import Batch
 from openvla_training.trainer.data.loader import Loader, LoaderConfig, merge_states
 from openvla_training.trainer.data.sample_stream import EpisodeReader, Stream

@@ -16,9 +16,9 @@ from openvla_policy.checkpoint.folder import load_folder
 from openvla_policy.contract.action_tokens import ActionTokenizer
 from openvla_policy.contract.observation import Observation
 from openvla_policy.model.vla import VLAOutput
-from openvla_policy.runtime.local_policy import LocalPolicy
-from openvla_training.trainer.config import load_config
-from openvla_training.trainer.data.augment import Augment, AugmentConfig, adjust_contrast, adjust_hue_saturation
+from openvla_policy.runtime.load import load_policy
+from openvla_training.trainer.config import AugmentConfig, load_config
+from openvla_training.trainer.data.augment import Augment, adjust_contrast, adjust_hue_saturation
 from openvla_training.trainer.objective import Objective
 from openvla_training.trainer.trainer import Trainer
 
@@ -174,7 +174,7 @@ def test_training_learns_and_leaves_a_folder_the_policy_runs(dataset, tmp_path):
     trainer = run(dataset, tmp_path / "run", **options)
     metrics = trainer.validate()
     assert metrics.l1[0] < 0.005 and metrics.l1[6] < 0.1, metrics
-    policy = LocalPolicy.from_folder(tmp_path / "run" / "checkpoint", vocabulary="actions")
+    policy = load_policy(tmp_path / "run" / "checkpoint", vocabulary="actions")
     bright = Observation(image=np.full((28, 28, 3), 230, np.uint8), stamp=0.0)
     push, pull = (policy.predict(bright, f"{verb} the box").actions[0] for verb in ("push", "pull"))
     assert push[0] == pytest.approx(0.045, abs=0.012) and pull[0] == pytest.approx(-0.045, abs=0.012)

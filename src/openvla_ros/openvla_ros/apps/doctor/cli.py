@@ -24,8 +24,8 @@ from openvla_ros.apps.doctor import checks, machine
 from openvla_ros.apps.doctor.checks import BAD, SIGNS, SKIP, Finding
 from openvla_ros.apps.doctor.stack_probe import Listener
 from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, camera_files
-from openvla_ros.evaluation.episode_log import SAFETY_NAMES
 from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
+from openvla_ros.nodes.common.action_messages import SAFETY_NAMES
 from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}

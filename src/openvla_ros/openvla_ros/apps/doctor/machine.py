@@ -140,10 +140,10 @@ def time_policy(value: Values, predictions: int = 5) -> float:
 
 
 def _local(value: Values) -> Any:
-    from openvla_policy.runtime.local_policy import LocalPolicy
+    from openvla_policy.runtime.load import load_policy
 
     device = value("device")
-    return LocalPolicy.from_folder(
+    return load_policy(
         str(resolve(value("checkpoint"))), unnorm_key=value("unnorm_key") or None,
         device=None if device == "auto" else device, **{name: value(name) for name in PASSED_ON},
     )  # fmt: skip

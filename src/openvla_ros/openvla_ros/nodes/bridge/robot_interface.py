@@ -16,7 +16,7 @@ from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.bridge.state_publisher import Shown
 from openvla_ros.nodes.bridge.stop_guard import WillKeeper
 from openvla_ros.nodes.common import conversions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.qos import MEASURED

@@ -12,6 +12,8 @@ from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, Safety
 from openvla_ros.nodes.common.conversions import header, number, numbers, stamp_ns, time_message
 from openvla_ros.safety.gate import Chunk, Gate
 
+SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
+
 
 def delta_message(action: Sequence[float] | np.ndarray) -> EndEffectorDelta:
     """Seven numbers as an EndEffectorDelta."""

@@ -16,7 +16,7 @@ from geometry_msgs.msg import Point, Pose as PoseMessage, PoseStamped, Quaternio
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Header, String
 
-from openvla_ros.control.target_pose import Pose
+from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
 

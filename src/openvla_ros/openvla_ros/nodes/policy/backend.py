@@ -56,13 +56,13 @@ class LocalBackend:
         """A LocalPolicy. Torch is imported here, so that a wrong parameter is found without waiting for it."""
         import torch
 
-        from openvla_policy.runtime.local_policy import LocalPolicy
+        from openvla_policy.runtime.load import load_policy
 
         value = self._value
         if value("threads"):
             torch.set_num_threads(value("threads"))
         device = value("device")
-        policy = LocalPolicy.from_folder(
+        policy = load_policy(
             self.checkpoint, unnorm_key=value("unnorm_key") or None,
             device=None if device == "auto" else device, **{name: value(name) for name in PASSED_ON},
         )  # fmt: skip

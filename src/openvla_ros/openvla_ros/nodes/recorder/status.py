@@ -24,7 +24,7 @@ class Look:
     state: str
     reason: str
     episode: Episode | None
-    conversions: int
+    messages: int
     size: int  # [bytes] on the disk
     backlog: int
     counters: Counters

@@ -14,7 +14,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
-from openvla_ros.control.target_pose import Pose, angle, distance
+from openvla_ros.geometry import Pose, angle, distance
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.qos import MEASURED, STATE

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_msgs.msg import ActionChunk
 
+from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_ros.control.ready_handshake import Invitation
 from openvla_ros.nodes.common import action_messages
 from openvla_ros.sim.expert import Expert

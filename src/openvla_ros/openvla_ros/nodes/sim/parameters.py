@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from openvla_evaluation.suites.cubes import OBJECTS
-
 from openvla_ros.parameters import Parameter as P
 from openvla_ros.sim.scene import CameraConfig
 

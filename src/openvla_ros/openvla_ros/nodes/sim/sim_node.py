@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-from openvla_evaluation.suites.cubes import instruction_for
 from openvla_msgs.msg import ActionChunk, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from openvla_evaluation.suites.cubes import instruction_for
 from openvla_ros.nodes.common import action_messages, conversions, image_messages
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
 from openvla_ros.nodes.common.process import main_of

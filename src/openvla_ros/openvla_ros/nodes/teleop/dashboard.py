@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from openvla_ros.evaluation.episode_log import SAFETY_NAMES
+from openvla_ros.nodes.common.action_messages import SAFETY_NAMES
 from openvla_ros.nodes.recorder.status_text import episode_line, session_line
 from openvla_ros.teleop.keyboard import HELP
 

@@ -14,16 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Ranges as in the reference; None or 0 switches an operation off."""
-
-    crop_area: tuple[float, float] | None = (0.9, 0.9)  # share of the area that is kept, drawn between these
-    brightness: float = 0.2  # largest offset
-    contrast: tuple[float, float] | None = (0.8, 1.2)
-    saturation: tuple[float, float] | None = (0.8, 1.2)
-    hue: float = 0.05  # largest shift, in turns
+from openvla_training.trainer.config import AugmentConfig
 
 
 @dataclass(frozen=True)

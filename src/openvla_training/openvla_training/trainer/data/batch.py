@@ -14,7 +14,8 @@ from torch import Tensor
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.vla import IGNORE_INDEX
-from openvla_training.trainer.data.augment import Augment, AugmentConfig
+from openvla_training.trainer.config import AugmentConfig
+from openvla_training.trainer.data.augment import Augment
 
 if TYPE_CHECKING:  # which reads datasets
     from openvla_training.trainer.data.frames import Frames

@@ -26,7 +26,8 @@ from openvla_training.openx.mixture import Mixture
 from openvla_training.openx.source import dataset_folder
 from openvla_training.openx.statistics import dataset_statistics
 from openvla_training.rlds.images import decode_image
-from openvla_training.trainer.data.augment import Augment, AugmentConfig, Draw, augmented
+from openvla_training.trainer.config import AugmentConfig
+from openvla_training.trainer.data.augment import Augment, Draw, augmented
 from openvla_training.trainer.data.batch import Batch, collate_tokens
 from openvla_training.trainer.data.sample_stream import EpisodeReader, Sample, Stream, Wording
 
