@@ -24,7 +24,6 @@ LOCKS = ("robot", "training", "dev", "ros", "cuda", "workstation")
 # What an imported module is called by rosdep. None: rosdep has no key for it, so it is only in the locks.
 ROSDEP = {
     "PIL": "python3-pil",
-    "accelerate": None,
     "apache_beam": None,
     "array_record": None,
     "bitsandbytes": None,
@@ -35,6 +34,7 @@ ROSDEP = {
     "httpx": "python3-httpx",
     "huggingface_hub": "python3-huggingface-hub-pip",
     "imageio_ffmpeg": "ffmpeg",
+    "jinja2": "python3-jinja2",
     "json_numpy": None,
     "matplotlib": "python3-matplotlib",
     "mcap": None,
@@ -44,7 +44,9 @@ ROSDEP = {
     "msgpack": "python3-msgpack",
     "numpy": "python3-numpy",
     "peft": None,
+    "prometheus_client": "python3-prometheus-client",
     "pyarrow": None,
+    "pydantic": "python3-pydantic",
     "rich": "python3-rich",
     "robosuite": None,
     "rosbags": "python3-rosbags-pip",
@@ -60,6 +62,7 @@ ROSDEP = {
     "torchao": None,
     "tqdm": "python3-tqdm",
     "transformers": "python3-transformers-pip",
+    "tyro": None,
     "uvicorn": "python3-uvicorn",
     "wandb": None,
     "websockets": "python3-websockets",
