@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -184,10 +185,8 @@ class Process:
             except subprocess.TimeoutExpired:
                 continue
         # What it started itself and left behind.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         return self.popen.wait()
 
 

@@ -6,6 +6,7 @@ their own in its namespace. It knows a broadcaster, too, which is active.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import rclpy
@@ -29,10 +30,8 @@ def main(namespace, name, state, topic):
     executor = SingleThreadedExecutor()
     executor.add_node(manager)
     executor.add_node(controller)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
 
 
 if __name__ == "__main__":

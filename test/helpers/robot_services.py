@@ -8,6 +8,7 @@ refuses its first; `… hand broken`: all of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
@@ -132,7 +133,5 @@ if __name__ == "__main__":
     rclpy.init()
     node = rclpy.create_node("robot_services")
     {"servo": servo, "xs_sdk": xs_sdk, "hand": hand}[sys.argv[1]](node, *sys.argv[2:])
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass

@@ -9,6 +9,8 @@ the bridge's own, so what it shows is the way of the messages, not MoveIt's solu
 
 from __future__ import annotations
 
+import contextlib
+
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import ExternalShutdownException
@@ -85,7 +87,5 @@ class ServoStandIn(Node):
 
 if __name__ == "__main__":
     rclpy.init()
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(ServoStandIn())
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass

@@ -5,6 +5,7 @@ python static_transforms.py "world panda_link0 0 0 0 1" "world camera_optical_fr
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import rclpy
@@ -26,10 +27,8 @@ def main() -> None:
         r = made.transform.rotation
         r.x, r.y, r.z, r.w = map(float, turn)
         node.create_publisher(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[made]))
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
 
 
 if __name__ == "__main__":

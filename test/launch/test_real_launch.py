@@ -129,7 +129,7 @@ def test_the_server_answers_and_ends(launch, wait_for, interrupted):
     def answer():
         assert process.running, process.output
         try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200  # noqa: S310
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
         except OSError:
             return False
 

@@ -223,7 +223,7 @@ def test_the_whole_soup_is_in_the_registry_with_the_reference_s_keys(facts):
             continue
         config = facts["configs"][name]
         cameras = config["image_obs_keys"]
-        assert row.camera[0] == cameras["primary"] or not cameras["primary"] and not row.third_person, name
+        assert row.camera[0] == cameras["primary"] or (not cameras["primary"] and not row.third_person), name
         assert row.wrist == cameras["wrist"], name
         assert config["action_encoding"] == "EEF_POS"
         # The reference calls three states other than the datasets' own documentation does: seven joint angles of
@@ -236,7 +236,7 @@ def test_the_whole_soup_is_in_the_registry_with_the_reference_s_keys(facts):
 def test_mixtures_have_the_reference_s_weights(facts, name):
     wanted = facts["mixtures"]["oxe_magic_soup_plus" if name == "openvla" else name]
     mixture = load_mixture(name)
-    assert mixture.by == "weight" and dict(mixture.datasets) == {key: weight for key, weight in wanted}
+    assert mixture.by == "weight" and dict(mixture.datasets) == dict(wanted)
 
 
 def test_weights_and_sizes_give_the_shares_of_table_3():

@@ -25,7 +25,9 @@ HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
 def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
     start_node: Any, ros_node: Any, spin_until: Any, listen: Any, call: Any, meet: Any, tmp_path: Path
 ) -> None:
-    start_node("bridge_node", "--ros-args", *"-p autostart:=true -p enabled:=true -p watchdog.state:=10.0".split())
+    start_node(
+        "bridge_node", "--ros-args", *["-p", "autostart:=true", "-p", "enabled:=true", "-p", "watchdog.state:=10.0"]
+    )
     recording = {"autostart": "true", "output": tmp_path, "required_topics": '["robot/ee_pose"]', "min_free_gib": "0.0"}
     start_node("recorder_node", "--ros-args", *[x for k, v in recording.items() for x in ("-p", f"{k}:={v}")])
     states = listen(SafetyState, "safety/state", LATCHED)

@@ -99,7 +99,7 @@ def stack(start_stack, tiny_checkpoint, listen, spin_until, ros_node):
         spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 90.0, "the bridge")
         return processes
 
-    yield start
+    return start
 
 
 def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, meet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ def _projector(config: OpenVLAConfig) -> float:
     widths = [vision, 4 * vision, text, text] if config.fused else [vision, text, text]
     if not config.fused and config.projector == "linear":
         widths = [vision, text]
-    return 2 * config.patches * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    return 2 * config.patches * sum(a * b for a, b in itertools.pairwise(widths))
 
 
 def _decoder_elements(config: OpenVLAConfig) -> int:

@@ -74,7 +74,9 @@ def test_the_robot_s_image_has_the_messages_that_the_code_looks_for(dockerfiles,
     """All but the two that are on no apt repository, which docs/how-to/docker.md builds in a derived image."""
     code = "".join(file.read_text() for file in (root / "src" / "openvla_ros" / "openvla_ros").rglob("*.py"))
     used = set(re.findall(r"\"(\w+)/(?:msg|srv|action)/\w+\"", code)) - {"openvla_msgs"}
-    base = {f"{name}_msgs" for name in "diagnostic geometry lifecycle rosgraph sensor std trajectory".split()}
+    base = {
+        f"{name}_msgs" for name in ["diagnostic", "geometry", "lifecycle", "rosgraph", "sensor", "std", "trajectory"]
+    }
     base |= {"rcl_interfaces", "std_srvs"}  # of ros-base itself
     page = (root / "docs" / "how-to" / "docker.md").read_text()
     own = {"franka_msgs", "interbotix_xs_msgs"}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-class Parsed(Exception):  # noqa: N818
+class Parsed(Exception):
     """The command line was taken; nothing else is to happen."""
 
 

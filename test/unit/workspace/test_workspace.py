@@ -188,7 +188,7 @@ def test_every_third_party_import_is_locked(package: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("package", ("openvla_msgs", *PACKAGES))
+@pytest.mark.parametrize("package", ["openvla_msgs", *PACKAGES])
 def test_manifest_is_complete(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     element = manifest(package)
     assert element.findtext("name") == package

@@ -120,7 +120,7 @@ def break_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    ("damage", "said"),
     [
         (lambda f: (f / "config.json").unlink(), "config.json: missing"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),

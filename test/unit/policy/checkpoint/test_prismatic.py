@@ -168,7 +168,7 @@ def test_a_position_embedding_is_resampled_as_timm_does(tmp_path, front):
 
 
 @pytest.mark.parametrize(
-    "config, changes, said",
+    ("config", "changes", "said"),
     [
         ({"model": {"model_id": "x"}}, {}, "'model' lacks arch_specifier, image_resize_strategy, llm_backbone_id"),
         ({"vla": {"base_vlm": "other+7b"}}, {}, "base_vlm 'other\\+7b' is unknown"),
@@ -234,7 +234,7 @@ def small(config: OpenVLAConfig) -> OpenVLAConfig:
 
 
 @pytest.mark.parametrize(
-    "vision, arch",
+    ("vision", "arch"),
     [(name, "no-align+gelu-mlp") for name in ("clip-vit-l-336px", "siglip-vit-so400m", "dinov2-vit-l", "in1k-vit-l")]
     + [("clip-vit-l-336px", "linear"), ("dinoclip-vit-l-336px", "no-align+fused-gelu-mlp")],
 )

@@ -96,7 +96,7 @@ def test_hash_follows_what_unnormalisation_reads():
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    ("data", "said"),
     [
         ({}, "'action' entry"),
         ({"action": {"q01": [0.0]}}, "q99 missing"),

@@ -46,7 +46,7 @@ def by_whole_forwards(model: OpenVLA, prompt: list[int], pixels, count: int = 7,
 
 
 @pytest.mark.parametrize(
-    "preset, millions",
+    ("preset", "millions"),
     [(presets.siglip_7b, 7188.1), (presets.openvla_7b, 7541.2)],
 )
 def test_parameter_counts_are_the_papers(preset, millions):
@@ -59,7 +59,7 @@ def test_parameter_counts_are_the_papers(preset, millions):
 
 
 @pytest.mark.parametrize(
-    "name, parameters",
+    ("name", "parameters"),
     [
         ("vit_large_patch14_reg4_dinov2", 304370688),
         ("vit_base_patch14_reg4_dinov2", 86582016),
@@ -151,7 +151,7 @@ def test_second_most_likely(model):
 
 
 @pytest.mark.parametrize(
-    "call, said",
+    ("call", "said"),
     [
         (lambda m: runtime(m, "some"), "'some' is unknown; choose one of full, actions"),
         (lambda m: runtime(m, rank=0), "rank: expected 1"),

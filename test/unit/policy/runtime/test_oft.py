@@ -229,7 +229,7 @@ class Payload:
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    ("damage", "said"),
     [
         (lambda f: torch.save({}, f / "vision_backbone--1_checkpoint.pt"), "FiLM-conditioned vision, which is not"),
         (lambda f: torch.save({}, f / "noisy_action_projector--1_checkpoint.pt"), "diffusion head, which is not"),
@@ -272,7 +272,7 @@ def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [
         (
             {"extra_images": {"side": np.zeros((4, 4, 3), np.uint8)}},

@@ -97,7 +97,7 @@ def test_any_guess_gives_exactly_the_eager_tokens(seed, vocabulary, guesses):
     assert generated.ids.tolist() == wanted
     for row, guess, accepted in zip(wanted, made, generated.accepted, strict=True):
         hits = [a == b for a, b in zip(row[:6], guess or [], strict=False)]
-        assert accepted >= (hits + [False]).index(False)  # a clamped number or the filler may hit, too
+        assert accepted >= ([*hits, False]).index(False)  # a clamped number or the filler may hit, too
     assert generated.passes <= 6 - min(generated.accepted)
 
 

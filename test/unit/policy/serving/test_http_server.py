@@ -106,7 +106,7 @@ def large(**changes: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "body, status, said",
+    ("body", "status", "said"),
     [
         ("{", 400, "not JSON"),
         ("[1]", 400, "expected a JSON object"),
@@ -307,7 +307,7 @@ def test_deploy_py_says_error_with_status_200():
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    ("arguments", "said"),
     [
         ([], "config.json: missing; is this a checkpoint folder?"),
         (["--token-file", "/nowhere"], "No such file or directory: '/nowhere'"),

@@ -96,7 +96,8 @@ def test_every_parameter_of_the_policy_node():
 
 
 @pytest.mark.parametrize(
-    "name, literal", [("precision", Precision), ("runtime", RuntimeName), ("vocabulary", Vocabulary), ("idle", Idle)]
+    ("name", "literal"),
+    [("precision", Precision), ("runtime", RuntimeName), ("vocabulary", Vocabulary), ("idle", Idle)],
 )
 def test_the_node_takes_what_the_policy_takes(name, literal):
     assert next(row for row in PARAMETERS if row.name == name).choices == get_args(literal)

@@ -103,7 +103,7 @@ def test_a_conversation_as_the_reference_page_has_it(policy, talk):
 
 
 @pytest.mark.parametrize(
-    "message, number, status, said",
+    ("message", "number", "status", "said"),
     [
         ("text", None, 400, "a text message; expected a binary one"),
         (b"\xc1", None, 400, "not msgpack that this server takes"),

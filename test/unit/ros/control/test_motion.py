@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -21,7 +22,7 @@ bounds = st.builds(Bounds, st.floats(0.05, 1.0), st.floats(0.5, 20.0), st.floats
 
 
 def differences(vectors: list, dt: float) -> list[float]:
-    return [math.dist(a, b) / dt for a, b in zip(vectors, vectors[1:], strict=False)]
+    return [math.dist(a, b) / dt for a, b in itertools.pairwise(vectors)]
 
 
 @given(deltas, st.floats(0.02, 1.0), bounds, bounds)
@@ -34,7 +35,7 @@ def test_from_rest_to_rest_within_speed_acceleration_and_jerk(delta, period, mov
     steps = 60
     dt = path.duration / steps
     way = [path.at(dt * i) for i in range(steps + 1)]
-    for a, b in zip(way, way[1:], strict=False):
+    for a, b in itertools.pairwise(way):
         assert distance(a.pose, b.pose) <= move.speed * dt * 1.001 + 1e-9
         assert angle(a.pose, b.pose) <= turn.speed * dt * 1.001 + 1e-5
     for limit, values in ((move, [t.velocity for t in way]), (turn, [t.turn for t in way])):
@@ -82,7 +83,7 @@ def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest
         assert max(math.hypot(*v) for v in speeds) <= limit.speed * 1.01
         assert max(differences(speeds, dt)) <= limit.acceleration * slack * 1.01
         assert max(differences(growths, dt)) <= limit.jerk * slack * 1.05
-    for a, b in zip(way, way[1:], strict=False):
+    for a, b in itertools.pairwise(way):
         assert distance(a.pose, b.pose) <= MOVE.speed * dt * 1.01
         assert angle(a.pose, b.pose) <= TURN.speed * dt * 1.01 + 1e-5
 

@@ -211,7 +211,7 @@ def test_every_robot_parameter_is_declared_once():
 def test_every_launch_argument_sets_a_declared_parameter_of_its_type(root, robot):
     body = ast.parse((root / "launch" / f"{robot}.launch.py").read_text()).body
     (table,) = [node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"]
-    arguments = eval(compile(ast.Expression(table), robot, "eval"), {"float": float, "str": str, "ROBOT": ROBOT})  # noqa: S307
+    arguments = eval(compile(ast.Expression(table), robot, "eval"), {"float": float, "str": str, "ROBOT": ROBOT})
     rows = {row.name: row for row in PARAMETERS}
     for name, _, description, targets in arguments:
         assert description, name

@@ -25,7 +25,7 @@ def demo(steps: int = 6, seed: int = 0, **changes: object) -> Demo:
     return random_demo(np.random.default_rng(seed), steps, **changes)
 
 
-def steps_of(path: Path, actions: str = "policy/action_chunk", **options: object):  # noqa: ANN201
+def steps_of(path: Path, actions: str = "policy/action_chunk", **options: object):
     topics = () if actions == "achieved" else CHUNKS
     (recording,) = read_recordings(path, topics)
     settings = {"drop_noops": False} | options

@@ -118,7 +118,7 @@ def test_training_ends_above_the_accuracy_asked_for(data: Path, tmp_path: Path) 
     means = [sum(whole.accuracies[end - 2 : end]) / 2 for end in (2, 4, 6)]
     first = means.index(max(means))
     assert max(means) > 0
-    below = max([mean for mean in means[:first]], default=0.0)
+    below = max(means[:first], default=0.0)
     asked = (below + max(means)) / 2
     stopped = toy(data, tmp_path / "stopped", validate_every=2, stop_at_accuracy=asked)
     assert stopped.step == 2 * (first + 1)
