@@ -13,11 +13,12 @@ setup(
     maintainer_email="maintainers@openvla-ros.org",
     python_requires=">=3.11",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ],
     install_requires=["imageio-ffmpeg", "numpy", "pillow", "pyyaml", "scipy", "setuptools"],
     extras_require={"test": ["hypothesis", "pytest", "pytest-timeout"]},
-    zip_safe=True,
+    zip_safe=False,
 )

@@ -13,6 +13,7 @@ setup(
     maintainer_email="maintainers@openvla-ros.org",
     python_requires=">=3.11",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -35,5 +36,5 @@ setup(
         "test": ["hypothesis", "pytest", "pytest-timeout"],
     },
     entry_points={"console_scripts": ["openvla-serve = openvla_policy.serving.cli:main"]},
-    zip_safe=True,
+    zip_safe=False,
 )

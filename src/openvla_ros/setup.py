@@ -32,6 +32,7 @@ setup(
     maintainer_email="maintainers@openvla-ros.org",
     python_requires=">=3.11",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -58,5 +59,5 @@ setup(
             "openvla-recover = openvla_ros.apps.recover:main",
         ],
     },
-    zip_safe=True,
+    zip_safe=False,
 )

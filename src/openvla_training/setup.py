@@ -27,6 +27,7 @@ setup(
     maintainer_email="maintainers@openvla-ros.org",
     python_requires=">=3.11",
     packages=find_packages(exclude=["test", "test.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -40,5 +41,5 @@ setup(
             for command in (name, f"openvla-{name.replace('_', '-')}")
         ],
     },
-    zip_safe=True,
+    zip_safe=False,
 )
