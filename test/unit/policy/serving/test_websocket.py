@@ -175,7 +175,7 @@ def test_several_under_way_then_too_many(policy, talk, gate):
             client.send(act(number))
         client.send(act(2))
         doubled = client.receive()
-        assert (doubled["id"], doubled["status"]) == (2, 400) and "asked already" in doubled["detail"]
+        assert (doubled["id"], doubled["status"]) == (2, 400) and "already in use" in doubled["detail"]
         client.send(act(4))
         refused = client.receive()
         assert (refused["id"], refused["status"]) == (4, 429)
