@@ -107,7 +107,7 @@ class LocalPolicy:
             self._requery_runtime = EagerRuntime(checkpoint.model, less_likely)
         weight = checkpoint.model.language_model.lm_head.weight
         self.device, self.dtype = weight.device, weight.dtype
-        self._prompt_ids = lru_cache(maxsize=256)(self._encode_prompt)
+        self.encode_prompt = lru_cache(maxsize=256)(self._encode_prompt)
         self._mean_action_ids = lru_cache(maxsize=256)(self._encode_mean_action)
 
     @property
@@ -154,7 +154,7 @@ class LocalPolicy:
             raise ValueError(f"{len(streams)} streams for {count} observations")
         keys = [self.unnorm_key if key is None else key for key in statistics or [None] * count]
         chosen = [choose(self.checkpoint.statistics, key) for key in keys]
-        prompts = [self._prompt_ids(instruction) for instruction in instructions]
+        prompts = [self.encode_prompt(instruction) for instruction in instructions]
         answers = self._answer(observations, prompts, chosen, streams)
         answered = time.perf_counter()
         actions = [

@@ -96,6 +96,18 @@ class Options:
             batch_wait=self.batch_wait / 1e3,
         )  # fmt: skip
 
+    def token(self) -> str | None:
+        """The bearer token, or None; ValueError or OSError if its file is empty or cannot be read."""
+        token = self.token_file.read_text().strip() if self.token_file else None
+        if token == "":
+            raise ValueError(f"--token-file {self.token_file}: the file is empty")
+        return token
+
+    def check_tls(self) -> None:
+        """Raise ValueError for a certificate without key, or the reverse."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("--tls-certificate and --tls-key belong together")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the policy, then serve until SIGINT or SIGTERM.
@@ -109,12 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     o = parse(Options, arguments, prog="openvla-serve", description="Serve a policy over HTTP and WebSocket.")
     _log_to_stderr()
     try:
-        if (o.tls_certificate is None) != (o.tls_key is None):
-            raise ValueError("--tls-certificate and --tls-key belong together")
-        token = o.token_file.read_text().strip() if o.token_file else None
-        if token == "":
-            raise ValueError(f"--token-file {o.token_file}: the file is empty")
-        limits = o.limits()
+        o.check_tls()
+        token, limits = o.token(), o.limits()
         policy = load_policy(
             o.checkpoint, base=o.base, precision=o.precision, device=o.device, runtime=o.runtime,
             vocabulary=o.vocabulary, unnorm_key=o.unnorm_key, key_per_request=True, prompt_style=o.prompt_style,

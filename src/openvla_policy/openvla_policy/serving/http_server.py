@@ -1,4 +1,4 @@
-"""The HTTP application. `POST /act` is what clients of the reference's deploy.py send; `/ws` is for streaming control."""
+"""The HTTP application: `POST /act`, as of the reference's deploy.py, and `/ws` for streaming control."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class PolicyService:
             The action chunk.
 
         Raises:
-            Refused: The request does not suit this policy, the server is busy, the deadline passed, or the policy failed.
+            Refused: The request does not suit this policy, the server is busy, it is too late, or the policy failed.
         """
         try:
             self._check(request)
@@ -77,7 +77,7 @@ class PolicyService:
             raise Refused(500, "the policy failed on this request; see the server's log") from error
 
     def metadata(self) -> dict[str, object]:
-        """Describe what is served, for /metadata and a WebSocket's first message. Image sizes are (height, width) [px]."""
+        """The description for /metadata and a WebSocket's first message; `image_size` is (height, width) [px]."""
         policy, inputs = self.policy, self._check.inputs
         return {
             "checkpoint": policy.checkpoint.path,

@@ -120,7 +120,7 @@ def large(**changes: object) -> str:
         (large(instruction=" "), 400, "instruction: expected a sentence"),
         (large(instruction=["lift"]), 400, "instruction: expected a sentence"),
         (large(instruction="x" * 1001), 400, "instruction: 1001 characters are over the limit of 1000"),
-        (large(instruction="lift \ud800"), 400, "instruction: it holds half a surrogate pair"),
+        (large(instruction="lift \ud800"), 400, "instruction: it has half a surrogate pair"),
         (large(instruction="€" * 999), 422, "instruction: its prompt has"),
         (large(image=IMAGE[:2, :2].tolist()), 400, "image: expected a json-numpy array, got a list"),
         (large(image=IMAGE.tolist()), 400, "over 4096 values; send arrays as json-numpy"),
