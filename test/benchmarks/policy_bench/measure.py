@@ -112,7 +112,7 @@ def _group(
     seconds: float,
     machine: dict[str, Any],
 ) -> list[Row]:
-    memory.give_back()
+    memory.release_free_memory()
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()
     memory.reset_peak(device)
     same = precision == ("bf16" if device.type == "cuda" else "fp32")

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.config import OpenVLAConfig, mid, openvla_7b, tiny
 from openvla_policy.runtime import memory
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str] | None = None, console: Console | None = None) 
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=150)
-    quieten()
+    silence_library_logs()
     for library in ("peft", "transformers"):  # now, so that they are in nobody's memory figures
         importlib.import_module(library)
     device = torch.device(a.device)
@@ -178,7 +178,7 @@ class _Contender:
         """Make it, and take two steps."""
         row, device = self._row, self._device
         gc.collect()
-        memory.give_back()
+        memory.release_free_memory()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 from openvla_training.trainer.config import TrainConfig
 
 _NOT_MATRICES = ("embed_tokens", "lm_head")  # tables of vectors: orthogonalising their updates makes no sense
@@ -43,7 +43,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 def _bitsandbytes() -> Any:
     if find_spec("bitsandbytes") is None:
         raise ValueError("optimizer: adamw8bit needs the package bitsandbytes: pip install bitsandbytes, or use adamw")
-    quieten()
+    silence_library_logs()
     import bitsandbytes
 
     return bitsandbytes
