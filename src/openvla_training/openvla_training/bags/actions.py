@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from openvla_training.bags.action_labels import EXECUTED_TOPIC, labelled_steps
 from openvla_training.bags.alignment import nearest, skews, states_at
 from openvla_training.bags.episodes import NS, BadBag, Recording
-from openvla_training.rotations import pose_differences, to_base, to_end_effector
+from openvla_training.rotations import pose_differences, quaternions_to_matrices, to_base, to_end_effector
 
 ACHIEVED = "achieved"
 ACTION_FRAMES = ("base", "end_effector")
@@ -177,7 +177,7 @@ def _chunk_steps(recording: Recording, options: StepOptions, sentence: str | Non
             )
         if in_ee != (options.action_frame == "end_effector"):
             change = to_base if in_ee else to_end_effector
-            actions = np.concatenate([change(actions[:, :6], states[:, 3:7]), actions[:, 6:]], axis=1)
+            actions = np.concatenate([change(actions[:, :6], quaternions_to_matrices(states[:, 3:7])), actions[:, 6:]], axis=1)
     steps = Steps(labelled.frames, states, actions, sentence or recording.instruction, labelled.left_out)
     return steps, sum(number for reason, number in labelled.left_out.items() if reason != "not executed")
 
@@ -205,7 +205,7 @@ def _achieved_steps(recording: Recording, options: StepOptions) -> tuple[Steps, 
     states = states_at(recording, stamps[frames], options.alignment)
     motion = pose_differences(states)
     if options.action_frame == "end_effector":
-        motion = to_end_effector(motion, states[:-1, 3:7])
+        motion = to_end_effector(motion, quaternions_to_matrices(states[:-1, 3:7]))
     gripper = states[1:, 7]
     if recording.gripper_command is not None:
         commands = recording.gripper_command

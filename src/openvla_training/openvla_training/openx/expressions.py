@@ -19,40 +19,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from openvla_policy.contract.gripper import to_opening
 from openvla_policy.contract.gripper_datasets import DatasetGripper
-from openvla_training.rotations import angles_from_matrix, angles_from_quaternion, in_wrist_frame
 
 _PATH = re.compile(r"(?P<key>[A-Za-z_][\w/.-]*)(?:\[(?P<start>-?\d+)?(?P<colon>:)?(?P<stop>-?\d+)?\])?$")
 _CALL = re.compile(r"(?P<name>[a-z_]+)\((?P<arguments>.*)\)$")
 
 
-def _angles_from_axis_angle(vector: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(vector, axis=-1, keepdims=True)
-    x, y, z = np.moveaxis(vector / np.maximum(angle, 1e-12), -1, 0)
-    zero = np.zeros_like(x)
-    skew = np.stack([np.stack(r, -1) for r in ((zero, -z, y), (z, zero, -x), (-y, x, zero))], -2)
-    angle = angle[..., None]
-    return angles_from_matrix(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * (skew @ skew))
+@cache
+def _functions() -> dict[str, Callable[..., np.ndarray]]:
+    # Rows are parsed where SciPy is not installed; only their evaluation needs it.
+    from scipy.spatial.transform import Rotation
+
+    from openvla_training.rotations import (
+        angles_to_matrices,
+        matrices_to_angles,
+        quaternions_to_matrices,
+        to_end_effector,
+    )
+
+    return {
+        "invert": lambda e: 1 - e,
+        "clip": lambda e: np.clip(e, 0, 1),
+        "angles": lambda e: matrices_to_angles(quaternions_to_matrices(e)),
+        "axis_angle": lambda e: matrices_to_angles(Rotation.from_rotvec(e).as_matrix()),
+        "wrist_motion": lambda motion, pose: to_end_effector(motion, angles_to_matrices(pose[:, 3:6])),
+    }
 
 
-def _wrist_motion(motion: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    moved, turned = in_wrist_frame(motion, pose)
-    return np.concatenate([moved, angles_from_matrix(turned)], axis=-1)
-
-
-_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
-    "invert": lambda e: 1 - e,
-    "clip": lambda e: np.clip(e, 0, 1),
-    "angles": angles_from_quaternion,
-    "axis_angle": _angles_from_axis_angle,
-    "wrist_motion": _wrist_motion,
-}
 _WIDTHS = {"zeros": 0.0, "ones": 1.0}
-FUNCTIONS = ("gripper", *_FUNCTIONS, *_WIDTHS)
+FUNCTIONS = ("gripper", "invert", "clip", "angles", "axis_angle", "wrist_motion", *_WIDTHS)
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def evaluate(
         if gripper.convention is None:
             return arguments[0]
         return to_opening(arguments[0][:, 0], gripper.convention, gripper.binarise)[:, None]
-    return _FUNCTIONS[expression.name](*arguments)
+    return _functions()[expression.name](*arguments)
 
 
 def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> np.ndarray:

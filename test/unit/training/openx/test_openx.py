@@ -23,7 +23,7 @@ from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise
 from openvla_training.openx.synthetic import write_synthetic
 from openvla_training.rlds.shards import open_shard, read_tfrecords
-from openvla_training.rotations import angles_from_matrix, angles_from_quaternion, matrix_from_angles
+from openvla_training.rotations import angles_to_matrices, matrices_to_angles, quaternions_to_matrices
 
 OPENING = DatasetGripper()
 
@@ -79,9 +79,9 @@ def test_columns_that_are_not_there_are_named():
 @settings(max_examples=50)
 @given(st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3))
 def test_angles_and_matrices_are_one_another_s_inverse(angles):
-    matrix = matrix_from_angles(np.array(angles))
+    (matrix,) = matrices = angles_to_matrices(np.array([angles]))
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(angles_from_matrix(matrix), angles, atol=1e-6)
+    np.testing.assert_allclose(matrices_to_angles(matrices), [angles], atol=1e-6)
 
 
 def test_a_rotation_vector_is_its_angles():
@@ -89,18 +89,25 @@ def test_a_rotation_vector_is_its_angles():
     found = evaluate(parse("axis_angle(action)"), {"action": turns}, 4, OPENING)
     np.testing.assert_allclose(found, turns, atol=1e-12)  # about one axis both say the same
     skew = np.array([[0.3, 0.2, -0.5]])
-    (angles,) = evaluate(parse("axis_angle(action)"), {"action": skew}, 1, OPENING)
-    np.testing.assert_allclose(matrix_from_angles(angles) @ skew[0], skew[0], atol=1e-12)  # the axis stays
+    angles = evaluate(parse("axis_angle(action)"), {"action": skew}, 1, OPENING)
+    np.testing.assert_allclose(angles_to_matrices(angles)[0] @ skew[0], skew[0], atol=1e-12)  # the axis stays
 
 
-def test_quaternions_turn_about_fixed_axes_and_survive_gimbal_lock():
+def test_quaternions_turn_about_fixed_axes():
     half = np.sqrt(0.5)
-    about_z = np.array([0, 0, half, half])
-    np.testing.assert_allclose(angles_from_quaternion(about_z), [0, 0, np.pi / 2], atol=1e-12)
-    straight_down = matrix_from_angles(np.array([0.3, np.pi / 2, 0.0]))
-    np.testing.assert_allclose(matrix_from_angles(angles_from_matrix(straight_down)), straight_down, atol=1e-6)
-    straight_up = matrix_from_angles(np.array([0.3, -np.pi / 2, 0.2]))
-    np.testing.assert_allclose(matrix_from_angles(angles_from_matrix(straight_up)), straight_up, atol=1e-6)
+    about_z = evaluate(parse("angles(action)"), {"action": np.array([[0, 0, half, half]])}, 1, OPENING)
+    np.testing.assert_allclose(about_z, [[0, 0, np.pi / 2]], atol=1e-12)
+
+
+def test_gimbal_lock_keeps_the_rotation_with_yaw_zero():
+    matrices = angles_to_matrices(np.array([[0.3, np.pi / 2, 0.0], [0.3, -np.pi / 2, 0.2]]))
+    angles = matrices_to_angles(matrices)
+    np.testing.assert_array_equal(angles[:, 2], 0.0)
+    np.testing.assert_allclose(angles_to_matrices(angles), matrices, atol=1e-6)
+
+
+def test_a_quaternion_of_zeros_is_no_rotation():
+    np.testing.assert_array_equal(quaternions_to_matrices(np.zeros((1, 4))), [np.eye(3)])
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------
