@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.floating[Any]]
 
-# |sin(pitch)| above which roll and yaw turn about the same axis. Rotation.as_euler sets yaw to 0 only within 1e-7 rad of
-# that; the reference's bound gives the reference's numbers (tensorflow_graphics/geometry/transformation/euler.py).
+# |sin(pitch)| above which roll and yaw turn about the same axis. Rotation.as_euler sets yaw to 0 only within 1e-7 rad
+# of that; the reference's bound gives the reference's numbers (tensorflow_graphics/geometry/transformation/euler.py).
 _GIMBAL_LOCK = 1.0 - 1e-6
 
 
@@ -25,7 +25,7 @@ def angles_to_matrices(angles: Array) -> Array:
 
 
 def quaternions_to_matrices(quaternions: Array) -> Array:
-    """Rotation matrices (N, 3, 3) of quaternions (N, 4) of any length; one of zeros, which pads data, is no rotation."""
+    """Rotation matrices (N, 3, 3) of quaternions (N, 4) of any length; zeros, which pad data, are no rotation."""
     zero = ~np.any(quaternions, axis=1, keepdims=True)
     return Rotation.from_quat(np.where(zero, [0.0, 0.0, 0.0, 1.0], quaternions)).as_matrix()
 
@@ -67,7 +67,7 @@ def to_end_effector(motion: Array, attitude: Array) -> Array:
 
 
 def slerp(first: Array, second: Array, share: Array) -> Array:
-    """Unit quaternions (N, 4) on the shorter arc from `first` to `second` (N, 4), at the fraction `share` (N,) of it."""
+    """Unit quaternions (N, 4) on the shorter arcs from `first` to `second` (N, 4), at the fractions `share` (N,)."""
     start = Rotation.from_quat(first)
     arc = (start.inv() * Rotation.from_quat(second)).as_rotvec()
     return (start * Rotation.from_rotvec(share[:, None] * arc)).as_quat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from openvla_training.bags.episodes import NS, BadBag, Recording
 from openvla_training.rotations import pose_differences, quaternions_to_matrices, to_base, to_end_effector
 
 ACHIEVED = "achieved"
-ACTION_FRAMES = ("base", "end_effector")
+ActionFrame = Literal["base", "end_effector"]
 # More than this share of steps lost to missing labels or late states means the recording itself is broken.
 MAX_LOST_SHARE = 0.2
 NOOP_NORM = 1e-4
@@ -177,7 +178,9 @@ def _chunk_steps(recording: Recording, options: StepOptions, sentence: str | Non
             )
         if in_ee != (options.action_frame == "end_effector"):
             change = to_base if in_ee else to_end_effector
-            actions = np.concatenate([change(actions[:, :6], quaternions_to_matrices(states[:, 3:7])), actions[:, 6:]], axis=1)
+            actions = np.concatenate(
+                [change(actions[:, :6], quaternions_to_matrices(states[:, 3:7])), actions[:, 6:]], axis=1
+            )
     steps = Steps(labelled.frames, states, actions, sentence or recording.instruction, labelled.left_out)
     return steps, sum(number for reason, number in labelled.left_out.items() if reason != "not executed")
 

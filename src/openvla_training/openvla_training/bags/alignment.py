@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from openvla_training.bags.episodes import NS, Recording, Stream
 from openvla_training.rotations import slerp
 
-ALIGNMENTS = ("nearest", "interpolate")
+Alignment = Literal["nearest", "interpolate"]
 Times = NDArray[np.int64]
 
 

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openvla_training.bags.episodes import BadBag
 
-CUTS = ("auto", "episode", "instruction", "bag")
+CutBy = Literal["auto", "episode", "instruction", "bag"]
 COLUMNS = ("bag", "start", "end", "instruction", "outcome")
 # Times in a list are seconds since the bag's first message; larger ones are seconds since 1970.
 FIRST_ABSOLUTE = 1e8

@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging as absl_logging
 from numpy.typing import NDArray
 
 from openvla_training.rlds.images import Image
+
+# TFDS logs each dataset that it opens and each field that it takes from code, across progress bars.
+absl_logging.set_verbosity(absl_logging.WARNING)
 
 ACTION_DIM = 7
 STATE_DIM = 8

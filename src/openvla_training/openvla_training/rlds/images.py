@@ -9,14 +9,15 @@ for ``dct_method='INTEGER_ACCURATE'``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Literal, get_args, overload
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 JPEG_QUALITY = 95
-ENCODINGS = ("jpeg", "png")
+Encoding = Literal["jpeg", "png"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 Image = NDArray[np.uint8]
 

@@ -22,7 +22,7 @@ from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise
 from openvla_training.openx.synthetic import write_synthetic
-from openvla_training.rlds.shards import open_shard, read_tfrecords
+from openvla_training.rlds.shards import open_records, open_shard
 from openvla_training.rotations import angles_to_matrices, matrices_to_angles, quaternions_to_matrices
 
 OPENING = DatasetGripper()
@@ -318,7 +318,8 @@ def test_statistics_are_measured_again_only_if_data_or_standardisation_changed(t
     second = statistics.dataset_statistics(row, folder)
     assert second.to_json() != first.to_json() and len(measured) == 3
     # The same size and description, other numbers in the middle of a shard.
-    records = list(read_tfrecords(shard := sorted(folder.glob("*.tfrecord*"))[0]))
+    shard = sorted(folder.glob("*.tfrecord*"))[0]
+    records = [open_records(shard, "tfrecord")(number) for number in range(2)]
     reached = EpisodeSource(folder, "all", ["observation/state"])[0][0]["observation/state"][3, :1]
     changed = [record.replace(reached.tobytes(), (reached + 1).tobytes()) for record in records]
     assert changed != records
