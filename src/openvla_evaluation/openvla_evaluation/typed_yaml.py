@@ -55,13 +55,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def validate(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+def validate(kind: type[T], values: Mapping[str, Any], where: str, **given: Any) -> T:
     """Make a dataclass of what YAML holds, without converting types: `'3'` is no integer, `1` is no truth value.
 
     Args:
         kind: The dataclass; its fields may be dataclasses, literals, tuples, mappings.
         values: Its fields by name.
         where: The file, which begins each error message.
+        **given: Fields that do not come from YAML, and may not stand there.
 
     Returns:
         The dataclass.
@@ -71,20 +72,24 @@ def validate(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    keys = [field.name for field in fields(kind) if field.name not in given]  # type: ignore[arg-type]
+    for key in values:
+        if key not in keys:
+            raise ValueError(f"{where}: unknown key {key!r}; choose from {', '.join(keys)}")
     try:
         # As JSON, a list may become a tuple even where types are strict.
-        return TypeAdapter(kind).validate_json(json.dumps(values, default=str), strict=True, extra="forbid")
+        text = json.dumps({**values, **given}, default=str)
+        return TypeAdapter(kind).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        keys = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        raise ValueError("; ".join(f"{where}: {_sentence(one, keys)}" for one in error.errors())) from None
+        raise ValueError("; ".join(f"{where}: {_sentence(one)}" for one in error.errors())) from None
 
 
-def _sentence(error: ErrorDetails, keys: list[str]) -> str:
+def _sentence(error: ErrorDetails) -> str:
     key = ".".join(map(str, error["loc"]))
     if error["type"] == "value_error":
         return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     if error["type"] == "unexpected_keyword_argument":
-        return f"unknown key {key!r}" + (f"; choose from {', '.join(keys)}" if len(error["loc"]) == 1 else "")
+        return f"unknown key {key!r}"
     if error["type"].startswith("missing"):
         return f"{key} is missing"
     message = error["msg"]

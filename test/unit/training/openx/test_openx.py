@@ -17,7 +17,7 @@ from openvla_training.openx.cli import main, rows_table
 from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.expressions import evaluate, keys_of, parse
 from openvla_training.openx.mixture import Mixture, from_yaml, load_mixture, mixtures_folder
-from openvla_training.openx.registry import find, from_mapping, registry
+from openvla_training.openx.registry import find, registry
 from openvla_training.openx.schemas import SCHEMAS, features_of
 from openvla_training.openx.source import EpisodeSource, fingerprint
 from openvla_training.openx.standardise import is_no_op, sentences, standardise
@@ -273,24 +273,25 @@ def test_a_lab_s_dataset_needs_one_row_of_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"actions": ["action"]}, "unknown entry 'actions'; did you mean action"),
-        ({"action": None}, "rows: lab: action: None is no list of words"),
-        ({"gripper": "shut"}, "rows: lab: gripper: 'shut' is no gripper; choose one of opening, closing"),
-        ({"gripper": ...}, "`gripper` is missing; choose one of opening"),
-        ({"rate": "fast"}, "rows: lab: rate: 'fast' is not of type float"),
+        ({"actions": ["action"]}, "unknown key 'actions'; did you mean action"),
+        ({"action": None}, "rows.lab.action is None; it must be a list"),
+        ({"gripper": "shut"}, "rows.lab.gripper.convention is 'shut'; it must be 'opening', 'closing'"),
+        ({"gripper": ...}, "`gripper` is missing; choose from opening"),
+        ({"rate": "fast"}, "rows.lab.rate is 'fast'; it must be a valid number"),
         ({"rate": 0}, "rate is 0.0 Hz; it must be greater than 0"),
-        ({"frame": "world"}, "frame: 'world' is unknown; choose one of base, wrist"),
-        ({"filters": ["noops"]}, "filter 'noops' is unknown; choose of first_step"),
+        ({"frame": "world"}, "frame is 'world'; it must be 'base' or 'wrist'"),
+        ({"filters": ["noops"]}, "filters.0 is 'noops'; it must be 'first_step'"),
         ({"action": ["flip(action)"]}, "dataset 'lab': expression .* 'flip' is unknown"),
         ({"camera": []}, "camera is empty"),
-        ({"bgr": 1}, "bgr: 1 is not of type bool"),
-        ({"arms": True}, "arms: True is not of type int"),
+        ({"bgr": 1}, "bgr is 1; it must be a valid boolean"),
+        ({"arms": True}, "arms is True; it must be a valid integer"),
     ],
 )
 def test_a_wrong_row_is_explained(change, message):
     values = {"action": ["action[0:6]", "gripper(action[6])"], "gripper": "opening", **change}
     with pytest.raises(ValueError, match=message):
-        from_mapping("lab", {key: value for key, value in values.items() if value is not ...})
+        row = {key: value for key, value in values.items() if value is not ...}
+        from_yaml({"datasets": {"lab": 1.0}, "rows": {"lab": row}}, "lab", "lab.yaml")
 
 
 # ---- statistics -----------------------------------------------------------------------------------------------
@@ -347,14 +348,14 @@ def test_shares_follow_weights_sizes_and_the_schedule():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset": {}}, "lab.yaml: unknown entry 'dataset'; the entries are by, datasets"),
+        ({"dataset": {}}, "lab.yaml: unknown key 'dataset'; choose from datasets, by"),
         ({"datasets": {}}, "names no dataset"),
-        ({"datasets": ["kuka"]}, "datasets: expected one `name: value` a line"),
+        ({"datasets": ["kuka"]}, "lab.yaml: datasets is .'kuka'.; it must be a mapping"),
         ({"datasets": {"kuca": 1}}, "'kuca' is not in the registry; did you mean kuka"),
-        ({"datasets": {"kuka": -1}}, "kuka: -1 is no weight"),
-        ({"by": "size"}, "by: 'size' is unknown; choose one of weight, share"),
-        ({"until": {"droid": 0.5}}, "until: 'droid' is none of its datasets"),
-        ({"until": {"kuka": 1.5}}, "1.5 is no part of training"),
+        ({"datasets": {"kuka": -1}}, "kuka has the weight -1"),
+        ({"by": "size"}, "by is 'size'; it must be 'weight' or 'share'"),
+        ({"until": {"droid": 0.5}}, "until names 'droid', which is none of its datasets"),
+        ({"until": {"kuka": 1.5}}, "until.kuka is 1.5; it must be a part of training"),
         ({"until": {"kuka": 0.5}}, "until drops every dataset"),
         ({"datasets": {"dobbe": 1}}, "dobbe breaks the curation rules: it has no third-person camera"),
     ],
