@@ -1,8 +1,8 @@
-"""The little language in which a registry row says where its action and state come from.
+"""Expressions of a registry row: where its action and state stand in a dataset's steps.
 
-    action/world_vector               a key below a step; keys with a slash in their name are written as they are
+    action/world_vector               a key below a step; it may contain slashes
     action[3:7]   action[-1]          columns of it
-    gripper(action[6])                a recorded gripper number as the contract's [0 closed .. 1 open], by the
+    gripper(action[6])                a recorded gripper number as an opening [0 closed .. 1 open], by the
                                       row's `gripper` convention
     invert(e)   clip(e)               1 - e; e limited to [0, 1]
     angles(e)                         quaternion x y z w -> roll, pitch, yaw (fixed axes)
@@ -10,8 +10,8 @@
     wrist_motion(motion, pose)        a motion (6) in the base's axes -> in those of the end effector at a pose (6)
     zeros(n)   ones(n)                n constant columns
 
-An expression gives one or more columns over the steps of a trajectory; a row lists the expressions that, side by
-side, make the vector.
+An expression yields one or more columns over the steps of a trajectory; a row lists the expressions whose columns, side
+by side, are the vector.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ FUNCTIONS = ("gripper", "invert", "clip", "angles", "axis_angle", "wrist_motion"
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns `start` up to before `stop` of a key; both None: all of them."""
+    """Columns `start` up to before `stop` of a key; all of them where both are None."""
 
     key: str
     start: int | None = None
@@ -84,10 +84,16 @@ Expression = Columns | Constant | Call
 
 
 def parse(text: str) -> Expression:
-    """Read one expression.
+    """Parse one expression.
+
+    Args:
+        text: The expression.
+
+    Returns:
+        Its tree.
 
     Raises:
-        ValueError: it is none; the message shows the forms there are.
+        ValueError: It cannot be parsed; the message lists the forms.
     """
     text = text.strip()
     if call := _CALL.match(text):
@@ -97,7 +103,7 @@ def parse(text: str) -> Expression:
                 raise ValueError(f"expression {text!r}: {name} takes a number of columns, as in {name}(3)")
             return Constant(_WIDTHS[name], int(inside))
         if name not in FUNCTIONS:
-            raise ValueError(f"expression {text!r}: {name!r} is unknown; choose one of {', '.join(FUNCTIONS)}")
+            raise ValueError(f"expression {text!r}: {name!r} is unknown; choose from {', '.join(FUNCTIONS)}")
         wanted = 2 if name == "wrist_motion" else 1
         parts = list(_split(inside))
         if len(parts) != wanted:
@@ -128,7 +134,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def keys_of(expression: Expression) -> set[str]:
-    """The keys an expression reads."""
+    """Collect the keys that an expression reads."""
     if isinstance(expression, Columns):
         return {expression.key}
     if isinstance(expression, Call):
@@ -139,9 +145,19 @@ def keys_of(expression: Expression) -> set[str]:
 def evaluate(
     expression: Expression, steps: Mapping[str, np.ndarray], count: int, gripper: DatasetGripper
 ) -> np.ndarray:
-    """The columns (count, n) of an expression over a trajectory; float32, or float64 where the data are.
+    """Evaluate an expression over a trajectory.
 
-    `steps`: arrays (count, …) by key. Raises ValueError where a key or a column is not there.
+    Args:
+        expression: The expression.
+        steps: Arrays (count, …) by key.
+        count: Number of steps.
+        gripper: What recorded gripper numbers mean.
+
+    Returns:
+        The columns (count, n), float32 or float64.
+
+    Raises:
+        ValueError: A key or a column does not exist.
     """
     if isinstance(expression, Constant):
         return np.full((count, expression.count), expression.value, np.float32)
@@ -161,7 +177,7 @@ def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> n
     values = np.asarray(steps[columns.key])
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float32)
-    values = values.reshape(count, int(np.prod(values.shape[1:])))  # not -1: an episode may have no step left
+    values = values.reshape(count, int(np.prod(values.shape[1:])))  # not -1: there may be no step left
     part = values[:, columns.start : columns.stop]
     width = values.shape[1]
     edges = [edge for edge in (columns.start, columns.stop) if edge is not None]

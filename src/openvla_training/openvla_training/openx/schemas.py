@@ -203,7 +203,7 @@ SCHEMAS: dict[str, str] = {
 
 
 def features_of(name: str, scale: float = 1.0, encoded: bool = False) -> tfds.features.FeaturesDict:
-    """The published features of a dataset; `scale` shrinks its pictures (and nothing else), for quick tests.
+    """Build the published features of a dataset.
 
     `encoded`: pictures are taken as bytes of a file; what is written is the same.
     """

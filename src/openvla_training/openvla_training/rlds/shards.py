@@ -35,9 +35,7 @@ class ShardWriter(Protocol):
 def open_shard(path: Path, file_format: str) -> ShardWriter:
     """Create a shard in one of `FILE_FORMATS`."""
     if file_format == "array_record":
-        return ArrayRecordWriter(
-            str(path), "group_size:1"
-        )  # one record a group: episodes are read singly
+        return ArrayRecordWriter(str(path), "group_size:1")  # one record a group: episodes are read singly
     return TFRecordWriter(path)
 
 
