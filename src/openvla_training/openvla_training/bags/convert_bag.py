@@ -129,7 +129,7 @@ def convert_bag(bag: Path, options: Options) -> Converted:
     for recording in found:
         if isinstance(recording, BadEpisode):
             bad[recording.episode_id] = recording.reason
-        elif recording.outcome == DISCARDED or recording.outcome in NOT_SUCCESSFUL and not options.keep_failed:
+        elif recording.outcome == DISCARDED or (recording.outcome in NOT_SUCCESSFUL and not options.keep_failed):
             dropped[recording.episode_id] = recording.outcome
         else:
             # A copy: a bad episode must not determine the image shapes of the good ones.

@@ -64,7 +64,7 @@ def cut_bag(
     """
     if lines is not None:
         return _by_lines(lines, stem, start)
-    if how == "episode" or how == "auto" and events:
+    if how == "episode" or (how == "auto" and events):
         segments = _by_events(events, end)
         if not segments:
             raise BadBag("no start of an episode on the episode topic; see --cut")
@@ -72,7 +72,7 @@ def cut_bag(
     turns = _turns(instructions, every=how == "instruction")
     if how == "instruction" and not turns:
         raise BadBag("no instruction on the instruction topic; see --cut")
-    if how == "instruction" or how == "auto" and len(turns) > 1:
+    if how == "instruction" or (how == "auto" and len(turns) > 1):
         ends = [first - 1 for first, _ in turns[1:]] + [end]
         return [
             Segment(first, last, f"{stem}-{first}", {"instruction": text})

@@ -6,8 +6,8 @@ datasets' own documentation for frames and kinds of motion. Where the reference 
 0 .. 1, so does the row: `invert`, not `gripper`.
 
 Besides the paper's mixture there are all datasets of Open X-Embodiment whose schemas are published. Two of these rows
-differ from the reference, which reads cmu_play_fusion's numbers from the wrong columns (parts of the quaternion as angles, the end of
-the episode as gripper) and takes stanford_mask_vit's yaw for a roll.
+differ from the reference, which reads cmu_play_fusion's numbers from the wrong columns (parts of the quaternion as
+angles, the end of the episode as gripper) and stanford_mask_vit's yaw as a roll.
 """
 
 from __future__ import annotations
