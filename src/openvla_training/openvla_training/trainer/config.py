@@ -7,7 +7,6 @@ and in the reference page; a unit stands in it in brackets. Only `option_rows` n
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import math
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from openvla_policy.model.config import tiny
+from openvla_policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict
@@ -146,7 +146,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.shape if name not in SHAPE_OPTIONS]:
             raise ValueError(
-                f"model.shape: unknown option {unknown[0]!r}; {choices(unknown[0], sorted(SHAPE_OPTIONS))}"
+                f"model.shape: unknown option {unknown[0]!r}; {did_you_mean(unknown[0], sorted(SHAPE_OPTIONS))}"
             )
         if self.strategy != "full" and self.checkpoint is None:
             raise ValueError(
@@ -279,12 +279,6 @@ GROUPS: dict[str, type] = {
     "schedule": ScheduleConfig,
     "parallel": ParallelConfig,
 }
-
-
-def choices(name: str, known: Sequence[str]) -> str:
-    """The end of an error message about an unknown name: those that are similar, or else all that are known."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"the options are {', '.join(known)}"
 
 
 class OptionRow(NamedTuple):

@@ -11,14 +11,20 @@ from typing import Any
 
 import yaml
 
-from openvla_training.trainer.config import GROUPS, SHAPE_OPTIONS, TrainConfig, choices, option_rows
+from openvla_policy.suggestions import did_you_mean
+from openvla_training.trainer.config import GROUPS, SHAPE_OPTIONS, TrainConfig, option_rows
 
 log = logging.getLogger(__name__)
-# Before November 2026 all options stood on one level, and three of today's groups were the names of single options.
-MOVED = {f.name: f"{group}.{f.name}" for group, cls in GROUPS.items() for f in fields(cls)}
-MOVED |= {"output": "output.folder", "data": "data.datasets", "optimizer": "optimizer.name"}
-for _name in ("folder", "datasets", "name", "shape"):  # which had no such flat name
-    del MOVED[_name]
+# Before November 2026 all options stood on one level. These four had another name, or none, and "output", "data" and
+# "optimizer" were options themselves.
+_RENAMED = {"folder": "output", "datasets": "data", "name": "optimizer", "shape": None}
+MOVED = {
+    flat: f"{group}.{f.name}"
+    for group, cls in GROUPS.items()
+    for f in fields(cls)
+    if (flat := _RENAMED.get(f.name, f.name)) is not None
+}
+"""The present place of each option, by its former name."""
 
 
 def recipe_of(strategy: str) -> Path:
@@ -102,8 +108,10 @@ def _problem(error: Mapping[str, Any]) -> str:
     if kind == "unexpected_keyword_argument":
         group, _, name = key.rpartition(".")
         known = [row.name.rpartition(".")[2] for row in option_rows() if row.name.rpartition(".")[0] == group]
-        return f"unknown option {key!r}; {choices(name, known if group else [*GROUPS, *known, *MOVED])}"
+        return f"unknown option {key!r}; {did_you_mean(name, known if group else [*GROUPS, *known, *MOVED])}"
     if kind == "value_error" and isinstance(value, Mapping):  # of a group's own check, which names its keys
         return str(error["ctx"]["error"])
+    if kind == "dataclass_type":
+        return f"{key}: {value!r} is not a group of options"
     allowed = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{key}: {value!r} is not allowed; it must be {allowed}"

@@ -51,10 +51,10 @@ class State:
 
 def states(place: Path) -> list[State]:
     """The resume states in the folder `place`, oldest first."""
-    found = []
-    for folder in place.glob("step-*"):
-        if re.fullmatch(r"step-\d+", folder.name) and (folder / _FACTS).is_file():
-            found.append(State(folder, json.loads((folder / _FACTS).read_text("utf-8"))))
+    folders = [path for path in place.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]  # not step-9.unfinished
+    found = [
+        State(path, json.loads((path / _FACTS).read_text("utf-8"))) for path in folders if (path / _FACTS).is_file()
+    ]
     return sorted(found, key=lambda state: state.facts["step"])
 
 

@@ -42,6 +42,7 @@ def options_of(recipe: Path) -> list[str]:
             "model.strategy: 'lora' trains part of an existing policy; name it by model.checkpoint=",
         ),
         ("seed.x=1", "override 'seed.x=1': seed is 3, not a group of options"),
+        ("schedule=5", "schedule: 5 is not a group of options"),
         ("schedule.steps", "override 'schedule.steps': write key=value"),
     ],
 )
