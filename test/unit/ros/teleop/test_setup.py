@@ -18,63 +18,63 @@ from rich.console import Console
 from openvla_ros.apps import teleop
 from openvla_ros.apps.record import topics
 from openvla_ros.bringup.process_table import device_file, teleoperation
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, gate_config
-from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, gate_config
+from openvla_ros.nodes.recorder.parameters import RecorderParameters
 from openvla_ros.nodes.recorder.status_text import duration, episode_line, session_line, topic_table
-from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
+from openvla_ros.nodes.sim.parameters import SimParameters
 from openvla_ros.nodes.teleop.dashboard import Shown, lines, motion
-from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP, joy_map, speed_of
-from openvla_ros.parameters import check
+from openvla_ros.nodes.teleop.parameters import TeleopParameters, joy_map, speed_of
+from openvla_ros.parameters import build, check, rows
 from openvla_ros.teleop.terminal_keys import Keys, split_keys
 
 ROOT = Path(__file__).resolve().parents[4]
-TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}
+CONFIGS = {c.node: c for c in (SimParameters, BridgeParameters, RecorderParameters, TeleopParameters)}
 DEVICES = sorted(p.stem for p in (ROOT / "config" / "teleop").glob("*.yaml") if p.stem != "sim")
 
 
-def values_of(spec) -> dict:
-    """A node's parameters as its files leave them; every key is declared, every value allowed."""
-    rows = {row.name: row for row in TABLES[spec.name]}
-    values = {name: row.default for name, row in rows.items()}
+def parameters_of(spec):
+    """A node's parameters as its files set them; every key is declared, every value allowed."""
+    values = {}
     for file in spec.params_files:
-        section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}", {}).get("ros__parameters", {})
-        for name, value in section.items():
-            assert name in rows, f"{file}: {spec.name} has no parameter {name}"
-            values[name] = check(rows[name], value)
-    return values
+        values |= yaml.safe_load(file.read_text()).get(f"/**/{spec.name}", {}).get("ros__parameters", {})
+    return build(CONFIGS[spec.name], values)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_device_file_makes_a_stack(device: str) -> None:
     specs = {spec.name: spec for spec in teleoperation(device)}
     assert list(specs) == ["sim_node", "bridge_node", "recorder_node", "teleop_node", "lifecycle_manager"]
-    bridge, hand = values_of(specs["bridge_node"]), values_of(specs["teleop_node"])
-    values_of(specs["recorder_node"])
-    gate = gate_config(bridge.__getitem__)
+    bridge, teleop = parameters_of(specs["bridge_node"]), parameters_of(specs["teleop_node"])
+    parameters_of(specs["recorder_node"])
+    gate = gate_config(bridge)
     assert "teleop" in gate.sources and gate.mode == "streaming"
-    assert hand["base_frame"] == bridge["base_frame"]
-    # What an action can ask for at full speed is within what the gate lets through: nothing is clipped by the set-up.
-    speed, joy = speed_of(hand.__getitem__), joy_map(hand.__getitem__)
-    assert max(speed.largest("fast")[0], speed.largest("")[0]) <= bridge["limit.translation"]
-    assert speed.linear * speed.fast <= bridge["limit.speed"] or device == "leader"
-    if hand["device"] == "leader":
+    assert teleop.base_frame == bridge.base_frame
+    # An action at full speed is within the gate's limits, so that nothing is clipped by the set-up.
+    speed, joy = speed_of(teleop), joy_map(teleop)
+    assert max(speed.largest("fast")[0], speed.largest("")[0]) <= bridge.limit.translation
+    assert speed.linear * speed.fast <= bridge.limit.speed or device == "leader"
+    if teleop.device == "leader":
         assert joy.deadman >= 0
-    # A gate that waits longer than the period between two actions, and not much longer.
-    assert speed.period < bridge["watchdog.action"] < 1.0
+    # The gate waits longer than the period between two actions, and not much longer.
+    assert speed.period < bridge.watchdog.action < 1.0
 
 
-def test_defaults_are_within_their_own_ranges() -> None:
-    for table in (TELEOP, RECORDER):
-        assert len({row.name for row in table}) == len(table)
-        for row in table:
-            assert row.description and check(row, row.default) == row.default
+@pytest.mark.parametrize("config", [TeleopParameters, RecorderParameters])
+def test_defaults_are_within_their_own_ranges(config) -> None:
+    table = rows(config)
+    assert len({row.name for row in table}) == len(table)
+    for row in table:
+        assert row.description and check(row, row.default) == row.default
 
 
 def test_unknown_devices_are_refused_with_the_choices() -> None:
     with pytest.raises(FileNotFoundError, match="'wand' is neither a file nor one of gamepad, guide, keyboard"):
         device_file("wand")
+
+
+def test_a_leader_needs_a_deadman() -> None:
     with pytest.raises(ValueError, match="leader moves all the time: set 'joy.deadman'"):
-        joy_map({"device": "leader", "joy.deadman": -1}.__getitem__)
+        joy_map(build(TeleopParameters, {"device": "leader", "joy.deadman": -1}))
 
 
 def test_the_command_runs_the_teleoperation_here_and_manages_the_rest() -> None:

@@ -24,7 +24,7 @@ from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.parameter_snapshot import NodeParameters
-from openvla_ros.nodes.recorder.parameters import PARAMETERS
+from openvla_ros.nodes.recorder.parameters import RecorderParameters
 from openvla_ros.nodes.recorder.status import Gauge, Look
 from openvla_ros.nodes.recorder.topics import Topic, Topics, bag_qos
 from openvla_ros.provenance import git_revision, versions
@@ -38,13 +38,11 @@ PARAMETERS_TOPIC = "episode/parameters"
 WATCH_PERIOD = 0.5  # [s] between two looks for new topics, at the disk and at the writer
 
 
-class RecorderNode(ManagedNode):
+class RecorderNode(ManagedNode[RecorderParameters]):
     """See the module's text."""
 
-    PARAMETERS = PARAMETERS
-
     def __init__(self) -> None:
-        super().__init__("recorder_node")
+        super().__init__(RecorderParameters)
         self.machine = EpisodeMachine()
         self.writer: BagWriter | Marks | None = None
         self.topics: Topics | None = None
@@ -57,7 +55,7 @@ class RecorderNode(ManagedNode):
 
     def configure(self) -> None:
         """Prepare the folder and the services."""
-        self.output = Path(self.value("output")).expanduser().absolute()
+        self.output = Path(self.parameters.output).expanduser().absolute()
         self.output.mkdir(parents=True, exist_ok=True)
         self._check_disk()
         left = [path for path in (self.output / IN_PROGRESS).glob("*") if path.is_dir()]
@@ -65,12 +63,12 @@ class RecorderNode(ManagedNode):
             self.get_logger().warning(
                 f"{len(left)} unclosed bag(s) of an earlier run; save: openvla-recover {self.output / IN_PROGRESS}/*"
             )
-        wanted = [*self.value("required_topics"), *self.value("topics")]
-        self.topics = Topics(self, wanted, self.value("depth"), self._definitions, self._receive)
+        wanted = [*self.parameters.required_topics, *self.parameters.topics]
+        self.topics = Topics(self, wanted, self.parameters.depth, self._definitions, self._receive)
         self.machine.details = {"host": platform.node(), "software": git_revision(), **versions()}
         self._events = self.publisher(String, EPISODE_TOPIC, LATCHED)
         self._status = self.publisher(RecorderStatus, "recorder/status", LATCHED)
-        if self.value("parameters"):
+        if self.parameters.parameters:
             self.snapshot = NodeParameters(self, self._enter_parameters)
         self.serve(StartEpisode, "start_episode", self._on_start)
         self.serve(StopEpisode, "stop_episode", self._on_stop)
@@ -105,7 +103,7 @@ class RecorderNode(ManagedNode):
             "success": counters.success,
             "failure": counters.failure,
             "unfinished": counters.unfinished,
-            "target": self.value("target_episodes"),
+            "target": self.parameters.target_episodes,
             "topics": len(self.topics.found) if self.topics else 0,
             "dropped": self._dropped(),
             "gaps": self._gaps(),
@@ -187,7 +185,7 @@ class RecorderNode(ManagedNode):
         if not self.active or self.topics is None or self.output is None:
             raise EpisodeError("the recorder is not active; activate it first")
         self._discover()
-        missing = self.topics.missing(self.value("required_topics"))
+        missing = self.topics.missing(self.parameters.required_topics)
         if missing:
             raise EpisodeError(f"no publisher yet on {', '.join(missing)}; start it, or change 'required_topics'")
         self._check_disk()
@@ -196,9 +194,9 @@ class RecorderNode(ManagedNode):
         episode = self.machine.start(instruction, note, datetime.now(UTC), self._latched_instruction())
         try:
             path = self.output / episode.episode_id
-            writes = self.value("write")
+            writes = self.parameters.write
             self.writer = (
-                BagWriter(path, self._definitions, compression=self.value("compression")) if writes else Marks()
+                BagWriter(path, self._definitions, compression=self.parameters.compression) if writes else Marks()
             )
             self._event_connection = self._text_topic(EPISODE_TOPIC)
             self._parameters_connection = self._text_topic(PARAMETERS_TOPIC)
@@ -244,7 +242,7 @@ class RecorderNode(ManagedNode):
                 response.message = f"episode {episode.episode_id} discarded"
             else:
                 info = self._close(outcome.label, request.score, request.note)
-                response.path = str(info.path) if self.value("write") else ""
+                response.path = str(info.path) if self.parameters.write else ""
                 response.messages, response.duration = info.messages, info.duration
                 response.message = self._report(info)
             response.success = True
@@ -306,22 +304,22 @@ class RecorderNode(ManagedNode):
     def _publish_status(self) -> None:
         if self.topics is None or self.output is None or self.closing or not self.context.ok():
             return
-        writer, write = self.writer, self.value("write")
+        writer, write = self.writer, self.parameters.write
         state = "inactive" if not self.active else "idle" if writer is None else "recording" if write else "marking"
         look = Look(
             state, self.fault or self._news, self.machine.current, writer.messages if writer else 0,
             writer.size if writer else 0, writer.backlog if writer else 0, self.machine.counters,
-            self.value("target_episodes"), self._free_gib() - self.value("min_free_gib"),
-            self.topics.missing(self.value("required_topics")),
+            self.parameters.target_episodes, self._free_gib() - self.parameters.min_free_gib,
+            self.topics.missing(self.parameters.required_topics),
         )  # fmt: skip
         self._status.publish(self._gauge.message(look, self.topics.found.values(), self.now_ns()))
 
     def _report(self, info: BagInfo) -> str:
-        counters, target = self.machine.counters, self.value("target_episodes")
+        counters, target = self.machine.counters, self.parameters.target_episodes
         assert self.machine.last is not None
         parts = [
             f"{info.path.name}: {info.messages} messages, {info.duration:.1f} s"
-            if self.value("write")
+            if self.parameters.write
             else f"{self.machine.last.episode_id}: marked",
             f"{counters.success}{f' of {target}' if target else ''} successes, {counters.failure} failures",
             f"{self._free_gib():.0f} GiB free",
@@ -350,7 +348,7 @@ class RecorderNode(ManagedNode):
         return shutil.disk_usage(str(self.output)).free / 2**30
 
     def _check_disk(self) -> None:
-        free, least = self._free_gib(), self.value("min_free_gib")
+        free, least = self._free_gib(), self.parameters.min_free_gib
         if free < least:
             raise ValueError(
                 f"the disk of {self.output} has {free:.1f} GiB left, 'min_free_gib' is {least:g}; make room"

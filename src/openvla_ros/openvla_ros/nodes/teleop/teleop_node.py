@@ -27,7 +27,7 @@ from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.teleop.dashboard import Face, Shown
-from openvla_ros.nodes.teleop.parameters import PARAMETERS, joy_map, speed_of
+from openvla_ros.nodes.teleop.parameters import TeleopParameters, joy_map, speed_of
 from openvla_ros.recording.cdr import header_stamp_ns
 from openvla_ros.teleop.e_stop_button import StopButton
 from openvla_ros.teleop.frames import END_EFFECTOR, device_rotation
@@ -46,13 +46,11 @@ BUSY = "the action before is being executed"
 IMAGES = {"raw": Image, "compressed": CompressedImage, "info": CameraInfo}
 
 
-class TeleopNode(ManagedNode):
+class TeleopNode(ManagedNode[TeleopParameters]):
     """The node around an :class:`Operator`."""
 
-    PARAMETERS = PARAMETERS
-
     def __init__(self) -> None:
-        super().__init__("teleop_node")
+        super().__init__(TeleopParameters)
         self._keys: Keys | None = None
         self._face: Face | None = None
         self._recorder: RecorderClient | None = None
@@ -60,20 +58,19 @@ class TeleopNode(ManagedNode):
     # ---- lifecycle -------------------------------------------------------------------------------
 
     def configure(self) -> None:  # noqa: D102
-        get = self.value
-        self._guiding, device = get("mode") == "guide", get("device")
-        self._speed, self._timeout = speed_of(get), get("device_timeout")
-        self._fixed = device_rotation(
-            get("frame"), get("frame.yaw"), get("frame.matrix"), get("frame.camera_position"),
-            get("frame.camera_look_at"),
-        )  # fmt: skip
-        lag = (get("leader.max_lag"), get("leader.max_turn_lag"))
-        self._follower = Follower(get("leader.scale"), lag, get("leader.max_jump")) if device == "leader" else None
+        self._guiding, device = self.parameters.mode == "guide", self.parameters.device
+        self._speed, self._timeout = speed_of(self.parameters), self.parameters.device_timeout
+        frame = self.parameters.frame
+        self._fixed = device_rotation(frame.kind, frame.yaw, frame.matrix, frame.camera_position, frame.camera_look_at)
+        lag = (self.parameters.leader.max_lag, self.parameters.leader.max_turn_lag)
+        self._follower = (
+            Follower(self.parameters.leader.scale, lag, self.parameters.leader.max_jump) if device == "leader" else None
+        )
         self._operator = Operator(self._speed, self._timeout, self._follower)
-        self._joy_map, self._joy = joy_map(get), Demand()
+        self._joy_map, self._joy = joy_map(self.parameters), Demand()
         self._joy_at = self._twist_at = self._leader_at = -1e9  # [s, steady] when each spoke last
         self._twist: tuple[float, ...] = STILL
-        self._keyboard = Keyboard(get("keyboard.hold"))
+        self._keyboard = Keyboard(self.parameters.keyboard.hold)
         self._measured: tuple[Pose, int] | None = None
         self._image_ns: int | None = None
         self._safety: SafetyState | None = None
@@ -92,19 +89,18 @@ class TeleopNode(ManagedNode):
         self._instructions = self.publisher(String, "instruction", LATCHED)
         self._listen(device)
         self._recorder = RecorderClient(self, self._tell)
-        self.timer(1.0 / get("rate"), self._act)
+        self.timer(1.0 / self.parameters.rate, self._act)
         self.timer(POLL, self._poll, steady=True)
         if sys.stdout.isatty():
             self._face = Face(self._keys is not None)
 
     def _listen(self, device: str) -> None:
-        get = self.value
         if device != "keyboard":
-            self.subscribe(Joy, get("joy.topic"), self._on_joy, SENSOR)
+            self.subscribe(Joy, self.parameters.joy.topic, self._on_joy, SENSOR)
         if device == "twist":
-            self.subscribe(Twist, get("twist.topic"), self._on_twist, SENSOR)
+            self.subscribe(Twist, self.parameters.twist.topic, self._on_twist, SENSOR)
         if device == "leader":
-            self.subscribe(PoseStamped, get("leader.topic"), self._on_leader, SENSOR)
+            self.subscribe(PoseStamped, self.parameters.leader.topic, self._on_leader, SENSOR)
         self.subscribe(String, "instruction", self._on_instruction, LATCHED)
         self.subscribe(RecorderStatus, "recorder/status", self._on_recorder, LATCHED)
         if self._guiding:
@@ -113,8 +109,8 @@ class TeleopNode(ManagedNode):
         self.subscribe(PoseStamped, "robot/ee_pose", self._on_pose, SENSOR)
         self.subscribe(JointState, "gripper/state", self._on_gripper, SENSOR)
         self.subscribe(Header, "robot/restarted", self._on_restarted, STATE)
-        transport = get("observation.transport")
-        self._image_topic = get("observation.topic") + ("/compressed" if transport == "compressed" else "")
+        transport = self.parameters.observation.transport
+        self._image_topic = self.parameters.observation.topic + ("/compressed" if transport == "compressed" else "")
         self.subscribe(IMAGES[transport], self._image_topic, self._on_image, SENSOR, raw=True)
 
     def activate(self) -> None:  # noqa: D102
@@ -151,7 +147,7 @@ class TeleopNode(ManagedNode):
             self._device_fault(error)
             return
         self._joy_at = time.monotonic()
-        if self.value("device") == "joy":
+        if self.parameters.device == "joy":
             self._feel(self._joy)
         else:
             self._feel_both()
@@ -161,8 +157,8 @@ class TeleopNode(ManagedNode):
         try:
             self._twist = read_twist(
                 (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z),
-                (self.value("twist.linear"), self.value("twist.angular")),
-                self.value("joy.dead_zone"), self.value("joy.curve"),
+                (self.parameters.twist.linear, self.parameters.twist.angular),
+                self.parameters.joy.dead_zone, self.parameters.joy.curve,
             )  # fmt: skip
         except DeviceError as error:
             self._device_fault(error)
@@ -184,7 +180,7 @@ class TeleopNode(ManagedNode):
     def _feel_both(self) -> None:
         """Motion comes from one topic and buttons from another: both must be alive."""
         moving_at = self._leader_at if self._follower is not None else self._twist_at
-        by_motion = self.value("device") == "twist" and self.value("joy.deadman") < 0
+        by_motion = self.parameters.device == "twist" and self.parameters.joy.deadman < 0
         now = time.monotonic()
         if now - moving_at > self._timeout or (not by_motion and now - self._joy_at > self._timeout):
             return  # and the operator finds the device silent
@@ -215,7 +211,7 @@ class TeleopNode(ManagedNode):
             if self.active:
                 self._feel(self._keyboard.demand(now))
         self._stop.look(self._safety is not None and self._safety.state == SafetyState.ESTOP)
-        wanted = self.value("instruction")
+        wanted = self.parameters.instruction
         if self.active and wanted != self._said:
             self._said = wanted
             self._instructions.publish(conversions.text(wanted))
@@ -227,7 +223,7 @@ class TeleopNode(ManagedNode):
     def _command(self, name: str) -> None:
         if not self.active or self._recorder is None:
             return
-        self._recorder.command(name, self.value("operator_note") if name == "start" else "")
+        self._recorder.command(name, self.parameters.operator_note if name == "start" else "")
 
     def _tell(self, fine: bool, line: str) -> None:
         self._news = line
@@ -275,7 +271,7 @@ class TeleopNode(ManagedNode):
             if self._note != BUSY and self._follower is not None:
                 self._follower.release()
             return
-        self._operator.speed = speed_of(self.value)
+        self._operator.speed = speed_of(self.parameters)
         action = self._operator.action(time.monotonic(), self._mapping())
         if action is None:
             return
@@ -285,7 +281,7 @@ class TeleopNode(ManagedNode):
             self.get_logger().warning(unheard(self._safety.reason))
         self._knocked, self._last = time.monotonic(), action
         chunk = action_messages.chunk_message(
-            [action], frame=self.value("base_frame"), at_ns=self.now_ns(), observation=self._image_stamp(),
+            [action], frame=self.parameters.base_frame, at_ns=self.now_ns(), observation=self._image_stamp(),
             sequence=self._sequence, source=ActionChunk.SOURCE_TELEOP, instruction=self._instruction,
             period=self._operator.speed.period,
         )  # fmt: skip
@@ -297,7 +293,7 @@ class TeleopNode(ManagedNode):
         return conversions.time_message(self._image_ns)
 
     def _mapping(self) -> Rotation:
-        if self.value("frame") != END_EFFECTOR:
+        if self.parameters.frame.kind != END_EFFECTOR:
             return self._fixed
         assert self._measured is not None
         return Rotation.from_quat(self._measured[0].quaternion) * self._fixed
@@ -313,9 +309,9 @@ class TeleopNode(ManagedNode):
             return f"'{safety.source}' is in command of the bridge, not teleop: bridge_node/switch_source changes that"
         if self._image_ns is None:
             return f"no image yet on {self._image_topic}"
-        if self.value("frame") == END_EFFECTOR:
+        if self.parameters.frame.kind == END_EFFECTOR:
             age = (self.now_ns() - self._measured[1]) * 1e-9 if self._measured else float("inf")
-            if age > self.value("state_age"):
+            if age > self.parameters.state_age:
                 return f"no fresh robot/ee_pose to turn the device's axes by ({age:.1f} s old)"
         if safety.control_mode == "blocking":
             ready_ns = conversions.stamp_ns(safety.ready_since)
@@ -337,7 +333,7 @@ class TeleopNode(ManagedNode):
     def _shown(self) -> Shown:
         largest = self._operator.speed
         return Shown(
-            active=self.active, guiding=self._guiding, device=self.value("device"), frame=self.value("frame"),
+            active=self.active, guiding=self._guiding, device=self.parameters.device, frame=self.parameters.frame.kind,
             state=self._state() if self.active else "not active: configure and activate teleop_node",
             action=self._last, gripper=self._operator.gripper, speed=(largest.linear, largest.angular),
             button=self._keyboard.speed if self._keys is not None else self._joy.speed, safety=self._safety,
