@@ -151,7 +151,7 @@ def test_the_recorder_is_shown_with_target_rate_disk_and_losses() -> None:
                   "58.4 GiB left", "58 min at 18.0 MB/s", "/camera/image_raw", "29.9", "360"):  # fmt: skip
         assert shown in text, shown
     idle = status(state="idle", missing=["robot/ee_pose"], time_left=-1.0, dropped=[0])
-    assert "nobody publishes robot/ee_pose" in printed(episode_line(idle))
+    assert "no publisher of robot/ee_pose" in printed(episode_line(idle))
     assert "MB/s" not in printed(session_line(idle)) and "no recorder" in printed(episode_line(None))
     assert [duration(v) for v in (42, 600, 9000, 1e7)] == ["42 s", "10 min", "2.5 h", "over 4 days"]
 
@@ -164,6 +164,6 @@ def test_the_operator_sees_the_motion_or_why_there_is_none() -> None:
     )  # fmt: skip
     text = printed(lines(shown))
     for part in ("the deadman is not held", "open", "slow", "HOLD  no fresh action", "no instruction yet",
-                 "no recorder heard", "end effector"):  # fmt: skip
+                 "no recorder", "end effector"):  # fmt: skip
         assert part in text, part
     assert motion((0.01, 0.0, -0.02, 0.0, 0.0, 0.0873, 1.0)) == "x +10 mm  z -20 mm  yaw +5.0°"
