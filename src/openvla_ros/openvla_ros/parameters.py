@@ -18,11 +18,12 @@ typed object from which a node builds its components. This module imports no ROS
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, TypeVar
+
+from openvla_policy.suggestions import did_you_mean
 
 Scalar = bool | int | float | str
 Value = Scalar | list[bool] | list[int] | list[float] | list[str]
@@ -238,7 +239,6 @@ def _type_name(row: ParameterRow) -> str:
 def unknown_parameter(name: str, known: Iterable[str], node: str) -> str:
     """Error message for a name that is no parameter of a node, with the nearest names that are."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    near = near or [k for k in known if k.split(".")[0] == name.split(".")[0]][:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(known)}"
-    return f"unknown parameter '{name}' for node '{node}'; {hint}"
+    group = [other for other in known if other.split(".")[0] == name.split(".")[0]][:3]
+    otherwise = f"did you mean {' or '.join(group)}?" if group else f"it has: {', '.join(known)}"
+    return f"unknown parameter '{name}' for node '{node}'; {did_you_mean(name, known, otherwise=otherwise)}"

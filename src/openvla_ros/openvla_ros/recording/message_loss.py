@@ -1,4 +1,4 @@
-"""Messages of a topic that did not arrive, by the publisher's sequence numbers and by the stamps of a regular stream."""
+"""Lost messages of a topic, by the publisher's sequence numbers and by the stamps of a regular stream."""
 
 from __future__ import annotations
 

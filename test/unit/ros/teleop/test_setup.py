@@ -1,4 +1,4 @@
-"""The shipped teleoperation files, the processes they make, single keys, and what the faces show."""
+"""The shipped teleoperation files, the processes they make, single keys, and the dashboard."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from openvla_ros.nodes.bridge.parameters import BridgeParameters, gate_config
 from openvla_ros.nodes.recorder.parameters import RecorderParameters
 from openvla_ros.nodes.recorder.status_text import duration, episode_line, session_line, topic_table
 from openvla_ros.nodes.sim.parameters import SimParameters
-from openvla_ros.nodes.teleop.dashboard import Shown, lines, motion
+from openvla_ros.nodes.teleop.dashboard import DashboardState, lines, motion
 from openvla_ros.nodes.teleop.parameters import TeleopParameters, joy_map, speed_of
 from openvla_ros.parameters import build, check, rows
-from openvla_ros.teleop.terminal_keys import Keys, split_keys
+from openvla_ros.teleop.terminal_keys import TerminalKeys, split_keys
 
 ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = {c.node: c for c in (SimParameters, BridgeParameters, RecorderParameters, TeleopParameters)}
@@ -77,7 +77,7 @@ def test_a_leader_needs_a_deadman() -> None:
         joy_map(build(TeleopParameters, {"device": "leader", "joy.deadman": -1}))
 
 
-def test_the_command_runs_the_teleoperation_here_and_manages_the_rest() -> None:
+def test_the_command_runs_teleoperation_and_manages_the_rest() -> None:
     options = argparse.Namespace(
         device="keyboard", output=Path("x"), instruction="lift", target=5, seed=3, blocking=True, show=False
     )
@@ -102,16 +102,16 @@ def test_arrow_keys_are_no_emergency_stop() -> None:
     assert split_keys("\r \x7fé") == ["enter", " ", "backspace", "é"]
 
 
-def test_keys_come_from_a_terminal_which_is_put_back() -> None:
+def test_keys_come_from_a_terminal_which_is_restored() -> None:
     ours, theirs = pty.openpty()
     try:
         before = termios.tcgetattr(theirs)
-        keys = Keys(theirs)
+        keys = TerminalKeys(theirs)
         assert not termios.tcgetattr(theirs)[3] & termios.ICANON
         os.write(ours, b"wR\x1b[A ")
         end, got = time.monotonic() + 5.0, []
         while len(got) < 3 and time.monotonic() < end:
-            got += keys.take()
+            got += keys.drain()
             time.sleep(0.01)
         assert got == ["w", "R", " "]
         keys.close()
@@ -120,11 +120,11 @@ def test_keys_come_from_a_terminal_which_is_put_back() -> None:
     finally:
         os.close(ours)
         os.close(theirs)
-    with Path(os.devnull).open() as nothing, pytest.raises(ValueError, match="no terminal"):
-        Keys(nothing.fileno())
+    with Path(os.devnull).open() as nothing, pytest.raises(ValueError, match="not a terminal"):
+        TerminalKeys(nothing.fileno())
 
 
-# ---- faces ---------------------------------------------------------------------------------------
+# ---- dashboard -----------------------------------------------------------------------------------
 
 
 def printed(*parts: object) -> str:
@@ -145,7 +145,7 @@ def status(**changes) -> RecorderStatus:
     return made
 
 
-def test_the_recorder_is_shown_with_target_rate_disk_and_losses() -> None:
+def test_the_recorder_line_has_target_rate_disk_and_losses() -> None:
     text = printed(episode_line(status()), session_line(status()), topic_table(status()))
     for shown in ("recording 12.3 s", "“lift it”", "70 MiB", "2 DROPPED", "3 of 50 successes", "1 failures",
                   "58.4 GiB left", "58 min at 18.0 MB/s", "/camera/image_raw", "29.9", "360"):  # fmt: skip
@@ -156,13 +156,13 @@ def test_the_recorder_is_shown_with_target_rate_disk_and_losses() -> None:
     assert [duration(v) for v in (42, 600, 9000, 1e7)] == ["42 s", "10 min", "2.5 h", "over 4 days"]
 
 
-def test_the_operator_sees_the_motion_or_why_there_is_none() -> None:
+def test_the_dashboard_says_why_the_arm_does_not_move() -> None:
     safety = SafetyState(state=SafetyState.HOLD, reason="no fresh action", control_mode="streaming")
-    shown = Shown(
+    state = DashboardState(
         active=True, guiding=False, device="joy", frame="end_effector", state="the deadman is not held", action=None,
         gripper=1.0, speed=(0.1, 0.5), button="slow", safety=safety, instruction="", recorder=None, news="",
     )  # fmt: skip
-    text = printed(lines(shown))
+    text = printed(lines(state))
     for part in ("the deadman is not held", "open", "slow", "HOLD  no fresh action", "no instruction yet",
                  "no recorder", "end effector"):  # fmt: skip
         assert part in text, part
