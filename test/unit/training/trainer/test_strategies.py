@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -30,9 +28,6 @@ def test_parameter_counts_are_the_papers(name: str, rank: int, millions: float, 
     strategy = STRATEGIES[name]
     counts = [trainable_parameters(shape(), strategy, rank) / 1e6 for shape in (siglip_7b, openvla_7b)]
     assert [round(count, 1) for count in counts] == [millions, fused]
-    page = (Path(__file__).parents[4] / "docs" / "reference" / "training.md").read_text("utf-8")
-    label = "`lora`, `qlora`, rank " + str(rank) if strategy.adapter else f"`{name}`"
-    assert f"| {label} | {millions} | {fused} |" in page
 
 
 @pytest.mark.parametrize("name", ["full", "last_layer", "frozen_vision", "sandwich", "lora"])
