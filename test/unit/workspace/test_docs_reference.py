@@ -12,7 +12,10 @@ from page import PAGES
 ROOT = Path(__file__).parents[3]
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 FILE = re.compile(r"(?<![\w./~-])((?:[\w-]+/)+[\w.-]+\.(?:py|yaml|json|bash|sbatch|in|Dockerfile))\b")
+MODULE = re.compile(r"(?<![\w./-])\w+\.py\b")
+FOREIGN = {"deploy.py", "finetune.py", "reference_loader.py"}  # of the reference implementation, or written for it
 OUTSIDE = {"outputs", "data", "meta"}  # what runs write, and folders of other projects' layouts
+MODULES = {file.name for top in ("src", "test", "scripts", "launch") for file in (ROOT / top).rglob("*.py")}
 
 
 def anchors(page: Path) -> set[str]:
@@ -42,6 +45,12 @@ def test_named_files_exist(page: Path) -> None:
     for name in set(FILE.findall(page.read_text("utf-8"))):
         if name.split("/")[0] not in OUTSIDE and "NAME" not in name:
             assert any((folder / name).exists() for folder in folders), f"{name} does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_modules_exist(page: Path) -> None:
+    named = set(MODULE.findall(page.read_text("utf-8"))) - FOREIGN
+    assert named <= MODULES, f"no such modules: {sorted(named - MODULES)}"
 
 
 def test_definition_takes_the_comment_above_a_field() -> None:
