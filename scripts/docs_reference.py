@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import re
 import types
 import typing
@@ -198,11 +199,11 @@ def default_text(field: dataclasses.Field[Any]) -> str:
 
 def parameters(node: str) -> str:
     """ROS parameters of a node, as it declares them."""
-    rows = [
-        (f"`{row.name}`", f"`{yaml_text(row.default)}`", row.unit, limits(row), row.description)
-        for row in load(NODES[node])
-    ]
-    return table(("parameter", "default", "unit", "allowed", "meaning"), rows)
+    rows = []
+    for row in load(NODES[node]):
+        unit = row.unit if row.unit != "1" else ""
+        rows.append((f"`{row.name}`", f"`{yaml_text(row.default)}` {unit}", limits(row), row.description))
+    return table(("parameter", "default", "allowed", "meaning"), rows)
 
 
 def yaml_text(value: object) -> str:
@@ -219,6 +220,29 @@ def limits(row: Any) -> str:
         return ""
     low, high = ("" if bound is None else f"{bound:g}" for bound in (row.low, row.high))
     return f"{low} … {high}".strip()
+
+
+def arguments(*targets: str) -> str:
+    """Keyword arguments of functions and classes, from their signatures and docstrings."""
+    rows = []
+    for function in map(load, targets):
+        documented = function.__init__ if isinstance(function, type) else function
+        texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(documented).params}
+        rows += [
+            (f"`{name}`", f"`{parameter.default!r}`", texts[name])
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+    return table(("argument", "default", "meaning"), rows)
+
+
+def metrics() -> str:
+    """What /metrics of the policy server publishes."""
+    from openvla_policy.serving.metrics import Metrics
+
+    names = {"counter": "_total", "gauge": "", "histogram": ""}
+    rows = [(f"`{m.name}{names[m.type]}`", m.type, m.documentation) for m in Metrics().registry.collect()]
+    return table(("metric", "type", "meaning"), rows)
 
 
 def training() -> str:
@@ -320,6 +344,8 @@ def number(value: object) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "options": options,
+    "arguments": arguments,
+    "metrics": metrics,
     "parameters": parameters,
     "training": training,
     "strategies": strategies,
