@@ -120,16 +120,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def options(command: str) -> str:
     """Options of a command: one table, or one a subcommand."""
     line = command_line(command)
-    parsers = {"": line}
     if isinstance(line, argparse.ArgumentParser):
+        rows = {"": list(parser_rows(line))}
         for action in line._actions:  # noqa: SLF001
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-                parsers = dict(action.choices)
-        rows = {name: list(parser_rows(parser)) for name, parser in parsers.items()}
-    elif dataclasses.is_dataclass(line):
-        rows = {"": list(field_rows(line))}
+                rows = {name: list(parser_rows(parser)) for name, parser in action.choices.items()}
     else:
-        rows = {subcommand_name(member): list(field_rows(member)) for member in typing.get_args(line)}
+        rows = {"": list(field_rows(line))}
+        for hint in typing.get_type_hints(line, include_extras=True).values():
+            members = typing.get_args(unwrap(hint)[0])
+            if members and all(dataclasses.is_dataclass(unwrap(member)[0]) for member in members):
+                rows = {marks[0].name: list(field_rows(cls)) for cls, marks in map(unwrap, members)}
     head = ("option", "value", "default", "meaning")
     return "\n\n".join(
         (f"`{command} {name}`:\n\n" if name else "") + table(head, found) for name, found in rows.items()
@@ -153,26 +154,33 @@ def parser_rows(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, str
         yield f"`{flag}`", value, default, text
 
 
-def subcommand_name(hint: Any) -> str:
-    """The name that `tyro.conf.subcommand` gives to a member of a union."""
-    (_, config) = typing.get_args(hint)
-    return str(config.name)
+def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and what `Annotated` says of it."""
+    if typing.get_origin(hint) is typing.Annotated:
+        bare, *marks = typing.get_args(hint)
+        return bare, tuple(marks)
+    return hint, ()
 
 
 def field_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
-    """Flag, kind of value, default and help of each field, as tyro reads them."""
-    if typing.get_origin(cls) is typing.Annotated:
-        cls = typing.get_args(cls)[0]
+    """Flag, kind of value, default and help of each field of a dataclass, as tyro reads them."""
     hints = typing.get_type_hints(cls, include_extras=True)
     texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
     for field in dataclasses.fields(cls):
-        hint, marks = hints[field.name], ()
-        if typing.get_origin(hint) is typing.Annotated:
-            hint, *marks = typing.get_args(hint)
-        flag = field.name.upper() if tyro.conf.Positional in marks else f"--{field.name.replace('_', '-')}"
-        if hint is bool and field.default is True:
-            flag = f"--no-{flag[2:]}"
-        yield f"`{flag}`", kind(hint), default_text(field), texts.get(field.name, "")
+        hint, marks = unwrap(hints[field.name])
+        if dataclasses.is_dataclass(hint):
+            yield from field_rows(hint)
+            continue
+        metavar, hint_text = (
+            next(filter(None, (getattr(mark, name, None) for mark in marks)), "")
+            for name in ("metavar", "help_behavior_hint")
+        )
+        flag = "--" + ("no-" if field.default is True else "") + field.name.replace("_", "-")
+        if tyro.conf.Positional in marks:
+            flag = metavar or field.name.upper()
+        value = "" if hint is bool or flag[0] != "-" else metavar or kind(hint)
+        default = str(hint_text).strip("()").removeprefix("default: ") or default_text(field)
+        yield f"`{flag}`", value, default, texts.get(field.name, "")
 
 
 def kind(hint: Any) -> str:
@@ -188,10 +196,12 @@ def kind(hint: Any) -> str:
 
 
 def default_text(field: dataclasses.Field[Any]) -> str:
-    """A default for a reader; a flag and an option that may be left out have none."""
+    """A default for a reader; a flag that is off and an option without one have none."""
     if field.default is dataclasses.MISSING:
         return "required" if field.default_factory is dataclasses.MISSING else ""
-    if field.default is None or field.default is True or field.default is False or field.default == ():
+    if isinstance(field.default, bool):
+        return "on" if field.default else ""
+    if field.default is None or field.default == ():
         return ""
     value = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
     return f"`{value or repr('')}`"
