@@ -105,7 +105,8 @@ def test_droid_in_the_wrist_frame(arrays):
     row = evaluate(parse("wrist_motion(action_dict/cartesian_velocity, observation/cartesian_position)"), steps, 30,
                    find("droid").gripper)  # fmt: skip
     turned = angles_to_matrices(row[:, 3:])
-    ours = np.concatenate([row[:, :3], turned[:, :2].reshape(-1, 6)], axis=1)  # the reference keeps two rows of the matrix
+    # The reference keeps two rows of the matrix.
+    ours = np.concatenate([row[:, :3], turned[:, :2].reshape(-1, 6)], axis=1)
     np.testing.assert_allclose(ours, arrays["droid_wristact_out"][:, :9], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(steps["action_dict/gripper_position"], arrays["droid_wristact_out"][:, 9:])
     state = standardise(find("droid"), steps).states

@@ -1,21 +1,19 @@
-"""docs/reference names every option of server, clients, LocalPolicy and policy node, with the default the code has."""
+"""docs/reference names every argument of the clients and of LocalPolicy, with the default the code has."""
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 import pytest
 
 from openvla_policy.runtime.decoding import Vocabulary
 from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
-from openvla_policy.serving.cli import Options
 from openvla_policy.serving.limits import Limits
 from openvla_policy.serving.metrics import Metrics
 from openvla_policy.serving.remote_policy import RemotePolicy
@@ -58,27 +56,6 @@ def choices(option: str) -> tuple[str, ...]:
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
-def test_every_option_of_the_server_is_documented():
-    documented = {
-        "checkpoint" if name == "CHECKPOINT" else name[2:].replace("-", "_") for name in rows(SERVING, "Options")
-    }
-    assert documented == SERVER_OPTIONS.keys()
-
-
-@pytest.mark.parametrize("name", [name for name in SERVER_OPTIONS if name != "checkpoint"])
-def test_the_documented_default_of_a_server_option_is_the_code_s(name):
-    default = SERVER_OPTIONS[name].default
-    absent = "none" if default is None else "off" if default is False else None
-    expected = absent or f"`{default if default != '' else repr('')}`"
-    assert rows(SERVING, "Options")["--" + name.replace("_", "-")][0] == expected
-
-
-@pytest.mark.parametrize("name", ["precision", "runtime", "vocabulary"])
-def test_the_page_names_the_choices_of_a_server_option(name):
-    _, _, meaning = rows(SERVING, "Options")[f"--{name}"]
-    assert [choice for choice in choices(name) if choice not in meaning] == []
-
-
 def test_every_argument_of_the_clients():
     table = rows(SERVING, "Clients")
     code = arguments(RemotePolicy.__init__)
@@ -98,17 +75,6 @@ def test_every_argument_of_local_policy():
 def test_the_server_has_an_option_for_each_of_local_policy():
     code = arguments(load_policy) | arguments(LocalPolicy.__init__)
     assert code.keys() - {"path", "key_per_request"} <= SERVER_OPTIONS.keys()
-
-
-def test_every_parameter_of_the_policy_node():
-    table = rows(POLICY, "The policy node")
-    assert table.keys() == {row.name for row in parameter_rows(PolicyParameters)}
-    for row in parameter_rows(PolicyParameters):
-        default, unit, meaning = table[row.name]
-        value = str(row.default).lower() if isinstance(row.default, bool) else row.default
-        value = "''" if value == "" else value
-        assert (default, unit) == (f"`{value}`", row.unit), row.name
-        assert meaning.startswith(row.description) and row.constraint in meaning, row.name
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from openvla_policy.contract.gripper_datasets import DatasetGripper
 from openvla_training.openx import statistics
-from openvla_training.openx.cli import main, rows_table
+from openvla_training.openx.cli import main
 from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.expressions import evaluate, keys_of, parse
 from openvla_training.openx.mixture import Mixture, from_yaml, load_mixture, mixtures_folder
@@ -391,8 +391,3 @@ def test_the_command_shows_table_weights_and_what_the_data_give(tmp_path, capsys
     assert "100.0" in capsys.readouterr().out
     assert main(["nothing"]) == 2
     assert "is not in the registry" in capsys.readouterr().err
-
-
-def test_the_reference_page_is_made_from_the_registry(root):
-    page = (root / "docs" / "reference" / "open-x.md").read_text("utf-8")
-    assert rows_table() in page, "run: openvla-mixture --rows, and put its output into docs/reference/open-x.md"
