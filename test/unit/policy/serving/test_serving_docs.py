@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from openvla_policy.runtime.decoding import Vocabulary
 from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.local_policy import Idle, LocalPolicy, Precision, RuntimeName
+from openvla_policy.serving.cli import Options
 from openvla_policy.serving.limits import Limits
 from openvla_policy.serving.metrics import Metrics
 from openvla_policy.serving.remote_policy import RemotePolicy
