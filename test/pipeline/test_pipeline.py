@@ -54,8 +54,9 @@ def test_from_demonstration_to_closed_loop(
     # Training writes a folder that the policy node loads.
     output = tmp_path / "train"
     arguments = [
-        f"output={output}", f"data=[{rlds / 'cubes'}]", "dataset_name=cubes", f"model={SHAPE}", "steps=8",
-        "batch_size=8", "learning_rate=1e-3", "threads=1", "validate_every=8",
+        f"output.folder={output}", "output.validate_every=8", f"data.datasets=[{rlds / 'cubes'}]",
+        "data.dataset_name=cubes", "data.batch_size=8", f"model.shape={SHAPE}", "optimizer.learning_rate=1e-3",
+        "schedule.steps=8", "parallel.threads=1",
     ]  # fmt: skip
     assert train(arguments) == 0
     assert str(output / "checkpoint") in capsys.readouterr().out.splitlines()[-1]
