@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from openvla_ros.bringup.process_table import node_module
+from openvla_ros.evaluation.demo import Options
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
@@ -121,7 +121,7 @@ def test_a_node_that_dies_ends_the_demo_with_its_name(
         (("--instruction", "lift the purple cube"), "'lift the purple cube' names none of the cubes; name one of red"),
         (("--episodes", "0"), "episodes is 0; it must be 1 to"),
         (("--checkpoint", "/nonexistent/folder"), "--checkpoint /nonexistent/folder: there is no such folder"),
-        (("--server-token-file", "token"), "--server-token-file is for --server: name the server, too"),
+        (("--server-token-file", "token"), "--server-token-file needs --server"),
         (("--config", "/nonexistent.yaml"), "cannot read the evaluation settings /nonexistent.yaml"),
     ],
 )
@@ -134,13 +134,11 @@ def test_a_wrong_option_is_refused_in_one_line(
     assert message in process.output and len(process.output.splitlines()) == 1
 
 
-def test_a_server_s_token_reaches_the_policy_node(tmp_path: Path) -> None:
-    from openvla_ros.evaluation.demo import Demo, parser
-
-    given = ["--server", "ws://gpu:8000", "--server-token-file", str(tmp_path / "token")]
-    policy = Demo(parser().parse_args(given), threading.Event())._overrides()["policy_node"]
-    wanted = {"policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token")}
-    assert policy == wanted
+def test_server_options_become_policy_node_parameters(tmp_path: Path) -> None:
+    options = Options(server="ws://gpu:8000", server_token_file=tmp_path / "token")
+    assert options.overrides()["policy_node"] == {
+        "policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token"),
+    }  # fmt: skip
 
 
 def test_collecting_is_resumed_where_it_stopped(

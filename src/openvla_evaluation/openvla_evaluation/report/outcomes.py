@@ -1,6 +1,6 @@
 """What a series of episodes amounts to: outcomes, success rate, latencies, the table of who lifted what.
 
-Pure functions of the records; the drawing is in `pictures`, the running in `evaluation/session`.
+Pure functions of the records; the drawing is in `pictures`, the running in openvla_ros/evaluation.
 """
 
 from __future__ import annotations
