@@ -14,12 +14,7 @@ ARGUMENTS = [
     ("config", "recorder", "A file of config/recording, or a path", []),
     ("namespace", "", "Namespace of the robot's topics", []),
     ("use_sim_time", "false", "true or false: use the time on /clock", [("recorder_node", "use_sim_time", bool)]),
-    (
-        "clock",
-        "",
-        "Topic of the simulated time ('' = /clock; in a namespace its own clock, as with sim.launch.py namespace:=…)",
-        [],
-    ),
+    ("clock", "", "Topic of the simulated time ('' = /clock, or a namespace's own clock, as in sim.launch.py)", []),
     ("output", "", "Folder for the bags", [("recorder_node", "output", str)]),
     ("target", "", "Number of successes to record, for the counter", [("recorder_node", "target_episodes", int)]),
     ("compression", "", "Compression of the bags: zstd or none", [("recorder_node", "compression", str)]),

@@ -1,6 +1,6 @@
 """A WidowX 250s under xs_sdk: `ros2 launch openvla_ros widowx.launch.py` (arguments: `--show-args`).
 
-Start the robot's own driver first, by itself (docs/how-to/first-motion-widowx.md). When one process ends, all are ended.
+Start the robot's own driver first, by itself (docs/how-to/first-motion-widowx.md). When one process ends, all end.
 """
 
 from openvla_ros.bringup.launch_description import ROBOT, describe

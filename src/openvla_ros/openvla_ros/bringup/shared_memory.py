@@ -1,7 +1,7 @@
 """Removal of the shared memory that killed ROS processes leave behind.
 
-Fast DDS keeps one or two segments in /dev/shm for each process (18 MB with config/dds/fastdds.xml). A process that exits
-removes its segments; after `kill -9`, a crash or the kernel's out-of-memory killer they stay until someone removes them.
+Fast DDS keeps one or two segments in /dev/shm for each process (18 MB with config/dds/fastdds.xml). A process that
+exits removes its segments; after `kill -9`, a crash or the kernel's out-of-memory killer they stay.
 """
 
 from __future__ import annotations

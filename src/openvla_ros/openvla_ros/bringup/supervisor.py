@@ -69,7 +69,7 @@ class Supervisor:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=self.environment,
-                    start_new_session=True,  # Ctrl-C in the terminal reaches only this process, which stops them in order
+                    start_new_session=True,  # Ctrl-C in the terminal reaches this process only; it stops them in order
                     preexec_fn=end_with_parent,
                 )
             except OSError as error:

@@ -1,4 +1,4 @@
-"""A ROS client of a running stack: resets the scene, starts instructions and recordings, logs what the stack publishes."""
+"""A ROS client of a running stack: resets the scene, starts instructions and recordings, logs the stack's messages."""
 
 from __future__ import annotations
 
