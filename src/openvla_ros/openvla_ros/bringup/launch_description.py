@@ -1,7 +1,7 @@
 """What the launch files share: arguments, and processes of the process table as launch actions.
 
-Launch files cannot import each other. Only `description`, `describe`, `action` and `on_exit` need ROS 2's launch
-packages, which they import when called; everything else is tested without them.
+Launch files cannot import each other. Only the functions below `refuse_unknown` need ROS 2's launch packages, and
+import them when called; everything else is tested without them.
 """
 
 from __future__ import annotations
@@ -219,7 +219,10 @@ def action(spec: ProcessSpec) -> Any:
         executable=spec.executable,
         name=spec.name,
         namespace=spec.namespace,
-        parameters=[*(str(file) for file in spec.params_files), {k: _value(v) for k, v in spec.parameters.items()}],
+        parameters=[
+            *(str(file) for file in spec.params_files),
+            {k: parameter_value(v) for k, v in spec.parameters.items()},
+        ],
         remappings=list(spec.remappings),
         arguments=list(spec.arguments),
         output="screen",
@@ -249,13 +252,13 @@ def on_exit(name: str) -> Callable[[Any, Any], Any]:
     return handle
 
 
-def _value(value: object) -> Any:
-    # launch_ros parses strings as YAML: an instruction could become a number, a bool, or an error.
-    parameter_value = import_module("launch_ros.parameter_descriptions").ParameterValue
+def parameter_value(value: object) -> Any:
+    """A parameter's value for launch_ros, which parses a plain string as YAML: to a number, a bool, or an error."""
+    typed_value = import_module("launch_ros.parameter_descriptions").ParameterValue
     if isinstance(value, str):
-        return parameter_value(value, value_type=str)
+        return typed_value(value, value_type=str)
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
-        return parameter_value(list(value), value_type=list[str])
+        return typed_value(list(value), value_type=list[str])
     return value
 
 
