@@ -75,6 +75,7 @@ def test_expert_succeeds_in_two_episodes(
     }  # fmt: skip
     assert summary["failure"] is None and summary["control_mode"] == "blocking"
     assert {"python", "mujoco", "openvla_ros"} <= summary["versions"].keys()
+    assert "waiting for service sim/reset" in process.output, "the start is silent"
     assert process.output.splitlines()[-1].startswith("success 2/2"), process.output
 
     frames = imageio_ffmpeg.read_frames(str(out / "demo.mp4"))

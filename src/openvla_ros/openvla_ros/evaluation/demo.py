@@ -33,10 +33,6 @@ from openvla_ros.provenance import checkpoint_identity, git_revision, versions
 COMMAND = "openvla-demo"
 EXPERT_NAME = "scripted expert (knows the true poses: a ceiling, not a policy)"
 SUITE_OPTIONS = ("episodes", "instruction", "seed", "paired", "max_steps")
-STOOD_STILL = (
-    "nothing lifted in {count} of {total} episodes: `openvla-demo --policy expert` tests the stack without the policy; "
-    "read on in docs/how-to/why-does-it-not-move.md"
-)
 
 
 @dataclass(frozen=True)
@@ -204,7 +200,8 @@ class Demo:
         written = self._write(time.monotonic() - started, failure)
         if failure:
             raise RuntimeError(f"{failure}\n  results of the episodes before are in {output}")
-        self._advise()
+        if line := advice(options, self._episodes):
+            print(line)
         print(f"success {outcomes.success_rate(self._episodes)}; wrote {', '.join(written)} to {output}/")
         return 130 if self._interrupted else 0
 
@@ -247,12 +244,6 @@ class Demo:
         title = "scripted expert" if self._expert else self._title
         return Caption(title, number, len(self._trials), trial.seed, trial.instruction, trial.target)
 
-    def _advise(self) -> None:
-        """Say where to read on when a policy lifted nothing; with a black or frozen camera that is expected."""
-        count = sum(episode.outcome == outcomes.NOTHING for episode in self._episodes)
-        if count and self._options.camera == "normal" and not self._expert:
-            print(STOOD_STILL.format(count=count, total=len(self._episodes)))
-
     def _write(self, duration: float, failure: str) -> list[str]:
         """Write the results, also after an interruption or a failure, and return the names of the files."""
         output = self._options.output
@@ -284,6 +275,17 @@ class Demo:
         }
         (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         return [*written, "summary.json"]
+
+
+def advice(options: Options, episodes: Sequence[Episode]) -> str:
+    """Where to read on when a policy lifted nothing; '' when it did, or could not (a black or frozen camera)."""
+    count = sum(episode.outcome == outcomes.NOTHING for episode in episodes)
+    if not count or options.camera != "normal" or options.policy == "expert":
+        return ""
+    return (
+        f"nothing lifted in {count} of {len(episodes)} episodes: test the stack without the policy with "
+        f"`{COMMAND} --policy expert`; read on in docs/how-to/why-does-it-not-move.md"
+    )
 
 
 if __name__ == "__main__":
