@@ -170,7 +170,8 @@ def test_user_config_wins_over_all_other_files(tmp_path, monkeypatch):
 def test_system_python_can_import_what_launch_files_need(root):
     """On a workstation `ros2 launch` runs without .venv's packages."""
     code = "import openvla_ros.bringup.launch_description, openvla_ros.bringup.process_table"
-    source = {"PYTHONPATH": str(root / "src" / "openvla_ros"), "PATH": ""}
+    packages = ":".join(str(root / "src" / name) for name in ("openvla_ros", "openvla_policy"))
+    source = {"PYTHONPATH": packages, "PATH": ""}
     done = subprocess.run([sys.executable, "-S", "-c", code], env=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

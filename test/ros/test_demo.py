@@ -139,7 +139,7 @@ def test_wrong_option_is_refused_in_one_line(
 
 def test_server_options_become_policy_node_parameters(tmp_path: Path) -> None:
     options = Options(server="ws://gpu:8000", server_token_file=tmp_path / "token")
-    assert options.overrides()["policy_node"] == {
+    assert options.node_parameters()["policy_node"] == {
         "policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token"),
     }  # fmt: skip
 

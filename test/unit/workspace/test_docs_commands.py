@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 from page import Block, blocks, calls
 
 from openvla_training.trainer.config import TrainConfig
@@ -49,15 +50,18 @@ def test_the_pages_have_commands_and_the_packages_too() -> None:
 def test_the_command_takes_it(page: Path, block: Block, call: list[str], monkeypatch: Any) -> None:
     command, *arguments = (word for word in call if "…" not in word and not word.startswith("["))  # as in a synopsis
     assert command in COMMANDS, f"{page}:{block.line} names {command}, which is no command of ours"
-    original = argparse.ArgumentParser.parse_known_args
+    by_argparse, by_tyro = argparse.ArgumentParser.parse_known_args, tyro.cli
 
-    def parse(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
-        namespace, rest = original(self, *given, **named)
-        raise Parsed(namespace, rest)
+    def parse_known_args(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
+        raise Parsed(*by_argparse(self, *given, **named))
+
+    def cli(*given: Any, **named: Any) -> Any:
+        raise Parsed(by_tyro(*given, **named), [])
 
     module, function = COMMANDS[command].split(":")
     main = getattr(importlib.import_module(module), function)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+    monkeypatch.setattr(tyro, "cli", cli)
     monkeypatch.setattr(sys, "argv", [command, *arguments])
     try:
         main(arguments)

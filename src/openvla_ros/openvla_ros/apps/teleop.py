@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         others, here = specs_of(options)
         if options.show:
             ImageWindow(COMMAND).close()  # report a missing display before anything starts
-        lease = DomainLease() if options.domain is None else None
-        domain = options.domain if lease is None else lease.domain
+        lease = DomainLease() if options.domain is None else None  # until this process ends
+        domain = lease.domain if lease else options.domain or 0
         environment = ros_environment(domain)
         os.environ.update({k: environment[k] for k in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")})
         print(f"ROS_DOMAIN_ID={domain}; logs in {options.output / 'logs'}; starting takes some seconds")

@@ -6,7 +6,6 @@ import them when called; everything else is tested without them.
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from openvla_policy.suggestions import did_you_mean
 from openvla_ros.bringup.process_table import (
     BRIDGE,
     CAMERAS,
@@ -160,15 +160,13 @@ def refuse_unknown(file: str, names: Sequence[str], command: Sequence[str]) -> N
         command: The words of `ros2 launch`'s command line.
 
     Raises:
-        ValueError: A word `name:=value` has an unknown name; the message suggests the nearest.
+        ValueError: A word `name:=value` has an unknown name; the message suggests similar ones.
     """
     if not any(Path(word).name == file for word in command):
         return
     for name, given, _ in (word.partition(":=") for word in command):
         if given and name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names)}"
-            raise ValueError(f"{file} has no argument '{name}'; {hint}")
+            raise ValueError(f"{file} has no argument '{name}'; {did_you_mean(name, names)}")
 
 
 def description(

@@ -98,7 +98,7 @@ class Options:
             raise ValueError(f"--checkpoint {self.checkpoint}: there is no such folder")
         return seeds
 
-    def overrides(self) -> dict[str, dict[str, object]]:
+    def node_parameters(self) -> dict[str, dict[str, object]]:
         """Node name -> parameter -> value."""
         sim: dict[str, object] = {
             "expert.role": "label" if self.dagger else "act",
@@ -233,7 +233,7 @@ class Collection:
         parameters = {"output": str(self._output / f"bags-{instance}"), "use_sim_time": True}
         self._stacks[instance] = Stack(
             self._output / "logs" / f"stack-{instance}",
-            self._options.overrides(),
+            self._options.node_parameters(),
             policy=self._options.dagger,
             extra=(ProcessSpec(RECORDER, RECORDER, (recording,), parameters),),
             frames=False,

@@ -90,7 +90,7 @@ class Options:
         file = load_suite(self.config or shipped_config("evaluation", "lift.yaml"))
         return file.with_options({name: getattr(self, name) for name in SUITE_OPTIONS})
 
-    def overrides(self) -> dict[str, dict[str, object]]:
+    def node_parameters(self) -> dict[str, dict[str, object]]:
         """Node name -> parameter -> value, for the options that are parameters of a node."""
         sim: dict[str, object] = {"expert.role": "act" if self.policy == "expert" else "off"}
         if self.camera != "normal":
@@ -118,14 +118,15 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0 when the demo ran, whatever the success rate, 1 on an error, 130 after Ctrl-C."""
-    stop = stop_on_signals()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     description = (
         "Run the closed loop in the simulator, with video and summary. It is also the evaluation of a checkpoint: "
         "--episodes 50, --paired 20, --camera black."
     )
+    options = parse(Options, arguments, prog=COMMAND, description=description)
+    stop = stop_on_signals()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        status = Demo(parse(Options, arguments, prog=COMMAND, description=description), stop).run()
+        status = Demo(options, stop).run()
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         status = 1
@@ -170,7 +171,7 @@ class Demo:
         failure = ""
         stack = Stack(
             output / "logs",
-            options.overrides(),
+            options.node_parameters(),
             policy=not self._expert,
             frames=options.show or not options.no_video,
             stop=self._stop,

@@ -19,19 +19,19 @@ def episode(outcome: str) -> Episode:
 
 
 def test_demo_starts_the_policy_without_the_expert_acting() -> None:
-    assert DEMO.overrides() == {"sim_node": {"expert.role": "off"}}
+    assert DEMO.node_parameters() == {"sim_node": {"expert.role": "off"}}
 
 
 def test_expert_acts_without_parameters_of_a_policy() -> None:
     options = demo.Options(policy="expert", control_mode="streaming")
-    assert options.overrides() == {
+    assert options.node_parameters() == {
         "sim_node": {"expert.role": "act"}, "bridge_node": {"control_mode": "streaming"},
     }  # fmt: skip
 
 
 def test_control_mode_is_set_on_bridge_and_policy() -> None:
-    overrides = demo.Options(control_mode="streaming").overrides()
-    assert overrides["bridge_node"] == overrides["policy_node"] == {"control_mode": "streaming"}
+    parameters = demo.Options(control_mode="streaming").node_parameters()
+    assert parameters["bridge_node"] == parameters["policy_node"] == {"control_mode": "streaming"}
 
 
 def test_options_win_over_the_evaluation_settings() -> None:
@@ -69,15 +69,15 @@ def test_no_advice_after_success() -> None:
 
 
 def test_collect_leaves_noise_to_the_yaml_unless_given() -> None:
-    sim = collect.Options(episodes=1, output=Path("x"), noise=0.01).overrides()["sim_node"]
+    sim = collect.Options(episodes=1, output=Path("x"), noise=0.01).node_parameters()["sim_node"]
     assert sim["expert.role"] == "act" and sim["expert.noise.translation"] == 0.01
     assert "expert.noise.rotation" not in sim
 
 
 def test_dagger_lets_the_expert_label() -> None:
     options = collect.Options(episodes=1, output=Path("x"), role="dagger", unnorm_key="sim_cubes")
-    overrides = options.overrides()
-    assert overrides["sim_node"]["expert.role"] == "label" and overrides["policy_node"] == {"unnorm_key": "sim_cubes"}
+    parameters = options.node_parameters()
+    assert parameters["sim_node"]["expert.role"] == "label" and parameters["policy_node"] == {"unnorm_key": "sim_cubes"}
 
 
 @pytest.mark.parametrize(
