@@ -109,7 +109,7 @@ def test_show_args_lists_described_arguments(capsys):
 def test_wrong_argument_is_named_in_one_error_line(tmp_path):
     for file, argument, message in (
         ("sim", "policy:=perhaps", "launch argument policy:=perhaps: give true or false"),
-        ("franka", "scael:=0.2", "franka.launch.py has no argument 'scael'; did you mean scale?"),
+        ("franka", "scael:=0.2", "franka.launch.py has no argument 'scael'; did you mean scale or camera?"),
         ("record", "config:=mine", "config 'mine' is neither a file nor one of recorder, sim"),
     ):
         done = subprocess.run(

@@ -27,7 +27,7 @@ from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.recorder.status_text import episode_line, session_line, topic_table
 from openvla_ros.paths import resolve
-from openvla_ros.teleop.terminal_keys import Keys
+from openvla_ros.teleop.terminal_keys import TerminalKeys
 
 COMMAND = "openvla-record"
 KEYS = {"enter": "start", "y": "success", "n": "failure", "x": "discard"}
@@ -91,7 +91,7 @@ class RecorderTerminal:
         node.create_subscription(RecorderStatus, "recorder/status", self._on_status, LATCHED)
         self._client = RecorderClient(node, self._on_answer)
         terminal = sys.stdin.isatty() and self.console.is_terminal
-        self._keys = Keys() if terminal else None
+        self._keys = TerminalKeys() if terminal else None
         self._live = Live(console=self.console, auto_refresh=False) if terminal else None
 
     def run(self) -> None:
@@ -116,7 +116,7 @@ class RecorderTerminal:
 
     def _handle_keys(self) -> bool:
         """Act on the keys typed since the last call; whether one of them quits."""
-        for key in self._keys.take() if self._keys else ():
+        for key in self._keys.drain() if self._keys else ():
             if self._draft is not None:
                 self._type(key, self._draft)
             elif key == "q":

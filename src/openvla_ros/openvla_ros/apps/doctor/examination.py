@@ -21,15 +21,16 @@ from openvla_ros.apps.doctor.options import Options
 from openvla_ros.apps.doctor.stack_probe import StackProbe
 from openvla_ros.apps.doctor.stream import Stream
 from openvla_ros.bringup.process_table import BRIDGE, POLICY, ProcessSpec, bringup
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE_PARAMETERS
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.common.action_messages import SAFETY_NAMES
-from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY_PARAMETERS
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.parameters import build, rows as parameter_rows
 
-TABLES = {BRIDGE: BRIDGE_PARAMETERS, POLICY: POLICY_PARAMETERS}
+TABLES = {BRIDGE: parameter_rows(BridgeParameters), POLICY: parameter_rows(PolicyParameters)}
 # Parameters that a running node is asked for; else its YAML files count.
 LIVE = {
     BRIDGE: ["watchdog.state", "watchdog.observation", "watchdog.future", "control_mode"],
-    POLICY: [row.name for row in POLICY_PARAMETERS],
+    POLICY: [row.name for row in TABLES[POLICY]],
 }
 PARAMETER_TIMEOUT, CONTROLLER_TIMEOUT = 3.0, 2.0  # [s]
 
@@ -90,7 +91,7 @@ def examine(options: Options) -> list[Finding]:
     rows += _stack_rows(values, facts, simulated, options.namespace)
     if not options.no_policy:
         loaded = states.get(POLICY) in ("active", "inactive")
-        rows += policy_probe.policy_rows(values[POLICY].__getitem__, loaded)
+        rows += policy_probe.policy_rows(_policy_parameters(values), loaded)
         rows.append(policy_rate_row(values, facts.status, measure=options.policy))
     return rows
 
@@ -160,7 +161,7 @@ def policy_rate_row(values: Values, status: PolicyStatus | None, measure: bool) 
     latency, source = None, ""
     if measure:
         try:
-            latency = policy_probe.time_policy(policy.__getitem__)
+            latency = policy_probe.time_policy(_policy_parameters(values))
             source = "measured here" if policy["policy.backend"] == "local" else f"measured at {policy['server.url']}"
         except TimeoutError as error:
             return Finding(
@@ -177,6 +178,10 @@ def policy_rate_row(values: Values, status: PolicyStatus | None, measure: bool) 
     streaming = policy["control_mode"] == "streaming"
     oldest = values[BRIDGE]["watchdog.observation"]
     return policy_checks.policy_rate(latency, source, _control_rate(policy), streaming, oldest)
+
+
+def _policy_parameters(values: Values) -> PolicyParameters:
+    return build(PolicyParameters, {row.name: values[POLICY][row.name] for row in TABLES[POLICY]})
 
 
 def _control_rate(policy: Mapping[str, Any]) -> float:

@@ -17,13 +17,14 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
 from openvla_ros.geometry import Pose
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.bridge.state_publisher import Shown
 from openvla_ros.nodes.bridge.stop_guard import WillKeeper
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import COMMAND, SENSOR, STATE
-from openvla_ros.nodes.common.temporary_node import side_node
+from openvla_ros.nodes.common.temporary_node import temporary_node
 from openvla_ros.robots.adapter import Call, Goal, JointSingle, Measured, Opening, RobotAdapter, Sent, Source
 
 MODE_PERIOD = 0.05  # [s] between two looks at the robot's own state, which comes at 1 kHz
@@ -37,7 +38,7 @@ class RobotLink:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[BridgeParameters],
         adapter: RobotAdapter,
         on_measured: Callable[[Measured, int], bool],
         on_fault: Callable[[str], None],
@@ -48,7 +49,7 @@ class RobotLink:
         """
         self._node, self._adapter, self._timeout = node, adapter, call_timeout
         self._on_measured, self._on_fault = on_measured, on_fault
-        self._base_frame = node.value("base_frame")
+        self._base_frame = node.parameters.base_frame
         self._recovery = adapter.recovery[0] if adapter.recovery is not None else ""
         self._running: dict[str, _Running] = {}
         self._next: tuple[str, Goal] | None = None  # waits for the hand to end what it does
@@ -146,7 +147,7 @@ class RobotLink:
 
     def _client(self, kind: str, name: str) -> Any:
         made = ActionClient(self._node, load(kind), name)
-        return self._node._own(lambda client: client.destroy(), made)
+        return self._node.own(lambda client: client.destroy(), made)
 
     def _send_goal(self, name: str, goal: Goal) -> None:
         busy = [running for other, running in self._running.items() if other != self._recovery]
@@ -253,7 +254,7 @@ class RobotLink:
         """Call services in turn, on a node of their own: this one's executor is busy with the transition."""
         if not calls:
             return
-        with side_node(self._node, "calls") as (node, executor):
+        with temporary_node(self._node, "calls") as (node, executor):
             for call in calls:
                 client = node.create_client(load(call.kind), call.service)
                 if not client.wait_for_service(timeout_sec=self._timeout):

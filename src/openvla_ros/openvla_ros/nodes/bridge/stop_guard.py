@@ -22,6 +22,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.signals import SignalHandlerOptions
 
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.qos import STATE
@@ -35,7 +36,7 @@ HEARD = 2.0  # [s] the robot's driver has to acknowledge the last words
 class WillKeeper:
     """The bridge's side: starts the process, and tells it each new will."""
 
-    def __init__(self, node: ManagedNode, topics: Sequence[str]) -> None:
+    def __init__(self, node: ManagedNode[BridgeParameters], topics: Sequence[str]) -> None:
         """topics: where wills may be said, relative to the node's namespace. ImportError: without xs_sdk's messages."""
         conversions.message_type(JointSingle)  # not installed: one line of the bridge, not a traceback of the keeper
         self._topics = tuple(topics)
@@ -46,7 +47,7 @@ class WillKeeper:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        node._own(lambda made: made.close(), self)
+        node.own(lambda made: made.close(), self)
 
     def wait(self, timeout: float) -> None:
         """Until the process is there and heard by the robot's driver; RuntimeError when it is not in `timeout` [s]."""
