@@ -50,7 +50,7 @@ class Options:
     blocking: bool = False
     """Blocking control, one action at a time, instead of streaming."""
     domain: int | None = None
-    """ROS domain. None: a free one."""
+    """ROS domain; if omitted, a free one."""
 
 
 def specs_of(options: Options) -> tuple[list[ProcessSpec], ProcessSpec]:

@@ -36,7 +36,7 @@ WORKER_TIMEOUT = 40.0  # [s] for a worker to close its bag
 
 @dataclass(frozen=True)
 class Options:
-    """Options of openvla-collect; None: as in the node's YAML."""
+    """Options of openvla-collect."""
 
     episodes: int
     """Number of episodes, on consecutive seeds from --seed."""
@@ -63,7 +63,7 @@ class Options:
     real_time_factor: float = 4.0
     """Limit on the simulation's speed [simulated s/s]; reached when the machine is fast enough."""
     checkpoint: Path | None = None
-    """Checkpoint folder of the policy that acts with --role dagger. None: as in the policy's YAML."""
+    """Checkpoint folder of the policy that acts with --role dagger; if omitted, as in the policy's YAML."""
     unnorm_key: str | None = None
     """Dataset whose statistics un-normalise the policy's actions, for a checkpoint with statistics of several."""
     max_steps: int = 60

@@ -37,24 +37,24 @@ SUITE_OPTIONS = ("episodes", "instruction", "seed", "paired", "max_steps")
 
 @dataclass(frozen=True)
 class Options:
-    """Options of openvla-demo; None: as in the evaluation settings, or the node's YAML."""
+    """Options of openvla-demo."""
 
     episodes: int | None = None
-    """Number of episodes. None: as in --config (10)."""
+    """Number of episodes; if omitted, as in --config (10)."""
     instruction: str | None = None
-    """One instruction for every episode, naming one cube. None: each episode has its own."""
+    """One instruction for every episode, naming one cube; if omitted, each episode has its own."""
     seed: int | None = None
-    """Seed of the first scene; below 1000000, where the evaluation scenes begin, it counts from there. None: 0."""
+    """Seed of the first scene; below 1000000, where the evaluation scenes begin, it counts from there; if omitted, 0."""
     paired: int | None = None
     """Language test: this many scenes, each with one instruction for every cube."""
     max_steps: int | None = None
-    """Actions after which an episode ends. None: as in --config (60)."""
+    """Actions after which an episode ends; if omitted, as in --config (60)."""
     config: Path | None = None
-    """Evaluation settings. None: config/evaluation/lift.yaml."""
+    """Evaluation settings; if omitted, config/evaluation/lift.yaml."""
     policy: Literal["checkpoint", "expert"] = "checkpoint"
     """`expert`: the scripted expert acts instead of a policy, as a baseline that needs no checkpoint."""
     checkpoint: Path | None = None
-    """Checkpoint folder of the policy. None: as in the policy's YAML."""
+    """Checkpoint folder of the policy; if omitted, as in the policy's YAML."""
     unnorm_key: str | None = None
     """Dataset whose statistics un-normalise the actions, for a checkpoint with statistics of several."""
     server: str | None = None
@@ -64,9 +64,9 @@ class Options:
     camera: Literal["normal", "black", "frozen"] = "normal"
     """Images that the policy receives; `black` and `frozen` are control experiments."""
     control_mode: Literal["blocking", "streaming"] | None = None
-    """Control mode of bridge and policy. None: as in the bridge's YAML."""
+    """Control mode of bridge and policy; if omitted, as in the bridge's YAML."""
     real_time_factor: float | None = None
-    """Limit on the simulation's speed [simulated s/s]; 1 is real time. None: as in the simulator's YAML."""
+    """Limit on the simulation's speed [simulated s/s]; 1 is real time; if omitted, as in the simulator's YAML."""
     output: Path = Path("outputs/demo")
     """Folder for video, pictures, summary and logs."""
     show: bool = False
