@@ -44,7 +44,7 @@ class Options:
     instruction: str | None = None
     """One instruction for every episode, naming one cube; if omitted, each episode has its own."""
     seed: int | None = None
-    """Seed of the first scene; below 1000000, where the evaluation scenes begin, it counts from there; if omitted, 0."""
+    """Seed of the first scene (0 if omitted); below 1000000, the first evaluation scene, it counts from there."""
     paired: int | None = None
     """Language test: this many scenes, each with one instruction for every cube."""
     max_steps: int | None = None
