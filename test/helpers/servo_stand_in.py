@@ -22,7 +22,7 @@ from openvla_ros.nodes.common.conversions import read_joints, read_pose
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import SENSOR
 from openvla_ros.robots.arms import WIDOWX_250S
-from openvla_ros.robots.factory import _limit
+from openvla_ros.robots.factory import joint_limiter
 from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.servo import TYPES
 
@@ -36,7 +36,7 @@ class ServoStandIn(Node):
 
     def __init__(self) -> None:
         super().__init__("servo_node")
-        self._kinematics, self._limit = Kinematics(WIDOWX_250S), _limit((SPEED,) * len(WIDOWX_250S.joints))
+        self._kinematics, self._limit = Kinematics(WIDOWX_250S), joint_limiter((SPEED,) * len(WIDOWX_250S.joints))
         self._type, self._paused = 0, False  # (Servo waits for joint jogs until it is told)
         self._target = self._measured = self._commanded = None
         self._status = load("moveit_msgs/msg/ServoStatus")

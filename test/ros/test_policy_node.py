@@ -251,7 +251,7 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
     count = len(chunks)
     say(source=ActionChunk.SOURCE_POLICY)
     call(SetInstruction, "set_instruction", instruction="lift the red cube")
-    spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not hear it")
+    spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not receive it")
     first, second = (conversions.stamp_ns(c.observation_stamp) for c in chunks[count:])
     assert second - first > 1e9, "not before it is clear, and on a fresh image"
-    assert process.output.count("the bridge did not hear the last action") == 1
+    assert process.output.count("the bridge did not receive the last action") == 1

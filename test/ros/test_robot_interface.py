@@ -55,9 +55,9 @@ def test_a_missing_message_package_is_named_with_its_cure(bridge, wait_for):
 @pytest.mark.parametrize(
     ("how", "timeout", "why"),
     [
-        ("", 2.0, "service get_robot_info is not there: is xs_sdk running"),
+        ("", 2.0, "service get_robot_info is not available: is xs_sdk running"),
         ("dark", 15.0, "2000], not (200, 200, 200, 200, 200, 200): the motors did not take Profile_Velocity = 200 ms"),
-        ("velocity", 15.0, "get_robot_info says mode = ['velocity'], not position: is xs_sdk running"),
+        ("velocity", 15.0, "get_robot_info reports mode = ['velocity'], not position: is xs_sdk running"),
     ],
 )
 def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
@@ -72,11 +72,11 @@ def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
 
 
 GOAL = """
-from openvla_ros.nodes import messages
+from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
-from openvla_ros.robots.grippers import Hand, HandConfig
-((_, goal),) = Hand(HandConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
-print(messages.filled(load(goal.kind).Goal, goal.fields))
+from openvla_ros.robots.grippers import GripperConfig, GripperDriver
+((_, goal),) = GripperDriver(GripperConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
+print(conversions.filled(load(goal.kind).Goal, goal.fields))
 """
 
 
@@ -108,7 +108,7 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
     spin_until(lambda: chunks.get_subscription_count() > 0, 30.0, "the bridge to listen")
     meet("bridge_node")
-    (keeper,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
+    (guard,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
     at = ros_node.get_clock().now()
     chunks.publish(
         action_messages.chunk_message(
@@ -124,7 +124,7 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
     assert f"the bridge {why}: gripper is sent -100" in process.output
     assert "mode single gripper pwm" in arm.output and "mode group" not in arm.output
     os.kill(process.popen.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(keeper), 10, "the keeper of the will to end")
+    wait_for(lambda: not alive(guard), 10, "the stop guard to end")
 
 
 def alive(pid):

@@ -1,4 +1,4 @@
-"""The adapter of a robot from its parameters."""
+"""Makes the adapter of a robot from the bridge's parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openvla_ros.robots.adapter import RobotAdapter
 from openvla_ros.robots.arms import WIDOWX_250S
 from openvla_ros.robots.franka import FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.grippers import GripperConfig
 from openvla_ros.robots.sim import SimAdapter
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
 from openvla_ros.safety.joint_limits import JointLimits, limit_joints
@@ -19,7 +19,17 @@ Get = Callable[[str], Any]
 
 
 def make_adapter(get: Get) -> RobotAdapter:
-    """The adapter that the parameters describe; ValueError in one line when they contradict each other."""
+    """Make the adapter that the parameters describe.
+
+    Args:
+        get: Value of a parameter by name.
+
+    Returns:
+        The adapter.
+
+    Raises:
+        ValueError: The parameters contradict each other.
+    """
     robot, period = get("robot"), 1.0 / get("restream_rate")
     if robot == "sim":
         return SimAdapter(get("base_frame"))
@@ -28,10 +38,14 @@ def make_adapter(get: Get) -> RobotAdapter:
         names = ("prefix", "profile_time", "profile_acceleration", "pwm", "hold_pwm")
         config = WidowXConfig(**{name: get(f"widowx.{name}") for name in names})
         if get("widowx.ik") == "own":
-            return WidowXAdapter(config, _limit(speeds), period)
+            return WidowXAdapter(config, joint_limiter(speeds), period)
         if not get("servo.node"):
-            raise ValueError("widowx.ik is servo, but servo.node is empty: it names MoveIt Servo's node, servo_node")
-        return WidowXServoAdapter(config, _limit(speeds), period, generic_config(get), get("widowx.trajectory_topic"))
+            raise ValueError(
+                "widowx.ik is servo, but servo.node is empty: set it to the name of MoveIt Servo's node, servo_node"
+            )
+        return WidowXServoAdapter(
+            config, joint_limiter(speeds), period, generic_config(get), get("widowx.trajectory_topic")
+        )
     generic = generic_config(get)
     if robot == "generic":
         return GenericAdapter(generic)
@@ -39,8 +53,8 @@ def make_adapter(get: Get) -> RobotAdapter:
 
 
 def generic_config(get: Get) -> GenericConfig:
-    """What every arm with a pose or twist controller needs."""
-    hand = {name: get(f"hand.{name}") for name in HandConfig.__dataclass_fields__ if name != "joints"}
+    """The configuration of an arm with a pose or twist controller, from the parameters."""
+    gripper = {name: get(f"hand.{name}") for name in GripperConfig.__dataclass_fields__ if name != "joints"}
     return GenericConfig(
         base_frame=get("base_frame"),
         command=get("command.kind"),
@@ -51,11 +65,12 @@ def generic_config(get: Get) -> GenericConfig:
         speed=get("limit.speed"),
         turn=get("limit.turn"),
         period=1.0 / get("restream_rate"),
-        hand=HandConfig(**hand, joints=tuple(name for name in get("hand.joints") if name)),
+        gripper=GripperConfig(**gripper, joints=tuple(name for name in get("hand.joints") if name)),
     )
 
 
-def _limit(speeds: tuple[float, ...]) -> Callable[[Sequence[float], Sequence[float], float], Any]:
+def joint_limiter(speeds: tuple[float, ...]) -> Callable[[Sequence[float], Sequence[float], float], Any]:
+    """The limits of a WidowX 250s's joints, with their speeds [rad/s], as a function of one step (`limit_joints`)."""
     joints = WIDOWX_250S.joints
     low, high = tuple(joint.low for joint in joints), tuple(joint.high for joint in joints)
     return partial(limit_joints, limits=JointLimits(WIDOWX_250S.names, low, high, speeds))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from openvla_ros.parameters import Parameter as P
 from openvla_ros.robots.franka import FrankaConfig
-from openvla_ros.robots.grippers import KINDS, HandConfig
+from openvla_ros.robots.grippers import KINDS, GripperConfig
 from openvla_ros.robots.widowx import WidowXConfig
 
-_HAND, _FRANKA, _WIDOWX = HandConfig(), FrankaConfig(), WidowXConfig()
+_HAND, _FRANKA, _WIDOWX = GripperConfig(), FrankaConfig(), WidowXConfig()
 
 ROBOT_PARAMETERS = (
     # franka, generic

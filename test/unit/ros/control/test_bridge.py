@@ -12,6 +12,7 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench, row, streaming
 from openvla_ros.bringup.process_table import ROBOTS
 from openvla_ros.geometry import Pose, distance
 from openvla_ros.nodes.bridge.parameters import PARAMETERS, core_config
+from openvla_ros.robots.adapter import SERVO_STATUS
 from openvla_ros.robots.factory import make_adapter
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
@@ -65,7 +66,7 @@ def test_streaming_flows_on_and_comes_to_rest_at_the_goal_when_nobody_speaks():
     before = bench.command
     bench.run(15)
     assert bench.state is State.HOLD and bench.core.gate.reason.startswith("no fresh action")
-    assert bench.command == before and not bench.core.stopping
+    assert bench.command == before and not bench.core.stream.braking
     assert bench.send(row(x=-0.01)), "and goes on with the next chunk"
 
 
@@ -95,16 +96,16 @@ def test_every_stop_is_reached_in_time_and_the_next_motion_begins_where_the_robo
             bench.call(*stop)
         count = len(bench.targets)
         bench.run(math.ceil(LIMITS.stop_time / config.period))
-        assert not bench.core.stopping
+        assert not bench.core.stream.braking
         assert stop is None or len(bench.targets) > count, "it brakes, it does not freeze"
         end = bench.command
         bench.run(20)
         assert bench.command == end and bench.state is not State.EXECUTING
         bench.talks = True
         bench.pose = bench.command = Pose.of((0.4, 0.1, 0.3), DOWN)  # somebody moved it
-        bench.call("restarted", bench.now.node)
+        bench.call("robot_restarted", bench.now.node)
         bench.call("e_stop", False)
-        assert bench.call("reset_e_stop", "Ada")[0]
+        assert bench.call("reset_e_stop", "Ada").accepted
         bench.call("enable", True)
         bench.call("activate")
         bench.run(3)
@@ -118,8 +119,9 @@ def test_a_switched_source_stops_first():
     assert bench.send(*[row(x=0.05)] * 3)
     bench.run(5)
     assert not bench.send(row(), source="teleop") and bench.core.gate.refused == ("source",)
-    assert bench.call("switch_source", "teleop") == (True, "command goes from 'policy' to 'teleop'")
-    assert bench.core.stopping and not bench.send(row(), source="teleop")
+    answer = bench.call("switch_source", "teleop")
+    assert answer.accepted and answer.message == "command passes from 'policy' to 'teleop'"
+    assert bench.core.stream.braking and not bench.send(row(), source="teleop")
     assert bench.core.refused == {"source": 1, "state": 1}, "what was refused is counted by its name"
     bench.run(15)
     assert bench.state is State.READY and bench.send(row(x=0.01), source="teleop") and not bench.send(row())
@@ -172,7 +174,7 @@ def test_a_blocked_arm_is_not_wound_up():
         assert bench.send(row(x=0.03)), bench.core.gate.reason
         for _ in range(120):
             bench.steady += round(0.02 * NS)
-            bench.call("pose_seen", START, bench.now.node)  # it does not move
+            bench.call("robot_pose", START, bench.now.node)  # it does not move
             bench.call("tick")
             if bench.state is State.READY:
                 break
@@ -182,24 +184,24 @@ def test_a_blocked_arm_is_not_wound_up():
 def test_an_emergency_stop_by_word_does_not_let_go_of_the_button():
     bench = Bench().ready()
     bench.call("e_stop", True)  # the button says so once, and stays in
-    bench.call("e_stop_by_word")
-    done, said = bench.call("reset_e_stop", "Ada")
-    assert not done and "still pressed" in said and bench.state is State.ESTOP
+    bench.call("e_stop_from_service")
+    answer = bench.call("reset_e_stop", "Ada")
+    assert not answer.accepted and "still pressed" in answer.message and bench.state is State.ESTOP
     bench.call("e_stop", False)
-    assert bench.call("reset_e_stop", "Ada")[0]
-    bench.call("e_stop_by_word")
+    assert bench.call("reset_e_stop", "Ada").accepted
+    bench.call("e_stop_from_service")
     assert bench.state is State.ESTOP and not bench.core.gate.e_stop_pressed
-    assert bench.call("reset_e_stop", "Ada")[0], "a word has no button to be released"
+    assert bench.call("reset_e_stop", "Ada").accepted, "a word has no button to be released"
 
 
 def test_a_word_is_no_sign_of_life_of_the_emergency_stop():
     bench = Bench(replace(CONFIG, permission=PermissionConfig(e_stop_timeout=0.5)))
     bench.call("enable", True)
     bench.call("activate")
-    bench.call("e_stop_by_word")
+    bench.call("e_stop_from_service")
     bench.call("reset_e_stop", "Ada")
     bench.run(3)
-    assert "e_stop was not heard" in bench.core.gate.reason
+    assert "no message on e_stop" in bench.core.gate.reason
 
 
 def stroll(bench, way, steps):
@@ -208,7 +210,7 @@ def stroll(bench, way, steps):
         bench.steady += round(0.02 * NS)
         x, y, z = bench.pose.position
         bench.pose = Pose.of((x, y + way, z), DOWN)
-        bench.call("pose_seen", bench.pose, bench.now.node)
+        bench.call("robot_pose", bench.pose, bench.now.node)
         bench.call("tick")
 
 
@@ -233,7 +235,7 @@ def test_a_pose_that_no_arm_can_have_gone_to_ends_the_motion_at_once(mode):
     bench.run(5)
     count, there = len(bench.targets), Pose.of((0.45, -0.15, 0.25), DOWN)
     bench.steady += round(0.02 * NS)
-    bench.call("pose_seen", there, bench.now.node)  # the controller was started again, or the arm put elsewhere
+    bench.call("robot_pose", there, bench.now.node)  # the controller was started again, or the arm put elsewhere
     assert bench.state is State.HOLD and "robot state jumped" in bench.core.gate.reason
     bench.pose = bench.command = there
     bench.run(5)
@@ -242,7 +244,7 @@ def test_a_pose_that_no_arm_can_have_gone_to_ends_the_motion_at_once(mode):
     assert distance(bench.targets[count], there) < 0.002
     for step in range(20):  # as far, but in its own time
         bench.steady += round(0.02 * NS)
-        bench.call("pose_seen", Pose.of((0.45, -0.15 + 0.005 * step, 0.25), DOWN), bench.now.node)
+        bench.call("robot_pose", Pose.of((0.45, -0.15 + 0.005 * step, 0.25), DOWN), bench.now.node)
         assert "jumped" not in bench.core.gate.reason
 
 
@@ -266,9 +268,9 @@ def test_a_target_in_motion_brakes_when_its_next_action_is_refused():
     speeds = []
     for _ in range(60):
         bench.tick()  # the judge sees no step above the braking limits
-        at = bench.core._stream.target
+        at = bench.core.stream.target
         speeds.append(at.velocity[0] if at else 0.0)
-    assert max(speeds) > 0.2 and speeds[-1] == 0.0 and not bench.core.stopping
+    assert max(speeds) > 0.2 and speeds[-1] == 0.0 and not bench.core.stream.braking
     assert "is outside the limits (box_y)" in "".join(bench.notes)
 
 
@@ -282,27 +284,27 @@ def test_a_pose_starts_nothing_that_the_operator_does_not_permit_any_more():
         bench.steady += round(0.02 * NS)
         bench.call("tick")
         bench.call("hold_button", True)
-        if not bench.core._stream.busy:
+        if not bench.core.stream.busy:
             break
-        bench.call("pose_seen", START, bench.now.node)
+        bench.call("robot_pose", START, bench.now.node)
     count, hands = len(bench.targets), len(bench.openings)
     bench.steady += round(3.0 * NS)  # nothing is heard for a while, and then first of all where the arm is
     for _ in range(20):
         bench.steady += round(0.02 * NS)
-        bench.call("pose_seen", bench.command, bench.now.node)
-        bench.call("gripper_seen", 1.0, bench.now.node)
+        bench.call("robot_pose", bench.command, bench.now.node)
+        bench.call("gripper_opening", 1.0, bench.now.node)
     assert (len(bench.targets), len(bench.openings)) == (count, hands)
-    assert bench.state is State.HOLD and "was not heard" in bench.core.gate.reason
+    assert bench.state is State.HOLD and "no message of the deadman's button" in bench.core.gate.reason
 
 
 def test_a_restart_and_a_clock_set_back_do_not_lock_the_robot_out():
     bench = Bench().ready()
-    bench.call("restarted", bench.now.node)
+    bench.call("robot_restarted", bench.now.node)
     bench.run(3)
     bench.offset -= 3600 * NS
     bench.run(30)
     assert bench.state is State.READY, bench.core.gate.reason
-    bench.call("restarted", bench.now.node + 7200 * NS)  # of a clock that is wrong
+    bench.call("robot_restarted", bench.now.node + 7200 * NS)  # of a clock that is wrong
     bench.run(30)
     assert bench.state is State.READY, bench.core.gate.reason
 
@@ -392,7 +394,7 @@ def test_the_google_robot_by_yaml_over_the_generic_one_asks_for_no_moveit(root):
     values |= mine["/**/bridge_node"]["ros__parameters"]
     core_config(values.__getitem__)
     adapter = make_adapter(values.__getitem__)
-    assert adapter.start() == () and not [source for source in adapter.sources if source.what == "servo"]
+    assert adapter.start() == () and SERVO_STATUS not in {handler.kind for handler in adapter.sources.values()}
 
 
 def test_every_robots_settings_can_stop_in_time_and_the_reference_lists_every_parameter(root):

@@ -1,4 +1,4 @@
-"""Any sequence of chunks, gaps, faults, clock steps and the operator's wishes, under an oracle's eyes."""
+"""Any sequence of chunks, gaps, faults, clock steps and operator requests, with every output judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.geometry import Bounds, Pose, distance
-from openvla_ros.safety.gate import Chunk, State
+from openvla_ros.safety.gate import StampedChunk, State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import Cone, Zones
@@ -42,7 +42,7 @@ configs = st.builds(
                 move=move, turn=turn, stop_factor=factor, scale=scale, stop_time=0.4, on_limit=over,
             ),
         ),
-        permission=CONFIG.permission, max_state_speed=20.0, leash=(0.08, 0.5), gripper_first=first,
+        permission=CONFIG.permission, max_state_speed=20.0, max_following_error=(0.08, 0.5), gripper_first=first,
         ensemble_decay=0.1 if ensemble else None, actions_per_chunk=0 if ensemble else count, period=period,
         simulated_time=simulated,
     ),
@@ -131,11 +131,11 @@ class AnyFault(RuleBasedStateMachine):
         if executing:
             assert self.permitted(), "moves without permission"
             assert bench.core.blocking or self.fresh(), "moves on by what is too old"
-        assert self.permitted() or len(bench.openings) == openings, "the hand was told something without permission"
+        assert self.permitted() or len(bench.openings) == openings, "the gripper was commanded without permission"
         self.forbidden_ticks = 0 if executing else self.forbidden_ticks + 1
         # Each tick sends one step at least, the late ones too.
         if self.forbidden_ticks > limits.stop_time / bench.config.period:
-            assert not bench.core.stopping, "not stopped in time"
+            assert not bench.core.stream.braking, "not stopped in time"
             assert len(bench.targets) == count, "moves long after it had to stop"
 
     @rule(actions=st.lists(action, min_size=1, max_size=4), late=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0, -0.2]),
@@ -247,7 +247,7 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule(operator=st.sampled_from(["Ada", "", "  "]))
     def reset(self, operator):
-        open_now, _ = self.judged("reset_e_stop", operator)
+        open_now = self.judged("reset_e_stop", operator).accepted
         self.latched = self.latched and (self.pressed or not operator.strip())
         assert open_now == (not self.latched and bool(operator.strip()))
 
@@ -265,12 +265,12 @@ class AnyFault(RuleBasedStateMachine):
     def the_robots_own_fault(self, reason):
         self.faulty = bool(reason)
         self.judged("fault", reason)
-        assert not reason or (self.bench.state is not State.EXECUTING and not self.bench.core.stopping)
+        assert not reason or (self.bench.state is not State.EXECUTING and not self.bench.core.stream.braking)
 
     @rule(source=st.sampled_from(["policy", "expert"]))
     def a_wish_to_stop(self, source):
         now = self.bench.now.node
-        self.judged("chunk", Chunk((), "", now, now, 0, source, 0.0))
+        self.judged("chunk", StampedChunk((), "", now, now, 0, source, 0.0))
         assert self.bench.state is not State.EXECUTING or source != self.source
 
     @rule(on=st.booleans())
@@ -283,7 +283,7 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule(source=st.sampled_from(["policy", "expert", "robbie"]))
     def switch(self, source):
-        done, _ = self.judged("switch_source", source)
+        done = self.judged("switch_source", source).accepted
         assert done == (source != "robbie")
         if done and source != self.source:
             self.source = source
@@ -306,12 +306,12 @@ class AnyFault(RuleBasedStateMachine):
     def the_robot_is_moved_by_hand(self, x, y):
         bench, self.reach = self.bench, None
         bench.pose = bench.command = Pose.of((0.45 + x, y, 0.25), DOWN)
-        self.judged("restarted", bench.now.node)
+        self.judged("robot_restarted", bench.now.node)
 
     @rule(lag=st.floats(0.0, 3.0))
     def an_old_measurement(self, lag):
         self.reach = None
-        self.judged("pose_seen", START, self.bench.now.node - round(lag * NS))
+        self.judged("robot_pose", START, self.bench.now.node - round(lag * NS))
         if lag <= 0.2:
             self.heard_at = self.bench.steady
 

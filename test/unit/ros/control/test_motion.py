@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from openvla_ros.control.motion import Arrival, ArrivalConfig, MinimumJerk, Target
 from openvla_ros.control.target_pose import compose
-from openvla_ros.control.trajectory import Halt, brake, flow, settle
+from openvla_ros.control.trajectory import StopTrajectory, blend, brake, stop_at
 from openvla_ros.geometry import Bounds, Pose, angle, distance, exp, log, multiply
 
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
@@ -59,7 +59,7 @@ wishes = st.tuples(*[st.floats(-0.05, 0.05)] * 3, *[st.floats(-0.2, 0.2)] * 3)
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(wishes, st.sampled_from([flow, settle]), st.floats(0.02, 0.4)), min_size=1, max_size=6))
+@given(st.lists(st.tuples(wishes, st.sampled_from([blend, stop_at]), st.floats(0.02, 0.4)), min_size=1, max_size=6))
 def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest(actions):
     """Continuous pose, velocity and acceleration across every change of mind, whenever it comes."""
     dt, period, now, way = 0.002, 0.2, Target(START), []
@@ -67,7 +67,7 @@ def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest
         goal = compose(now.pose, delta, "base")
         course = how(now, goal, period, MOVE, TURN)
         end = course.at(course.duration)
-        if how is settle:
+        if how is stop_at:
             assert distance(end.pose, goal) < 1e-6 and angle(end.pose, goal) < 1e-5 and not end.moving
         count = max(1, int(min(after, course.duration) / dt))
         way += [course.at(dt * i) for i in range(count)]
@@ -91,12 +91,12 @@ def test_streamed_actions_flow_into_each_other_within_the_bounds_and_end_at_rest
 def test_streaming_does_not_stop_between_actions_and_wanders_nowhere():
     now, speeds = Target(START), []
     for _ in range(8):
-        course = flow(now, compose(now.pose, (0.02, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
+        course = blend(now, compose(now.pose, (0.02, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
         speeds += [course.at(0.02 * i).velocity[0] for i in range(10)]
         now = course.at(course.duration)
     assert min(speeds[10:]) > 0.099 and max(speeds) < 0.101
     assert now.pose.position[0] == pytest.approx(0.5 + 8 * 0.02, abs=0.01)  # but for the way lost at the start
-    course = flow(now, compose(now.pose, (0.5, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
+    course = blend(now, compose(now.pose, (0.5, 0, 0, 0, 0, 0), "base"), 0.2, MOVE, TURN)
     assert course.duration == pytest.approx(0.5 / (0.5 / math.sqrt(3)))  # as long as the speed asks for
 
 
@@ -118,7 +118,7 @@ def test_a_halt_stays_on_its_way_and_never_passes_its_end(dz, lean, period, shar
     start = Pose.of((0.45, 0.0, 0.25), (1.0, 0.0, 0.0, 0.0))
     goal = Pose.of((0.45, 0.0, 0.25 + dz), multiply(exp((0.0, lean, 0.0)), start.quaternion))
     way = MinimumJerk.plan(start, goal, period, move, turn)
-    now, halt = way.at(share * way.duration), Halt(way, share * way.duration, move, turn)
+    now, halt = way.at(share * way.duration), StopTrajectory(way, share * way.duration, move, turn)
     assert halt.at(0.0).velocity == pytest.approx(now.velocity, abs=1e-9)
     before = 0.0
     for i in range(101):
@@ -138,7 +138,7 @@ def test_a_halt_on_a_way_of_almost_nothing(dz, share):
         way = MinimumJerk.plan(
             start, Pose.of((0.0, 0.0, dz), start.quaternion), period, *2 * (Bounds(0.5, 5.0, 100.0),)
         )
-        halt = Halt(way, share * way.duration, Bounds(0.5, 5.0, 100.0), Bounds(0.5, 5.0, 100.0))
+        halt = StopTrajectory(way, share * way.duration, Bounds(0.5, 5.0, 100.0), Bounds(0.5, 5.0, 100.0))
         assert 0.0 < halt.at(halt.duration).pose.position[2] <= dz and not halt.at(halt.duration).moving
 
 
@@ -153,7 +153,7 @@ GOAL = compose(START, (0.04, 0, 0, 0, 0, 0), "base")
 
 
 def seen(arrival: Arrival, x: float, ms: int) -> Arrival:
-    return arrival.seen(CONFIG, Pose.of((x, 0.0, 0.2), START.quaternion), ms * MS)
+    return arrival.pose_measured(CONFIG, Pose.of((x, 0.0, 0.2), START.quaternion), ms * MS)
 
 
 def test_at_the_goal_but_not_before_the_motion_is_over():
@@ -175,11 +175,11 @@ def test_blocked_counts_as_executed_once_it_stands():
 def test_a_gripper_is_waited_for_until_it_arrives_or_holds_something():
     arrival = seen(Arrival(GOAL, 0, 0.2, 0.0), 0.54, 210)
     assert not arrival.done(CONFIG, 210 * MS)[0]
-    assert arrival.gripper_seen(CONFIG, 0.02, 220 * MS).done(CONFIG, 220 * MS)[0]
+    assert arrival.opening_measured(CONFIG, 0.02, 220 * MS).done(CONFIG, 220 * MS)[0]
     opening = 1.0
     for ms in range(20, 400, 20):
         opening = max(0.5, opening - 0.05)  # closes, then stands at a cube
-        arrival = arrival.gripper_seen(CONFIG, opening, ms * MS)
+        arrival = arrival.opening_measured(CONFIG, opening, ms * MS)
         if opening > 0.5:
             assert not arrival.done(CONFIG, ms * MS)[0]
     assert arrival.done(CONFIG, 400 * MS)[0]

@@ -70,7 +70,7 @@ def test_pose_there_and_back():
     assert pose == POSE and stamp == 77
     broken = conversions.pose_message(POSE, "base", 77)
     broken.pose.orientation.x = 0.0
-    with pytest.raises(ValueError, match="no pose"):
+    with pytest.raises(ValueError, match="not a pose"):
         conversions.read_pose(broken)
 
 

@@ -16,17 +16,17 @@ from openvla_ros.nodes.bridge.robot_interface import failure
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.parameters import check
-from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
+from openvla_ros.robots.adapter import JOINTS, Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
 from openvla_ros.robots.factory import make_adapter
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.grippers import GripperConfig
 from openvla_ros.robots.parameters import ROBOT_PARAMETERS
 from openvla_ros.robots.widowx import WidowXServoAdapter
 
 MS = 1_000_000
 DOWN = (1.0, 0.0, 0.0, 0.0)
-HAND = HandConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
+HAND = GripperConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
 
 
 def pose(x=0.4, y=0.0, z=0.3):
@@ -37,29 +37,31 @@ def pose(x=0.4, y=0.0, z=0.3):
 
 
 def test_a_franka_moves_to_open_and_grasps_to_close():
-    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
+    franka = FrankaAdapter(GenericConfig("base", gripper=HAND), FrankaConfig())
     ((topic, command),) = franka.target(pose(), 5)
     assert (topic, command) == ("target_pose", PoseTarget(pose(), "base", 5))
     ((name, move),) = franka.gripper(1.0)
-    assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}, 3.0))
+    assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}))
     ((name, grasp),) = franka.gripper(0.0)
     assert name == "franka_gripper/grasp" and grasp.fields["width"] == 0.0 and grasp.fields["force"] == 20.0
     assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # whatever is between the fingers was meant
     assert {name for name, _ in franka.actions} >= {"franka_gripper/move", "franka_gripper/grasp"}
-    assert franka.joints_seen("t", ["f2", "f1"], [0.02, 0.02], 0).opening == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="t has no joint f2; it has f1"):
-        franka.joints_seen("t", ["f1"], [0.02], 0)
+    read = franka.sources["franka_gripper/joint_states"].read
+    assert read(["f2", "f1"], [0.02, 0.02], 0).opening == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="no joint f2; the message has f1"):
+        read(["f1"], [0.02], 0)
 
 
 def test_only_a_franka_in_reflex_is_told_how_to_recover():
-    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
-    said = {name: franka.fault(mode) for mode, name in enumerate(MODES)}
+    franka = FrankaAdapter(GenericConfig("base", gripper=HAND), FrankaConfig())
+    handler = franka.sources["franka_robot_state_broadcaster/robot_state"]
+    said = {name: handler.read(mode).fault for mode, name in enumerate(MODES)}
     assert [name for name, why in said.items() if not why] == ["idle", "move"]
     assert "recover_robot" in said["reflex"] and "recover_robot" not in said["user stopped"]
-    assert "unknown mode 42" in franka.fault(42)
+    assert "unknown mode 42" in handler.read(42).fault
     assert franka.recovery is not None and franka.recovery[0] == "action_server/error_recovery"
-    # (From franka_ros2 3.3.0 on a reflex silences the driver: who hears nothing is told the same, and what is next.)
-    assert "recover_robot" in franka.silence
+    # (From franka_ros2 3.3.0 on a reflex silences the driver: silence names the same remedy, and the next steps.)
+    assert "recover_robot" in handler.silence
     after = franka.after_recovery
     hardware, switch = "set_hardware_component_state FrankaHardwareInterface active", "switch_controllers --activate"
     assert hardware in after and switch in after and after.index(hardware) < after.index(switch)
@@ -67,14 +69,14 @@ def test_only_a_franka_in_reflex_is_told_how_to_recover():
 
 
 def test_the_command_action_takes_the_position_of_one_finger():
-    hand = HandConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
-    ((name, goal),) = GenericAdapter(GenericConfig("base", hand=hand)).gripper(1.0)
+    hand = GripperConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
+    ((name, goal),) = GenericAdapter(GenericConfig("base", gripper=hand)).gripper(1.0)
     assert (name, goal.fields) == ("gripper_action", {"command": {"position": 0.04, "max_effort": 20.0}})
 
 
 def test_a_hand_without_a_range_is_refused():
     with pytest.raises(ValueError, match="hand.closed and hand.opened are both 0.04"):
-        HandConfig(closed=0.04, opened=0.04)
+        GripperConfig(closed=0.04, opened=0.04)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
 
 def test_twists_follow_the_stream_and_end_in_rest():
     servo = GenericAdapter(GenericConfig("base", "twist", "servo_node/delta_twist_cmds", speed=0.3, period=0.02))
-    servo.pose_seen(pose())
+    servo.pose_accepted(pose())
     servo.target(pose(), 0)
     ((_, twist),) = servo.target(pose(x=0.402), 20 * MS)
     assert isinstance(twist, TwistTarget) and twist.linear == pytest.approx((0.1 + 2.0 * 0.002, 0.0, 0.0))
@@ -176,7 +178,7 @@ def test_every_robots_yaml_makes_an_adapter(root, name):
     given = file["/**/bridge_node"]["ros__parameters"]
     rows = {row.name: row for row in PARAMETERS}
     adapter = make_adapter({**values, **{key: check(rows[key], value) for key, value in given.items()}}.__getitem__)
-    assert {source.what for source in adapter.sources} >= {"joints"}
+    assert JOINTS in {handler.kind for handler in adapter.sources.values()}
     assert all(topic and kind in conversions.MESSAGE_OF for topic, kind in adapter.topics)
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 

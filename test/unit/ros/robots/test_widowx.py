@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from openvla_ros.geometry import Pose
 from openvla_ros.nodes.bridge.parameters import PARAMETERS
-from openvla_ros.robots.adapter import TRAJECTORY, JointGroup, JointSingle, PoseTarget
+from openvla_ros.robots.adapter import JOINTS, SERVO_STATUS, TRAJECTORY, JointGroup, JointSingle, PoseTarget
 from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_READY
-from openvla_ros.robots.factory import _limit, make_adapter
+from openvla_ros.robots.factory import joint_limiter, make_adapter
 from openvla_ros.robots.generic import GenericConfig
 from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
@@ -30,9 +30,9 @@ def pose(x=0.4, y=0.0, z=0.3):
 
 def widowx(kind=WidowXAdapter, *more, **changes):
     speeds = (1.5,) * 6
-    made = kind(WidowXConfig(**changes), _limit(speeds), 0.02, *more)
+    made = kind(WidowXConfig(**changes), joint_limiter(speeds), 0.02, *more)
     names = (*WIDOWX_250S.names, "gripper", "left_finger", "right_finger")
-    made.say = partial(lambda q, finger, at: made.joints_seen("js", names, [*q, 0.0, finger, -finger], at))
+    made.say = partial(lambda q, finger, at: made.read_joints(names, [*q, 0.0, finger, -finger], at))
     return made
 
 
@@ -155,27 +155,27 @@ def test_the_hands_effort_ends_at_the_stall_and_at_the_end_of_its_travel():
 def test_while_the_hand_pushes_there_is_a_last_will_that_ends_it(opening, ended):
     arm = widowx()
     arm.say(WIDOWX_READY, 0.026, 0)
-    assert arm.will_topics == ("commands/joint_single",) and arm.will is None
+    assert arm.guarded_topics == ("commands/joint_single",) and arm.stop_orders is None
     arm.gripper(opening)
-    assert arm.will is not None
-    assert list(arm.will.commands) == [("commands/joint_single", JointSingle("gripper", ended))]
-    first, now = arm.will, 0
-    while arm.will is first and now < 2000:
+    assert arm.stop_orders is not None
+    assert list(arm.stop_orders.commands) == [("commands/joint_single", JointSingle("gripper", ended))]
+    first, now = arm.stop_orders, 0
+    while arm.stop_orders is first and now < 2000:
         now += 20
         arm.say(WIDOWX_READY, 0.026, now * MS)
         arm.tick(now * MS, False)
-    assert arm.will is None and 300 < now < 1e3 * first.within  # it stalled: nothing is left to end
+    assert arm.stop_orders is None and 300 < now < 1e3 * first.within  # it stalled: nothing is left to end
 
 
 def test_a_bus_that_could_not_be_read_is_no_jump_of_the_arm():
     arm = widowx()
     with pytest.raises(ValueError, match="shoulder at -3.142 rad is outside its range: the motors could not be read"):
-        arm.joints_seen("joint_states", [*WIDOWX_250S.names, "left_finger"], [-3.14159265] * 7, 0)
+        arm.read_joints([*WIDOWX_250S.names, "left_finger"], [-3.14159265] * 7, 0)
 
 
 def test_joints_that_are_missing_are_named():
-    with pytest.raises(ValueError, match="js has no joint .*left_finger"):
-        widowx().joints_seen("js", WIDOWX_250S.names, WIDOWX_READY, 0)
+    with pytest.raises(ValueError, match="no joint .*left_finger"):
+        widowx().read_joints(WIDOWX_250S.names, WIDOWX_READY, 0)
 
 
 # ---- by MoveIt Servo -----------------------------------------------------------------------------
@@ -186,7 +186,7 @@ SERVO = GenericConfig("wx250s/base_link", "pose", "servo_node/pose_target_cmds",
 def by_servo():
     arm = widowx(WidowXServoAdapter, SERVO, "servo_node/joint_trajectory")
     arm.say(WIDOWX_READY, 0.037, 0)
-    arm.want = partial(arm.trajectory_seen, "servo_node/joint_trajectory", WIDOWX_250S.names)
+    arm.want = partial(arm.read_trajectory, WIDOWX_250S.names)
     return arm
 
 
@@ -219,10 +219,10 @@ def test_servo_s_joints_are_taken_by_name_and_missing_ones_are_named():
     arm.target(Kinematics(WIDOWX_250S).forward(WIDOWX_READY), 0)
     wanted = dict(zip(WIDOWX_250S.names, moved(0.01, 0.02, 0.003), strict=True))
     names = sorted(wanted)
-    arm.trajectory_seen("t", ["gripper", *names], [0.0, *[wanted[name] for name in names]])
+    arm.read_trajectory(["gripper", *names], [0.0, *[wanted[name] for name in names]])
     assert steps(arm.tick(20 * MS, True)) == [pytest.approx(moved(0.01, 0.02, 0.003))]
-    with pytest.raises(ValueError, match="t has no joint waist; it has shoulder, elbow"):
-        arm.trajectory_seen("t", WIDOWX_250S.names[1:], WIDOWX_READY[1:])
+    with pytest.raises(ValueError, match="no joint waist; the message has shoulder, elbow"):
+        arm.read_trajectory(WIDOWX_250S.names[1:], WIDOWX_READY[1:])
     assert not steps(arm.tick(40 * MS, True))
 
 
@@ -238,10 +238,10 @@ def test_what_servo_asks_for_stays_within_ranges_and_speeds_which_clipped_says()
             assert joint.low < now < joint.high and abs(now - before) <= 1.5 * 0.02 + 1e-9
         present = positions
     assert present[0] == pytest.approx(WIDOWX_250S.joints[0].high, abs=0.03)
-    arm.servo_seen(2)
+    arm.sources["servo_node/status"].read(2)
     arm.target(here, 5000 * MS)
     assert {"servo_singularity", "joint_range_waist", "joint_range_shoulder"} <= {*arm.clipped}
-    arm.servo_seen(0)
+    arm.sources["servo_node/status"].read(0)
     arm.target(here, 5020 * MS)
     assert "servo_singularity" not in arm.clipped
 
@@ -256,10 +256,10 @@ def test_a_widowx_by_servo_has_its_calls_its_topics_and_xs_sdk_s_hand():
     ]
     assert arm.settling > 0.1  # Servo's timeout is over before it is paused
     assert {name for name, _ in arm.topics} - {name for name, _ in own.topics} == {"servo_node/pose_target_cmds"}
-    assert {(s.topic, s.what) for s in arm.sources} == {
-        ("joint_states", "joints"), ("servo_node/status", "servo"), ("servo_node/joint_trajectory", "trajectory")
+    assert {topic: handler.kind for topic, handler in arm.sources.items()} == {
+        "joint_states": JOINTS, "servo_node/status": SERVO_STATUS, "servo_node/joint_trajectory": TRAJECTORY
     }  # fmt: skip
-    assert TRAJECTORY in {s.kind for s in arm.sources} and not arm.actions
+    assert not arm.actions
     ((topic, push),) = arm.gripper(0.0)
     assert (topic, push) == ("commands/joint_single", JointSingle("gripper", -250.0))
 

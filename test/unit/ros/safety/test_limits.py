@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from openvla_ros.control.motion import MinimumJerk
-from openvla_ros.control.trajectory import Halt
+from openvla_ros.control.trajectory import StopTrajectory
 from openvla_ros.geometry import Bounds, Pose
-from openvla_ros.safety.gripper_limits import Hand, gripper_command
+from openvla_ros.safety.gripper_limits import GripperLimiter, gripper_command
 from openvla_ros.safety.joint_limits import JointLimits, limit_joints
 from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed, mixed_brake_time
 from openvla_ros.safety.zones import Zones
@@ -66,16 +66,16 @@ def test_gripper_hysteresis():
 
 def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart():
     second = 1_000_000_000
-    hand = Hand(0.0, 10 * second)
+    hand = GripperLimiter(0.0, 10 * second)
     assert hand.command(0.9, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",))
     assert hand.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ())
     assert hand.command(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
     assert hand.command(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock that went back locks nothing"
-    forgot = hand.forget()
+    forgot = hand.clear()
     assert forgot.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",)), "not too soon"
     assert forgot.command(0.1, 0.0, 11 * second, LIMITS) == (0.0, ()), "it may have done something else meanwhile"
     assert forgot.command(0.5, 0.9, 11 * second, LIMITS) == (1.0, ()), "between the two: as it was measured"
-    assert Hand().command(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
+    assert GripperLimiter().command(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_no_way_that_moves_and_turns_takes_longer_to_stop_than_is_checked(move, 
     most = max(brake_time(move, braking[0]), brake_time(turn, braking[1]), mixed_brake_time(move, turn, *braking))
     goal = Pose.of((way, 0.0, 0.0), (0.0, 0.0, math.sin(angle / 2), math.cos(angle / 2)))
     path = MinimumJerk.plan(Pose.of((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)), goal, 0.05, move, turn)
-    assert Halt(path, when * path.duration, *braking).duration <= most + 1e-6
+    assert StopTrajectory(path, when * path.duration, *braking).duration <= most + 1e-6
 
 
 @pytest.mark.parametrize("values", [(math.inf, 1, 1), (0.0, 1, 1), (1, -1, 1), (1, 1, math.nan)])

@@ -10,7 +10,7 @@ from geometry_msgs.msg import Vector3
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, SafetyState, SceneScore
 
 from openvla_ros.nodes.common.conversions import header, number, numbers, stamp_ns, time_message
-from openvla_ros.safety.gate import Chunk, Gate
+from openvla_ros.safety.gate import Gate, StampedChunk
 
 SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
 
@@ -24,7 +24,7 @@ def delta_message(action: Sequence[float] | np.ndarray) -> EndEffectorDelta:
 
 
 def read_delta(delta: EndEffectorDelta) -> tuple[float, ...]:
-    """An EndEffectorDelta as seven numbers; not judged, that is the gate's work."""
+    """An EndEffectorDelta as seven numbers; not judged, which is the gate's task."""
     t, r = delta.translation, delta.rotation
     return (t.x, t.y, t.z, r.x, r.y, r.z, delta.gripper)
 
@@ -60,9 +60,9 @@ def chunk_message(
     )
 
 
-def read_chunk(message: ActionChunk) -> Chunk:
-    """A chunk for the gate."""
-    return Chunk(
+def read_chunk(message: ActionChunk) -> StampedChunk:
+    """An ActionChunk as the command that it carries; not judged, which is the gate's task."""
+    return StampedChunk(
         actions=tuple(read_delta(a) for a in message.actions),
         frame=message.header.frame_id,
         stamp_ns=stamp_ns(message.header.stamp),

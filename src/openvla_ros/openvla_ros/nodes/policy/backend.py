@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from openvla_ros.paths import resolve
-from openvla_ros.safety.frozen_camera import AwakePolicy
+from openvla_ros.safety.frozen_camera import FrozenCameraGuard
 
 # Parameters that are LocalPolicy's by the same name.
 PASSED_ON = ("precision", "vocabulary", "runtime", "center_crop", "idle", "gripper", "frame", "period")
@@ -68,7 +68,7 @@ class LocalBackend:
         )  # fmt: skip
         self.statistics = policy.unnorm_key or ""
         _warm_up(policy, value)
-        return AwakePolicy(policy, value("image.max_still"))
+        return FrozenCameraGuard(policy, value("image.max_still"))
 
     def close(self) -> None:
         """Nothing outlives the policy."""
@@ -99,7 +99,7 @@ class RemoteBackend:
             raise ConnectionError(
                 f"the policy server gives no action: {error}; see the server's log, or raise 'server.timeout'"
             ) from error
-        return AwakePolicy(self._policy, self._value("image.max_still"))
+        return FrozenCameraGuard(self._policy, self._value("image.max_still"))
 
     def close(self) -> None:
         """Close the connection."""

@@ -20,7 +20,7 @@ from std_msgs.msg import String
 
 from openvla_policy.contract.camera import to_rgb
 from openvla_policy.contract.observation import Observation
-from openvla_ros.control.ready_handshake import Invitation, unheard
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.graph import wait_for_publisher
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, one_line
@@ -63,7 +63,7 @@ class PolicyNode(ManagedNode):
     def _forget(self) -> None:
         self._image: tuple[Any, float] | None = None
         self._safety: SafetyState | None = None
-        self._invitation, self._used_ns = Invitation(), 0
+        self._handshake, self._used_ns = ReadyHandshake(), 0
         self._sequence = self._steps = self._episode = 0
         self._fresh = True
         self._reason, self._state = "", "inactive"
@@ -106,7 +106,7 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:  # noqa: D102
         self.active = True
-        self._invitation.forget()
+        self._handshake.reset()
         self._offer()
 
     def deactivate(self) -> None:  # noqa: D102
@@ -139,6 +139,8 @@ class PolicyNode(ManagedNode):
 
     def _on_safety(self, message: SafetyState) -> None:
         self._safety = message
+        ready_ns = conversions.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
+        self._handshake.update(ready_ns, message.reason)
         if self._flying and conversions.stamp_ns(message.executed_observation_stamp) == self._flying[0]:
             self._executed()
         if self._run is not None and message.state == SafetyState.ESTOP:
@@ -171,7 +173,7 @@ class PolicyNode(ManagedNode):
     def _begin(self) -> None:
         self._episode += 1
         self._steps, self._fresh = 0, True
-        self._invitation.forget()
+        self._handshake.reset()
         self._times.clear()
         self._offer_blocking()
 
@@ -200,12 +202,11 @@ class PolicyNode(ManagedNode):
             self._set_state("waiting", why)
             return
         assert self._image is not None
-        ready_ns = conversions.stamp_ns(self._safety.ready_since) if self._safety else 0
         self._used_ns = conversions.stamp_ns(self._image[0].header.stamp)
-        self._worker.submit(Job(*self._image, self._instruction, ready_ns, self._episode, self._fresh))
+        self._worker.submit(Job(*self._image, self._instruction, self._handshake.ready_ns, self._episode, self._fresh))
         self._fresh = False
-        if self._invitation.answer(ready_ns, sent=False) and self.value("control_mode") == "blocking":
-            self.get_logger().warning(unheard(self._safety.reason if self._safety else ""))
+        if (again := self._handshake.mark_started()) and self.value("control_mode") == "blocking":
+            self.get_logger().warning(again)
         self._set_state("predicting", "")
 
     def _missing(self) -> str | None:
@@ -230,10 +231,9 @@ class PolicyNode(ManagedNode):
                 return "no safety/state yet: is a bridge running?"
             if self._safety.state != SafetyState.READY:
                 return "" if self._safety.executing else f"the bridge does not move: {self._safety.reason}"
-            ready_ns = conversions.stamp_ns(self._safety.ready_since)
-            if not self._invitation.open(ready_ns):
+            if not self._handshake.is_open():
                 return ""
-            if stamp_ns < ready_ns:
+            if not self._handshake.is_open(stamp_ns):
                 return f"no image on {self._image_topic} since the last action was executed ({age:.1f} s)"
         if age > self.value("image.max_age"):
             return f"newest image on {self._image_topic} is {age:.1f} s old, limit {self.value('image.max_age'):g} s"
@@ -252,7 +252,7 @@ class PolicyNode(ManagedNode):
 
     def _predicted(self, job: Job, result: Any) -> None:
         if not self.active or job.episode != self._episode:
-            self._invitation.forget()  # asked under another instruction: ask again
+            self._handshake.reset()  # asked under another instruction: ask again
             self._offer()
             return
         if isinstance(result, Exception):
@@ -272,7 +272,7 @@ class PolicyNode(ManagedNode):
             period=chunk.period, statistics=(chunk.statistics_name, chunk.statistics_hash), latencies=self._latencies,
         )  # fmt: skip
         self._chunks.publish(message)
-        self._invitation.answer(job.ready_ns)  # from now on the bridge may be waited for
+        self._handshake.mark_sent(job.ready_ns)  # from now on the bridge may be waited for
         self._sequence += 1
         self._steps += 1
         self._times.append(time.monotonic())
@@ -291,7 +291,7 @@ class PolicyNode(ManagedNode):
         self._set_state("error", reason)
         if passing:
             self._retry_at = time.monotonic() + self.value("server.retry")
-            self._invitation.forget()
+            self._handshake.reset()
         else:
             self._end_run(Outcome.FAULT, reason)
 

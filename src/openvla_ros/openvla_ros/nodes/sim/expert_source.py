@@ -11,7 +11,7 @@ from builtin_interfaces.msg import Time
 from openvla_msgs.msg import ActionChunk
 
 from openvla_evaluation.suites.cubes import instruction_of_seed
-from openvla_ros.control.ready_handshake import Invitation
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.nodes.common import action_messages
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
@@ -33,7 +33,7 @@ class Demonstrator:
     def __init__(self, scene: Scene, get: Callable[[str], Any]) -> None:
         self._scene, self._expert, self._get = scene, Expert(scene), get
         self._sequence = {True: 0, False: 0}
-        self._invitation = Invitation()
+        self._handshake = ReadyHandshake()
         self._streamed_ns = 0
         self._opening = 1.0  # in the picture before
         self.begin("", 0)
@@ -53,14 +53,15 @@ class Demonstrator:
         said = [self._said(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
         limit = self._get("expert.max_steps")
         if streaming := self._get("expert.control") == "streaming":
-            invited = now_ns - self._streamed_ns >= self._get("expert.period") * 1e9
+            may_act = now_ns - self._streamed_ns >= self._get("expert.period") * 1e9
         else:
-            invited = ready_ns <= now_ns and self._invitation.open(ready_ns)
-        if role == "act" and invited and not done and (limit == 0 or self._steps < limit):
+            self._handshake.update(ready_ns)
+            may_act = self._handshake.is_open(now_ns)
+        if role == "act" and may_act and not done and (limit == 0 or self._steps < limit):
             if streaming:
                 self._streamed_ns = now_ns
             else:
-                self._invitation.answer(ready_ns)
+                self._handshake.mark_sent()
             self._steps += 1
             wandering = self._steps <= self._wander
             acted = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))

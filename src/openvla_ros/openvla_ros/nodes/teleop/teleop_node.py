@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Joy
 from std_msgs.msg import Bool, Header, String
 
-from openvla_ros.control.ready_handshake import Invitation, unheard
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
@@ -77,7 +77,7 @@ class TeleopNode(ManagedNode):
         self._measured: tuple[Pose, int] | None = None
         self._image_ns: int | None = None
         self._safety: SafetyState | None = None
-        self._invitation, self._sequence = Invitation(), 0
+        self._handshake, self._sequence = ReadyHandshake(), 0
         self._knocked = -1e9
         self._instruction = self._said = ""
         self._note, self._news = "", ""
@@ -119,7 +119,7 @@ class TeleopNode(ManagedNode):
 
     def activate(self) -> None:  # noqa: D102
         self._operator.lose("no message of the device yet")
-        self._invitation.forget()
+        self._handshake.reset()
 
     def deactivate(self) -> None:  # noqa: D102
         self._last = None
@@ -238,6 +238,8 @@ class TeleopNode(ManagedNode):
 
     def _on_safety(self, message: SafetyState) -> None:
         self._safety = message
+        ready_ns = conversions.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
+        self._handshake.update(ready_ns, message.reason)
 
     def _on_recorder(self, message: RecorderStatus) -> None:
         self._recorded = message
@@ -280,9 +282,8 @@ class TeleopNode(ManagedNode):
         if action is None:
             return
         assert self._chunks is not None and self._safety is not None and self._image_ns is not None
-        again = self._invitation.answer(conversions.stamp_ns(self._safety.ready_since))
-        if again and self._safety.control_mode == "blocking":
-            self.get_logger().warning(unheard(self._safety.reason))
+        if (again := self._handshake.mark_sent()) and self._safety.control_mode == "blocking":
+            self.get_logger().warning(again)
         self._knocked, self._last = time.monotonic(), action
         chunk = action_messages.chunk_message(
             [action], frame=self.value("base_frame"), at_ns=self.now_ns(), observation=self._image_stamp(),
@@ -318,10 +319,8 @@ class TeleopNode(ManagedNode):
             if age > self.value("state_age"):
                 return f"no fresh robot/ee_pose to turn the device's axes by ({age:.1f} s old)"
         if safety.control_mode == "blocking":
-            ready_ns = conversions.stamp_ns(safety.ready_since)
-            invited = safety.state == SafetyState.READY and ready_ns <= self._image_ns
-            invited = invited and self._invitation.open(ready_ns)
-            return "" if invited else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY
+            may_act = self._handshake.is_open(self._image_ns)
+            return "" if may_act else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY
         knocking = time.monotonic() - self._knocked < KNOCK
         return f"holding: {safety.reason}" if safety.state == SafetyState.HOLD and knocking else ""
 
