@@ -37,7 +37,7 @@ class ServoStandIn(Node):
     def __init__(self) -> None:
         super().__init__("servo_node")
         self._kinematics, self._limit = Kinematics(WIDOWX_250S), joint_limiter((SPEED,) * len(WIDOWX_250S.joints))
-        self._type, self._paused = 0, False  # (Servo waits for joint jogs until it is told)
+        self._type, self._paused = 0, False  # (Servo expects joint jogs at first)
         self._target = self._measured = self._commanded = None
         self._status = load("moveit_msgs/msg/ServoStatus")
         self._trajectory_pub = self.create_publisher(JointTrajectory, "~/joint_trajectory", 10)
@@ -73,13 +73,13 @@ class ServoStandIn(Node):
             return
         now, code = self.get_clock().now().nanoseconds, 0
         if self._target is None or self._type != TYPES["pose"] or now - self._target[1] > TIMEOUT_NS:
-            self._commanded = None  # halted: the next target is gone to from where the arm is then
+            self._commanded = None  # halted: the next target starts from the measured joints
         else:
             before = self._commanded or self._measured
             wanted = self._kinematics.solve(self._target[0], before).positions
             self._commanded, cut = self._limit(wanted, before, PERIOD)
             code = self._status.JOINT_BOUND if any(name.startswith("joint_range") for name in cut) else 0
-            # (A rolling window, as Servo's: the newest position is the last one, a little ahead in time.)
+            # (A rolling window, as Servo's: the last position is the newest, slightly ahead in time.)
             points = [JointTrajectoryPoint(positions=[float(v) for v in q]) for q in (before, self._commanded)]
             self._trajectory_pub.publish(JointTrajectory(joint_names=list(WIDOWX_250S.names), points=points))
         self._status_pub.publish(self._status(code=code))

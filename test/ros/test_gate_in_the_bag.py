@@ -1,4 +1,4 @@
-"""What the gate refused and clipped, and who reset its emergency stop: on /diagnostics, and in the bag afterwards."""
+"""Refusals, clips and resets of the emergency stop are on /diagnostics, and in the recorded bag."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
 
 
-def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
+def test_refusals_clips_and_resets_are_diagnosed_and_recorded(
     start_node: Any, ros_node: Any, spin_until: Any, listen: Any, call: Any, meet: Any, tmp_path: Path
 ) -> None:
     start_node(
@@ -42,18 +42,18 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
 
     ros_node.create_timer(0.02, lambda: robot.publish(conversions.pose_message(HERE, "panda_link0", now())))
     spin_until(lambda: states and states[-1].state == SafetyState.READY, 120.0, "READY")
-    # The bridge hears an emergency stop by two of its subscriptions: what a publisher offers is not known before.
-    ears = ((chunks, 2), (e_stop, 3))
-    spin_until(lambda: all(p.get_subscription_count() == n for p, n in ears), 60.0, "bridge and recorder")
+    # Two of the bridge's subscriptions match this e_stop publisher, and one of the recorder's.
+    subscriptions = ((chunks, 2), (e_stop, 3))
+    spin_until(lambda: all(p.get_subscription_count() == n for p, n in subscriptions), 60.0, "bridge and recorder")
     meet("bridge_node")
     meet("recorder_node")
-    heard = {"/safety/state", "/diagnostics"}
+    expected = {"/safety/state", "/diagnostics"}
 
-    def heard_by_recorder() -> bool:
+    def recorded() -> bool:
         counts = dict(zip(recorder[-1].topics, recorder[-1].received, strict=True)) if recorder else {}
-        return all(counts.get(topic) for topic in heard)
+        return all(counts.get(topic) for topic in expected)
 
-    spin_until(heard_by_recorder, 60.0, "the recorder to hear the bridge")
+    spin_until(recorded, 60.0, "the recorder to receive the bridge's topics")
     begun = call(StartEpisode, "start_episode", instruction="lift the red cube")
     assert begun.success, begun.message
 

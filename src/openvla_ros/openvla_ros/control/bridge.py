@@ -7,12 +7,12 @@ sequence of events through it. Targets come out while the gate is EXECUTING, and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from openvla_ros.control.action_schedule import Action, Schedule
 from openvla_ros.control.bridge_config import CoreConfig
+from openvla_ros.control.chunk_counters import ChunkCounters
 from openvla_ros.control.commands import Commands, TargetCommand
 from openvla_ros.control.displacement import DisplacementMonitor
 from openvla_ros.control.goals import GoalControl
@@ -46,8 +46,7 @@ class BridgeCore:
         self.gate = safety.begin(gate or Gate(), config.gate)
         self.permission = Permission()
         self.robot_fault = ""  # why the robot itself does not move; '' if it does
-        self.refused: Counter[str] = Counter()  # chunks since activation, by the name of what refused them
-        self.clipped: Counter[str] = Counter()  # chunks since activation, by the name of the limit that clipped them
+        self.counters = ChunkCounters()
         self.robot = RobotState()
         self.stream = TargetStream(config.gate.limits, config.period, self.blocking)  # only read by others
         self._schedule = Schedule(config.actions_per_chunk, config.ensemble_decay, self.blocking)
@@ -73,8 +72,7 @@ class BridgeCore:
         self.active = True
         self._goals.clear_gripper()
         self.robot = replace(self.robot, not_before_ns=0)
-        self.refused.clear()
-        self.clipped.clear()
+        self.counters.clear()
         self._set(safety.begin(self.gate, self.config.gate))
         return self._updated(now)
 
@@ -370,11 +368,7 @@ class BridgeCore:
     def _set(self, gate: Gate) -> None:
         """Take over a new gate state, and brake if it asks for that."""
         before, self.gate = self.gate, gate
-        if gate.refused_count > before.refused_count:
-            self.refused.update(gate.refused)
-        if gate.clipped is not before.clipped:
-            known = before.clipped if gate.newest is before.newest else ()
-            self.clipped.update(name for name in gate.clipped if name not in known)
+        self.counters.update(before, gate)
         if gate.state in STOPPED and before.state is not gate.state:
             if before.state is State.EXECUTING:
                 self._notes.append(f"stopped: {gate.reason}")

@@ -75,7 +75,7 @@ class TargetStream:
 
         Raises:
             TrajectoryError: No trajectory was found; the present path continues.
-        """  # noqa: DOC502
+        """
         assert self.target is not None
         limits, at = self._limits, self.target
         path: Path

@@ -95,6 +95,13 @@ class GenericAdapter(RobotAdapter):
 
         A velocity must be followed by another one, and MoveIt Servo drops poses and velocities after its
         incoming_command_timeout; other controllers keep the last pose.
+
+        Args:
+            stamp_ns: Time on the node's clock [ns].
+            permitted: Whether the arm may move.
+
+        Returns:
+            The last target, or nothing.
         """
         last, expires = self._last, self._config.command == "twist" or bool(self._config.servo_node)
         if last is None or not permitted or not expires or stamp_ns - last[1] <= 1.5e9 * self._config.period:

@@ -164,6 +164,12 @@ class WidowXAdapter(RobotAdapter):
         """Time [s] since the joints' last step, at most a period.
 
         Targets and ticks both move the joints on, also at the same moment: no time counts twice.
+
+        Args:
+            stamp_ns: Time on the node's clock [ns].
+
+        Returns:
+            The time.
         """
         passed = self._period if self._stepped_ns is None else (stamp_ns - self._stepped_ns) / NS
         return self._period if passed < -SET_BACK * self._period else min(self._period, max(0.0, passed))
@@ -235,6 +241,13 @@ class WidowXAdapter(RobotAdapter):
         """Continue a motion that the joints' speed cut, and reduce the effort of a gripper that has arrived or stalls.
 
         The gripper is checked whether or not the arm may move: a motor that keeps pushing overheats.
+
+        Args:
+            stamp_ns: Time on the node's clock [ns].
+            permitted: Whether the arm may move.
+
+        Returns:
+            Commands for joints and gripper.
         """
         sent: list[tuple[str, object]] = []
         if permitted and self._goal is not None and self._sent is not None and self._due(stamp_ns):

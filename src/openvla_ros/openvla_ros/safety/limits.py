@@ -66,7 +66,7 @@ class Limits:
 
         Raises:
             ValueError: It takes longer.
-        """  # noqa: DOC502
+        """
         for what, bounds in (("move", self.move), ("turn", self.turn)):
             self._check_stop(brake_time(bounds, self.braking(bounds)) + 2 * period, f"'{what}' {bounds}")
         both = mixed_brake_time(self.move, self.turn, self.braking(self.move), self.braking(self.turn))

@@ -21,7 +21,7 @@ BAD = [math.nan, math.inf, -math.inf]
 
 @pytest.fixture(autouse=True)
 def field_checks():
-    assert os.environ.get("ROS_PYTHON_CHECK_FIELDS") == "1", "without them wrong types pass unseen"
+    assert os.environ.get("ROS_PYTHON_CHECK_FIELDS") == "1", "without them wrong types pass unnoticed"
 
 
 def test_numpy_scalars_and_integers_become_floats():
@@ -33,7 +33,7 @@ def test_numpy_scalars_and_integers_become_floats():
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_not_finite_is_never_built(bad):
+def test_values_that_are_not_finite_become_no_messages(bad):
     with pytest.raises(ValueError, match="action is"):
         action_messages.delta_message([0, 0, 0, 0, bad, 0, 0])
     with pytest.raises(ValueError, match="gripper opening"):
@@ -58,14 +58,14 @@ def test_wrong_lengths_are_refused():
                                source="policy", instruction="", period=0.2)  # fmt: skip
 
 
-def test_stamps_survive_to_the_nanosecond():
+def test_stamps_round_trip_to_the_nanosecond():
     for stamp in (0, 1, 999_999_999, 1_795_345_957_184_315_750):
         assert conversions.stamp_ns(conversions.time_message(stamp)) == stamp
     with pytest.raises(ValueError, match="negative"):
         conversions.time_message(-1)
 
 
-def test_pose_there_and_back():
+def test_a_pose_round_trips():
     pose, stamp = conversions.read_pose(conversions.pose_message(POSE, "base", 77))
     assert pose == POSE and stamp == 77
     broken = conversions.pose_message(POSE, "base", 77)
@@ -74,7 +74,7 @@ def test_pose_there_and_back():
         conversions.read_pose(broken)
 
 
-def test_chunk_there_and_back():
+def test_a_chunk_round_trips():
     rows = np.arange(14, dtype=np.float32).reshape(2, 7) / 16
     message = action_messages.chunk_message(
         rows, frame="panda_link0", at_ns=9,
@@ -107,7 +107,7 @@ def test_images():
             image_messages.image_message(wrong, "camera", 1)
 
 
-def test_gate_states_have_the_numbers_of_the_message():
+def test_gate_states_match_the_message():
     for state in State:
         assert getattr(SafetyState, state.name) == state
     message = action_messages.safety_message(Gate(state=State.EXECUTING, clipped=("box_z",)), "blocking", "base", 4)
@@ -115,7 +115,7 @@ def test_gate_states_have_the_numbers_of_the_message():
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_numbers_of_the_right_shape(bad):
+def test_commands_of_malformed_values_are_refused(bad):
     message = conversions.command_message(PoseTarget(Pose((np.float32(0.5), 1, 0.2), (1, 0, 0, 0)), "base", 5))
     assert [type(v) for v in (message.pose.position.x, message.pose.position.y)] == [float, float]
     assert conversions.command_message(Opening(np.float32(1))).data == 1.0
@@ -135,13 +135,13 @@ def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_number
         conversions.command_message("go")  # type: ignore[arg-type]
 
 
-def test_no_other_file_builds_a_command(root):
-    """A robot's commands, and the goals of its hand, are made by `nodes.messages` alone: it casts and checks."""
+def test_only_conversions_builds_commands(root):
+    """Commands and goals are made by `conversions` alone, which converts and checks every field."""
     made_by_name = ("PoseStamped", "TwistStamped", "Twist", "Point", "Vector3", "Quaternion", "Float64", "JointState")
     found = []
-    for path in (root / "src" / "openvla_ros" / "openvla_ros" / "nodes").glob("*.py"):
+    for path in (root / "src" / "openvla_ros" / "openvla_ros" / "nodes" / "bridge").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and path.name != "messages.py":
+            if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 found += [f"{path.name}:{node.lineno}: {name}"] * (name in made_by_name)
     assert not found

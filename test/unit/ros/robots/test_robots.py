@@ -1,4 +1,4 @@
-"""What the adapters say: plain values, no ROS. The messages they become are in test_messages and the face tests."""
+"""Commands and readings of the adapters, as plain values. (As messages: test_messages.py and the driver tests.)"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from openvla_ros.robots.widowx import WidowXServoAdapter
 
 MS = 1_000_000
 DOWN = (1.0, 0.0, 0.0, 0.0)
-HAND = GripperConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
+GRIPPER = GripperConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
 
 
 def pose(x=0.4, y=0.0, z=0.3):
@@ -37,14 +37,14 @@ def pose(x=0.4, y=0.0, z=0.3):
 
 
 def test_a_franka_moves_to_open_and_grasps_to_close():
-    franka = FrankaAdapter(GenericConfig("base", gripper=HAND), FrankaConfig())
+    franka = FrankaAdapter(GenericConfig("base", gripper=GRIPPER), FrankaConfig())
     ((topic, command),) = franka.target(pose(), 5)
     assert (topic, command) == ("target_pose", PoseTarget(pose(), "base", 5))
     ((name, move),) = franka.gripper(1.0)
     assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}))
     ((name, grasp),) = franka.gripper(0.0)
     assert name == "franka_gripper/grasp" and grasp.fields["width"] == 0.0 and grasp.fields["force"] == 20.0
-    assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # whatever is between the fingers was meant
+    assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # any object between the fingers is meant
     assert {name for name, _ in franka.actions} >= {"franka_gripper/move", "franka_gripper/grasp"}
     read = franka.sources["franka_gripper/joint_states"].read
     assert read(["f2", "f1"], [0.02, 0.02], 0).opening == pytest.approx(0.5)
@@ -52,8 +52,8 @@ def test_a_franka_moves_to_open_and_grasps_to_close():
         read(["f1"], [0.02], 0)
 
 
-def test_only_a_franka_in_reflex_is_told_how_to_recover():
-    franka = FrankaAdapter(GenericConfig("base", gripper=HAND), FrankaConfig())
+def test_only_a_reflex_of_a_franka_names_the_recovery():
+    franka = FrankaAdapter(GenericConfig("base", gripper=GRIPPER), FrankaConfig())
     handler = franka.sources["franka_robot_state_broadcaster/robot_state"]
     said = {name: handler.read(mode).fault for mode, name in enumerate(MODES)}
     assert [name for name, why in said.items() if not why] == ["idle", "move"]
@@ -69,12 +69,12 @@ def test_only_a_franka_in_reflex_is_told_how_to_recover():
 
 
 def test_the_command_action_takes_the_position_of_one_finger():
-    hand = GripperConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
-    ((name, goal),) = GenericAdapter(GenericConfig("base", gripper=hand)).gripper(1.0)
+    gripper = GripperConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
+    ((name, goal),) = GenericAdapter(GenericConfig("base", gripper=gripper)).gripper(1.0)
     assert (name, goal.fields) == ("gripper_action", {"command": {"position": 0.04, "max_effort": 20.0}})
 
 
-def test_a_hand_without_a_range_is_refused():
+def test_a_gripper_without_a_range_is_refused():
     with pytest.raises(ValueError, match="hand.closed and hand.opened are both 0.04"):
         GripperConfig(closed=0.04, opened=0.04)
 
@@ -89,11 +89,11 @@ def test_a_hand_without_a_range_is_refused():
         ({"reached_goal": False, "stalled": False}, GoalStatus.STATUS_ABORTED, "no reason given"),
     ],
 )
-def test_a_hand_that_stalls_has_not_failed(said, status, why):
+def test_a_stalled_gripper_has_not_failed(said, status, why):
     assert failure(SimpleNamespace(**said), status) == why
 
 
-def test_moveit_servo_is_switched_then_unpaused_and_paused_at_the_end():
+def test_moveit_servo_is_switched_unpaused_and_paused():
     for command, number in (("twist", 1), ("pose", 2)):
         servo = GenericAdapter(GenericConfig("base", command, "servo_node/x", servo_node="servo_node"))
         switch, pause = servo.start()
@@ -104,11 +104,11 @@ def test_moveit_servo_is_switched_then_unpaused_and_paused_at_the_end():
     assert not GenericAdapter(GenericConfig("base")).start()
 
 
-def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
-    """It forgets a pose after 0.1 s; controllers that do not are told once."""
+def test_the_last_pose_is_repeated_for_servo():
+    """Servo drops a pose after 0.1 s; other controllers get it once."""
     servo = GenericAdapter(GenericConfig("base", servo_node="servo_node", period=0.02))
     servo.target(pose(x=0.5), 20 * MS)
-    assert not servo.tick(40 * MS, True)  # the stream goes on
+    assert not servo.tick(40 * MS, True)  # the stream continues
     ((_, again),) = servo.tick(60 * MS, True)
     assert again == PoseTarget(pose(x=0.5), "base", 60 * MS)
     assert not servo.tick(100 * MS, False)
@@ -118,7 +118,7 @@ def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
     assert not holds.tick(400 * MS, True)
 
 
-def test_twists_follow_the_stream_and_end_in_rest():
+def test_twists_follow_the_targets_and_end_at_rest():
     servo = GenericAdapter(GenericConfig("base", "twist", "servo_node/delta_twist_cmds", speed=0.3, period=0.02))
     servo.pose_accepted(pose())
     servo.target(pose(), 0)
@@ -126,8 +126,8 @@ def test_twists_follow_the_stream_and_end_in_rest():
     assert isinstance(twist, TwistTarget) and twist.linear == pytest.approx((0.1 + 2.0 * 0.002, 0.0, 0.0))
     ((_, twist),) = servo.target(pose(x=0.6), 40 * MS)
     assert twist.linear == pytest.approx((0.3, 0.0, 0.0))  # capped
-    assert not servo.tick(60 * MS, True)  # the stream goes on: a target may still come
-    ((_, twist),) = servo.tick(80 * MS, True)  # it has ended: what the arm lags behind
+    assert not servo.tick(60 * MS, True)  # the stream continues: a target may still come
+    ((_, twist),) = servo.tick(80 * MS, True)  # it has ended: the following error remains
     assert 0.0 < twist.linear[0] <= 0.3
     assert not servo.tick(120 * MS, False)
     ((_, twist),) = servo.rest(140 * MS)
@@ -138,7 +138,7 @@ def test_twists_follow_the_stream_and_end_in_rest():
 # ---- messages ------------------------------------------------------------------------------------
 
 
-def test_a_twist_becomes_its_message_and_nan_does_not():
+def test_a_twist_with_nan_becomes_no_message():
     message = conversions.command_message(TwistTarget((0.1, 0, 0), (0, 0, 1), "base", 5))
     assert message.twist.linear.x == 0.1 and message.header.frame_id == "base"
     with pytest.raises(ValueError, match="angular speed is nan"):
@@ -153,7 +153,7 @@ def test_a_twist_becomes_its_message_and_nan_does_not():
         (JointSingle("gripper", float("nan")), "command of gripper is nan"),
     ],
 )
-def test_wrong_joint_commands_never_become_messages(command, message):
+def test_malformed_joint_commands_become_no_messages(command, message):
     with pytest.raises(ValueError, match=message):
         conversions.command_message(command)
 
@@ -166,7 +166,7 @@ def test_requests_are_filled_by_name_and_type():
         conversions.filled(SetBool.Request, {"date": True})
 
 
-def test_a_missing_package_is_named_with_its_cure():
+def test_a_missing_message_package_is_named_with_its_remedy():
     with pytest.raises(ImportError, match="nowhere_msgs/msg/Nothing is needed, .* rosdep install nowhere_msgs"):
         load("nowhere_msgs/msg/Nothing")
 
@@ -183,7 +183,7 @@ def test_every_robots_yaml_makes_an_adapter(root, name):
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 
 
-def test_the_widowx_s_yaml_for_servo_makes_the_adapter_for_it(root):
+def test_the_yaml_for_servo_makes_the_servo_adapter(root):
     rows = {row.name: row for row in PARAMETERS}
     values = {row.name: row.default for row in PARAMETERS}
     for name in ("widowx", "widowx_servo"):

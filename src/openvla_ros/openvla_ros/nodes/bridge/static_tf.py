@@ -33,7 +33,7 @@ def camera_axes(node: Node, camera: str, fixed_to: Mapping[str, str], timeout: f
         ImportError: tf2_msgs is not installed.
         TimeoutError: No static transforms connect the camera with any of the frames.
         ValueError: A transform is malformed, or the transforms form a loop.
-    """  # noqa: DOC502
+    """
     links: dict[str, tuple[str, Quaternion]] = {}
 
     def on_transforms(message: Any) -> None:

@@ -45,7 +45,7 @@ class StopGuard:
 
         Raises:
             ImportError: The messages of xs_sdk are not installed.
-        """  # noqa: DOC502
+        """
         conversions.message_type(
             JointSingle
         )  # if it is not installed: one line from the bridge, no traceback from there
