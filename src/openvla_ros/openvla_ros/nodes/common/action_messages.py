@@ -1,4 +1,4 @@
-"""The stack's own messages: built from and read into the values of the core."""
+"""The stack's own messages, made from and read into the values of the core."""
 
 from __future__ import annotations
 
@@ -42,7 +42,26 @@ def chunk_message(
     statistics: tuple[str, str] = ("", ""),
     latencies: Mapping[str, float] | None = None,
 ) -> ActionChunk:
-    """A chunk. observation: the image's stamp, unchanged. latencies [s]: preparation, inference, total."""
+    """Make an ActionChunk.
+
+    Args:
+        actions: Rows of 3 deltas [m], 3 rotations [rad, fixed axes XYZ] and the gripper's opening 0 … 1.
+        frame: Frame of the deltas.
+        at_ns: When it was computed [ns, node clock].
+        observation: Stamp of the image that it answers, unchanged.
+        sequence: Number of the chunk among those of its source.
+        source: Name of the sender.
+        instruction: The instruction that it follows.
+        period: Time between two actions [s].
+        statistics: Name and hash of the statistics that the actions were made with.
+        latencies: Durations [s] of `preparation`, `inference` and `total`.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: There is no action, or a number is not finite.
+    """
     if len(actions) == 0:
         raise ValueError("a chunk has at least one action")
     times = latencies or {}
@@ -74,7 +93,18 @@ def read_chunk(message: ActionChunk) -> StampedChunk:
 
 
 def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool = False) -> SafetyState:
-    """What the gate says. stopping: the target is being brought to rest."""
+    """Make a SafetyState.
+
+    Args:
+        gate: State of the gate.
+        mode: Control mode.
+        frame: Base frame.
+        at_ns: Time on the node's clock [ns].
+        stopping: Whether the target is being brought to rest.
+
+    Returns:
+        The message.
+    """
     return SafetyState(
         header=header(at_ns, frame),
         state=int(gate.state),
@@ -95,7 +125,18 @@ def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool
 
 
 def status_message(at_ns: int, *, step: int, rate: float, latencies: Mapping[str, float], **texts: str) -> PolicyStatus:
-    """A policy's status. texts: state, reason, backend, checkpoint, statistics_name, instruction."""
+    """Make a PolicyStatus.
+
+    Args:
+        at_ns: Time on the node's clock [ns].
+        step: Actions since the instruction began.
+        rate: Predictions per second [Hz].
+        latencies: Durations [s] of `preparation`, `inference` and `total`.
+        **texts: state, reason, backend, checkpoint, statistics_name, instruction.
+
+    Returns:
+        The message.
+    """
     return PolicyStatus(
         header=header(at_ns),
         step=int(step),
@@ -108,7 +149,18 @@ def status_message(at_ns: int, *, step: int, rate: float, latencies: Mapping[str
 def score_message(
     seed: int, lifted: Mapping[str, bool], done: bool, at_ns: int, disturbed: Sequence[str] = ()
 ) -> SceneScore:
-    """Which objects are lifted."""
+    """Make a SceneScore.
+
+    Args:
+        seed: Seed of the scene.
+        lifted: Whether each object is lifted, by name.
+        done: Whether an object is lifted, so that the episode can be scored.
+        at_ns: Time on the node's clock [ns].
+        disturbed: Names of objects that were moved without being lifted.
+
+    Returns:
+        The message.
+    """
     return SceneScore(
         header=header(at_ns),
         seed=int(seed),
