@@ -36,7 +36,7 @@ endif
 test-all: setup  ## the slow tests too
 	@$(ENV) exec python -m pytest $(ARGS)
 
-lint: setup  ## the checks of .pre-commit-config.yaml: style, types, imports, spelling, YAML, Dockerfiles
+lint: setup  ## the checks of .pre-commit-config.yaml: style, types, imports, docstrings, spelling, YAML
 	@$(ENV) exec pre-commit run --all-files --color never
 
 coverage: setup  ## line coverage of what needs no ROS; fails under 85 %

@@ -11,16 +11,16 @@ from rosbags.interfaces import Nodetype
 
 from openvla_ros.recording.bag_writer import BagInfo, BagWriter
 from openvla_ros.recording.episode import EpisodeMachine, start_event, stop_event
-from openvla_ros.recording.message_definitions import Definitions
+from openvla_ros.recording.message_definitions import MessageDefinitions
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 START = 1_700_000_000_000_000_000
 PERIOD = 200_000_000  # 5 Hz
 
 
-def definitions() -> Definitions:
+def definitions() -> MessageDefinitions:
     """Jazzy's types and, from this repository's .msg files, openvla_msgs."""
-    return Definitions([SOURCES])
+    return MessageDefinitions([SOURCES])
 
 
 @dataclass

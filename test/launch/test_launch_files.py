@@ -58,16 +58,15 @@ def specs(name: str = "sim", **values: str) -> dict:
     "name", [n for n in NAMES if n != "serve"]
 )  # serve: test/unit/policy/serving/test_serving_docs.py
 def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(name):
-    from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
-    from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
-    from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
-    from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
-    from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP
+    from openvla_ros.nodes.bridge.parameters import BridgeParameters
+    from openvla_ros.nodes.policy.parameters import PolicyParameters
+    from openvla_ros.nodes.recorder.parameters import RecorderParameters
+    from openvla_ros.nodes.sim.parameters import SimParameters
+    from openvla_ros.nodes.teleop.parameters import TeleopParameters
+    from openvla_ros.parameters import rows as parameter_rows
 
-    tables = {
-        "sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY, "recorder_node": RECORDER, "teleop_node": TELEOP
-    }  # fmt: skip
-    types = {(node, row.name): type(row.default) for node, table in tables.items() for row in table}
+    nodes = (SimParameters, BridgeParameters, PolicyParameters, RecorderParameters, TeleopParameters)
+    types = {(node.node, row.name): type(row.default) for node in nodes for row in parameter_rows(node)}
     rows = arguments(name)
     assert len({argument for argument, *_ in rows}) == len(rows)
     for argument, default, description, targets in rows:

@@ -55,7 +55,7 @@ def test_outcomes_are_distinct() -> None:
 
 def test_every_test_has_a_domain_of_its_own(ros_domain: int, start_process: Callable[..., Any]) -> None:
     """Another process that asks for a domain meanwhile gets another one."""
-    script = "from openvla_ros.bringup.supervisor import DomainLease; print('domain', DomainLease().domain)"
+    script = "from openvla_ros.bringup.ros_domain import DomainLease; print('domain', DomainLease().domain)"
     processes = [start_process("python", "-c", script) for _ in range(3)]
     for process in processes:
         assert process.popen.wait(30) == 0, process.output

@@ -33,7 +33,7 @@ def errors(output: str) -> list[str]:
         ({"checkpoint": "/nowhere/at/all"}, "checkpoint folder '/nowhere/at/all' does not exist"),
         ({"unnorm_key": "bridge_orig", "image.topic": "another/camera"},
          "unnorm_key 'bridge_orig' is unknown; this checkpoint has: sim"),
-        ({"image.timeout": 6.0}, r"nobody publishes sensor_msgs/msg/Image on '/camera/image_raw' \(waited 6(.0)? s\); "
+        ({"image.timeout": 6.0}, r"no publisher of sensor_msgs/msg/Image on '/camera/image_raw' \(waited 6(.0)? s\); "
                                  r"published topics of this type: /another/camera; .*'image.topic'"),
         ({"image.timeout": 6.0, "image.topic": "words"},
          "'/words' carries std_msgs/msg/String, not sensor_msgs/msg/Image"),

@@ -31,7 +31,7 @@ from std_msgs.msg import String
 from openvla_ros.apps.recover import recover
 from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.parameters import TOPICS
-from openvla_ros.nodes.recorder.topics import message_class
+from openvla_ros.nodes.common.message_types import load
 from openvla_training.bags.convert_all import Options, convert_bag
 from openvla_training.rlds.images import decode_image
 
@@ -149,7 +149,7 @@ def contents(bag: Path) -> dict[str, list[Any]]:
     with AnyReader([bag]) as reader:
         found: dict[str, list[Any]] = {connection.topic.lstrip("/"): [] for connection in reader.connections}
         for connection, _, raw in reader.messages():
-            kind = message_class(connection.msgtype)
+            kind = load(connection.msgtype)
             found[connection.topic.lstrip("/")].append(deserialize_message(bytes(raw), kind))
     return found
 

@@ -146,7 +146,7 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     bench.stays()
     count = len(bench.chunks)
     pad.speaking = True
-    bench.says("let the deadman go once")  # it comes back with the deadman held: not enough
+    bench.says("release the deadman once")  # it comes back with the deadman held: not enough
     assert len(bench.chunks) == count
     pad.hold()
     bench.says(RELEASED)
@@ -189,8 +189,8 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
     spec = next(s for s in teleoperation("keyboard", teleop={"autostart": True}) if s.name == NODE)
     terminal = Terminal("exec " + shlex.join([sys.executable, *argv(spec)[1:]]), tmp_path, (40, 110))
     try:
-        bench.until(lambda: "no key is held" in terminal.shown, 60.0, "the face")
-        assert "EMERGENCY STOP" in terminal.shown and "open or close the hand" in terminal.shown
+        bench.until(lambda: "no key is held" in terminal.shown, 60.0, "the dashboard")
+        assert "EMERGENCY STOP" in terminal.shown and "open or close gripper" in terminal.shown
         begin, due = bench.position(), time.monotonic()
 
         def holding(key: str, condition: Callable[[], Any]) -> Callable[[], bool]:
@@ -209,7 +209,7 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
         # (Held, too: a simulator that is slow has no period for an action in the time that one press counts for.)
         bench.until(holding(" ", lambda: bench.grippers[-1].position[0] < 0.3), 20.0, "the hand to close")
         terminal.type("\r")
-        bench.until(lambda: "no recorder answers" in terminal.shown, 20.0, "the answer to starting an episode")
+        bench.until(lambda: "no recorder on" in terminal.shown, 20.0, "the answer to starting an episode")
         assert terminal.interrupt(30.0) == 0
     finally:
         print(terminal.tail())
@@ -225,7 +225,7 @@ def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, 
 
     def answered() -> bool:
         pad.hold(*((Y,) if int(2 * time.monotonic()) % 2 else ()))  # pressed anew until the node is active and hears it
-        return "no recorder answers on" in process.output
+        return "no recorder on" in process.output
 
     spin_until(answered, 30.0, "the answer to Y")
 
@@ -303,7 +303,7 @@ def test_a_leaders_motion_while_the_clutch_is_held_adds_up(stage, spin_until) ->
     assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the hand stays closed, as it was found
     count = len(bench.chunks)
     bench.hand.pose.position.x += 1.0  # lost tracking
-    bench.says("let the deadman go once")
+    bench.says("release the deadman once")
     bench.spin(0.3)  # for those sent before
     told = len(bench.chunks)
     bench.spin(0.8)

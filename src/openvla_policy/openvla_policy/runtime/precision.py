@@ -37,8 +37,6 @@ _LIBRARIES = {  # what is not named here is plain torch
 }
 # Least compute capability, the GPUs' name, and what to take instead.
 _GPU_ONLY = {"int4-torchao": ((8, 0), "Ampere", "int4"), "fp8": ((8, 9), "Ada or Hopper", "int8")}
-OUTLIER = 6.0  # LLM.int8's threshold: activations beyond it are multiplied in 16 bits (Dettmers et al., 2022)
-_BLOCK = 64  # weights that share a scale in bitsandbytes' nf4
 _GIVE_BACK_AFTER = 32 * 2**20  # bytes of full-precision weights
 _DECODER = ("language_model.model.layers.",)
 _ALL_BUT_THE_HEAD = ("vision_backbone.", "projector.", *_DECODER)
@@ -95,10 +93,11 @@ def placer(precision: Precision, device: torch.device | str, *, trainable_inputs
         return None
     dtype, where = compute_dtype(precision, device), torch.device(device)
     replace: Callable[[nn.Linear, Tensor], nn.Module]
-    if precision == "int8":
-        replace = partial(_bitsandbytes_int8, device=where)
-    elif precision == "int4":
-        replace = partial(_bitsandbytes_int4, device=where, dtype=dtype, repack=not trainable_inputs)
+    if precision in ("int8", "int4"):
+        from openvla_policy.runtime.bitsandbytes_linear import int4_linear, int8_linear
+
+        int4 = partial(int4_linear, device=where, dtype=dtype, repack=not trainable_inputs)
+        replace = int4 if precision == "int4" else partial(int8_linear, device=where)
     else:
         replace = partial(_torchao, precision=precision, device=where, dtype=dtype)
     parts = _ALL_BUT_THE_HEAD if _LIBRARIES[precision] == "bitsandbytes" else _DECODER
@@ -120,51 +119,6 @@ def placer(precision: Precision, device: torch.device | str, *, trainable_inputs
         return True
 
     return place
-
-
-def _bitsandbytes_int8(linear: nn.Linear, weight: Tensor, device: torch.device) -> nn.Module:
-    bnb = _import_bitsandbytes()
-    codes, scales, _ = bnb.functional.int8_vectorwise_quant(weight.to(device, torch.float16).contiguous())
-    made = bnb.nn.Linear8bitLt(
-        linear.in_features, linear.out_features, has_fp16_weights=False, threshold=OUTLIER, device="meta"
-    )
-    made.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scales)
-    made.bias = linear.bias
-    return made
-
-
-def _bitsandbytes_int4(
-    linear: nn.Linear, weight: Tensor, device: torch.device, dtype: torch.dtype, repack: bool
-) -> nn.Module:
-    bnb = _import_bitsandbytes()
-    if linear.in_features % _BLOCK and device.type == "cpu" and _misreads_split_blocks():
-        linear.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
-        return linear
-    made = bnb.nn.Linear4bit(
-        linear.in_features,
-        linear.out_features,
-        compute_dtype=dtype,
-        compress_statistics=False,
-        quant_type="nf4",
-        device="meta",
-    )
-    # The kernel for AVX512-BF16 takes whole tiles only, and asserts on others.
-    whole = linear.out_features % 32 == 0 and linear.in_features % 64 == 0
-    made.support_avx512bf16_for_cpu = made.support_avx512bf16_for_cpu and whole and repack
-    made.weight = bnb.nn.Params4bit(
-        weight.to(dtype), requires_grad=False, compress_statistics=False, quant_type="nf4", module=made
-    ).to(device)
-    made.bias = linear.bias
-    return made
-
-
-@cache
-def _misreads_split_blocks() -> bool:
-    """Whether bitsandbytes takes wrong scales on this CPU where rows end within a block: its AVX512 kernel does."""
-    functional = _import_bitsandbytes().functional
-    rows = torch.tensor([[1.0], [1.0], [2.0], [2.0]]).repeat(1, _BLOCK // 2)  # (nf4 holds a block's largest exactly)
-    codes, state = functional.quantize_4bit(rows, blocksize=_BLOCK, quant_type="nf4")
-    return not torch.equal(functional.dequantize_4bit(codes, state), rows)
 
 
 def _torchao(linear: nn.Linear, weight: Tensor, precision: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -211,14 +165,6 @@ class _OneRowFused(nn.Linear):
 @cache
 def _compiled_linear() -> Callable[..., Tensor]:
     return torch.compile(F.linear, dynamic=False)
-
-
-@cache
-def _import_bitsandbytes() -> Any:
-    quieten()
-    import bitsandbytes
-
-    return bitsandbytes
 
 
 @cache

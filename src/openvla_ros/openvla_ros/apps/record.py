@@ -26,7 +26,7 @@ from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.client import RecorderClient
 from openvla_ros.nodes.recorder.status_text import episode_line, session_line, topic_table
 from openvla_ros.paths import resolve
-from openvla_ros.teleop.terminal_keys import Keys
+from openvla_ros.teleop.terminal_keys import TerminalKeys
 
 COMMANDS = {"enter": "start", "y": "success", "n": "failure", "x": "discard"}
 HELP = "enter start   y success   n failure   x discard   i new instruction   q quit"
@@ -62,7 +62,7 @@ class Face:
         node.create_subscription(RecorderStatus, "recorder/status", self._on_status, LATCHED)
         self._client = RecorderClient(node, self._tell)
         terminal = sys.stdin.isatty() and self.console.is_terminal
-        self._keys = Keys() if terminal else None
+        self._keys = TerminalKeys() if terminal else None
         self._live = Live(console=self.console, auto_refresh=False) if terminal else None
 
     def run(self) -> None:
@@ -86,7 +86,7 @@ class Face:
                 self._keys.close()
 
     def _quit(self) -> bool:
-        for key in self._keys.take() if self._keys else ():
+        for key in self._keys.drain() if self._keys else ():
             if self._typing is not None:
                 self._type(key)
             elif key == "q":

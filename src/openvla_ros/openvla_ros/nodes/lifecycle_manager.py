@@ -1,6 +1,6 @@
-"""Brings managed nodes up in order, watches them, and takes all of them down when one fails.
+"""Brings managed nodes up in order, monitors them, and shuts all of them down when one fails.
 
-Exit status: 0 when told to end, 1 when a node failed; the last line in the log names the node and its reason.
+Exit status: 0 after SIGINT or SIGTERM, 1 when a node failed; the last line in the log names the node and its reason.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import rclpy
 from lifecycle_msgs.msg import State, Transition
@@ -16,59 +19,59 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
-from openvla_ros.nodes.common.lifecycle_node import RCLError, _descriptor
+from openvla_ros.nodes.common.declared_parameters import DeclaredParameters
+from openvla_ros.nodes.common.lifecycle_node import RCLError
 from openvla_ros.nodes.common.process import interrupt_once
-from openvla_ros.parameters import Parameter, check, unknown_key
+from openvla_ros.nodes.common.qos import ROSOUT
+from openvla_ros.parameters import NodeParameters, parameter
 
-PARAMETERS = (
-    Parameter("managed_nodes", ["sim_node", "bridge_node", "policy_node"], "Nodes in the order of bringing them up"),
-    Parameter("start_timeout", 60.0, "How long a node may take to appear and answer", "s", 1.0, 3600.0),
-    Parameter(
-        "transition_timeout", 300.0, "How long a transition may take (a policy loads its weights)", "s", 1.0, 7200.0
-    ),
-    Parameter("watch_period", 1.0, "How often the nodes are looked at", "s", 0.1, 60.0),
-    Parameter("watch_timeout", 10.0, "A node that does not answer for so long is lost", "s", 0.5, 600.0),
-)
-
-ASK_AGAIN = 2.0  # [s] an answer that takes longer is taken for lost while a node is being met
-
+RETRY_PERIOD = 2.0  # [s] an answer that takes longer counts as lost while a node is being discovered
 ERROR = Log.ERROR if isinstance(Log.ERROR, int) else int.from_bytes(Log.ERROR, "little")  # IDL `byte` constants
 
 
+@dataclass(frozen=True)
+class LifecycleManagerParameters(NodeParameters):
+    """Parameters of the lifecycle manager."""
+
+    node: ClassVar[str] = "lifecycle_manager"
+
+    managed_nodes: tuple[str, ...] = parameter(
+        ("sim_node", "bridge_node", "policy_node"), "Nodes in the order in which they are brought up"
+    )
+    start_timeout: float = parameter(60.0, "Longest wait for a node to appear and answer", "s", 1.0, 3600.0)
+    transition_timeout: float = parameter(
+        300.0, "Longest wait for a transition (a policy loads its weights)", "s", 1.0, 7200.0
+    )
+    watch_period: float = parameter(1.0, "Time between two checks of the nodes", "s", 0.1, 60.0)
+    watch_timeout: float = parameter(10.0, "A node that does not answer for longer is lost", "s", 0.5, 600.0)
+
+
 class NodeFailed(Exception):
-    """A managed node did not do what it should; the message names it and says why."""
+    """A managed node failed; the message names it and says why."""
 
 
 class LifecycleManager(Node):
     """Client of the managed nodes' lifecycle services. It spins itself, so its code reads top to bottom."""
 
     def __init__(self) -> None:
-        super().__init__("lifecycle_manager")
-        rows = {row.name: row for row in PARAMETERS}
-        given = {k: v.value for k, v in self._parameter_overrides.items()}
-        for name in given:
-            if name not in rows and not name.startswith(("use_sim_time", "start_type_description", "qos_overrides.")):
-                raise ValueError(unknown_key(name, rows, self.get_name()))
-        self._values: dict[str, Any] = {}
-        for row in PARAMETERS:
-            self._values[row.name] = check(row, given.get(row.name, row.default))
-            self.declare_parameter(row.name, self._values[row.name], _descriptor(row), ignore_override=True)
-        self.nodes = [n for n in self._values["managed_nodes"] if n]
+        super().__init__(LifecycleManagerParameters.node)
+        declared = DeclaredParameters(self, LifecycleManagerParameters, self._parameter_overrides)
+        if declared.rejected:
+            raise ValueError("; ".join(declared.rejected.values()))
+        self._config = declared.values
+        self.nodes = [name for name in declared.values.managed_nodes if name]
         self._errors: dict[str, str] = {}
-        self._loggers = self.get_namespace().strip("/").replace("/", ".") + "."
-        self._loggers = self._loggers.removeprefix(".")
-        latched = QoSProfile(depth=200, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(Log, "/rosout", self._on_log, latched)
+        self._loggers = f"{self.get_namespace().strip('/').replace('/', '.')}.".removeprefix(".")
+        self.create_subscription(Log, "/rosout", self._on_log, ROSOUT)
         self._change = {n: self.create_client(ChangeState, f"{n}/change_state") for n in self.nodes}
         self._get = {n: self.create_client(GetState, f"{n}/get_state") for n in self.nodes}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
     def _on_log(self, message: Log) -> None:
-        # A logger is named by the node's namespace, with dots: of two stacks, only the errors of this one count.
+        # A logger's name begins with the node's namespace, with dots: only the errors of this stack count.
         name = message.name.removeprefix(self._loggers)
         if message.level >= ERROR and message.name == self._loggers + name:
             self._errors[name] = message.msg
@@ -76,52 +79,56 @@ class LifecycleManager(Node):
     def bring_up(self) -> None:
         """Configure all nodes in order, then activate all in order."""
         for name in self.nodes:
-            self._meet(name)
+            self._discover(name)
             self._transition(name, Transition.TRANSITION_CONFIGURE, "configure")
         for name in self.nodes:
             self._transition(name, Transition.TRANSITION_ACTIVATE, "activate")
         self.get_logger().info(f"active: {', '.join(self.nodes)}")
 
-    def _meet(self, name: str) -> None:
-        """Wait until a node is there and its answers arrive.
+    def _discover(self, name: str) -> None:
+        """Wait until a node is present and its answers arrive.
 
-        A service can be known here before it knows its clients, whose answers are then lost. Asking for the state anew
-        costs nothing; a lost answer to a transition would look like a node that hangs.
+        A service may be discovered before it has discovered its clients, and its answers are then lost. Repeating a
+        request for the state is harmless; a lost answer to a transition would look like a node that hangs.
         """
-        asked: list[tuple[float, Future]] = []
+        requests: list[tuple[float, Future]] = []
 
         def answered() -> bool:
-            due = not asked or time.monotonic() - asked[-1][0] > ASK_AGAIN
+            due = not requests or time.monotonic() - requests[-1][0] > RETRY_PERIOD
             if due and self._change[name].service_is_ready() and self._get[name].service_is_ready():
-                asked.append((time.monotonic(), self._get[name].call_async(GetState.Request())))
-            return any(future.done() for _, future in asked)
+                requests.append((time.monotonic(), self._get[name].call_async(GetState.Request())))
+            return any(future.done() for _, future in requests)
 
-        if not self._spin_until(answered, self._values["start_timeout"]):
-            waited = self._values["start_timeout"]
-            why = "did not answer" if asked else "did not appear"
+        if not self._spin_until(answered, self._config.start_timeout):
+            waited = self._config.start_timeout
+            why = "did not answer" if requests else "did not appear"
             raise NodeFailed(f"'{name}' {why} within {waited:g} s; is its process running?")
 
     def watch(self) -> None:
-        """Look at the nodes until one is lost or no longer active, which raises NodeFailed."""
-        seen = dict.fromkeys(self.nodes, time.monotonic())
+        """Monitor the nodes.
+
+        Raises:
+            NodeFailed: A node is lost or no longer active.
+        """
+        answered = dict.fromkeys(self.nodes, time.monotonic())
         while True:
-            self._spin_until(lambda: False, self._values["watch_period"])
-            asked = {n: c.call_async(GetState.Request()) for n, c in self._get.items() if c.service_is_ready()}
-            self._spin_until(lambda a=asked: all(f.done() for f in a.values()), self._values["watch_period"])
-            for name, future in asked.items():
+            self._spin_until(lambda: False, self._config.watch_period)
+            requests = {n: c.call_async(GetState.Request()) for n, c in self._get.items() if c.service_is_ready()}
+            self._spin_until(partial(_all_done, requests.values()), self._config.watch_period)
+            for name, future in requests.items():
                 if future.done():
-                    seen[name] = time.monotonic()
+                    answered[name] = time.monotonic()
                     state = future.result().current_state
                     if state.id in (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_FINALIZED):
                         raise NodeFailed(f"'{name}' is no longer up: it is {state.label}{self._why(name)}")
                 else:
                     self._get[name].remove_pending_request(future)
-            for name, when in seen.items():
-                if time.monotonic() - when > self._values["watch_timeout"]:
-                    raise NodeFailed(f"'{name}' is lost: no answer for {self._values['watch_timeout']:g} s")
+            for name, when in answered.items():
+                if time.monotonic() - when > self._config.watch_timeout:
+                    raise NodeFailed(f"'{name}' is lost: no answer for {self._config.watch_timeout:g} s")
 
     def take_down(self) -> None:
-        """Deactivate and clean up whatever answers, in reverse order; the robot holds."""
+        """Deactivate and clean up the nodes that answer, in reverse order; the robot holds."""
         steps = (
             (State.PRIMARY_STATE_ACTIVE, Transition.TRANSITION_DEACTIVATE),
             (State.PRIMARY_STATE_INACTIVE, Transition.TRANSITION_CLEANUP),
@@ -130,22 +137,25 @@ class LifecycleManager(Node):
             for name in reversed(self.nodes):
                 if not self._get[name].service_is_ready():
                     continue
-                asked = self._get[name].call_async(GetState.Request())
-                if self._spin_until(asked.done, 3.0) and asked.result().current_state.id == state:
+                request = self._get[name].call_async(GetState.Request())
+                if self._spin_until(request.done, 3.0) and request.result().current_state.id == state:
                     self._spin_until(self._change[name].call_async(_request(transition)).done, 3.0)
 
     def _transition(self, name: str, transition: int, label: str) -> None:
         self._errors.pop(name, None)
         future = self._change[name].call_async(_request(transition))
-        gone = [0.0]
+        absent_since: float | None = None
 
         def over() -> bool:
-            if future.done():
-                return True
-            gone[0] = 0.0 if self._change[name].service_is_ready() else gone[0] or time.monotonic()
-            return bool(gone[0]) and time.monotonic() - gone[0] > 2.0
+            nonlocal absent_since
+            if self._change[name].service_is_ready():
+                absent_since = None
+            elif absent_since is None:
+                absent_since = time.monotonic()
+            lost = absent_since is not None and time.monotonic() - absent_since > 2.0
+            return future.done() or lost
 
-        self._spin_until(over, self._values["transition_timeout"])
+        self._spin_until(over, self._config.transition_timeout)
         if not future.done():
             raise NodeFailed(f"'{name}' did not {label}: its process ended or hangs{self._why(name)}")
         if not future.result().success:
@@ -155,7 +165,7 @@ class LifecycleManager(Node):
     def _why(self, name: str) -> str:
         return f": {self._errors[name]}" if name in self._errors else ""
 
-    def _spin_until(self, condition: Any, timeout: float) -> bool:
+    def _spin_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
@@ -165,6 +175,10 @@ class LifecycleManager(Node):
         return True
 
 
+def _all_done(futures: Iterable[Future]) -> bool:
+    return all(future.done() for future in futures)
+
+
 def _request(transition: int) -> ChangeState.Request:
     request = ChangeState.Request()
     request.transition.id = int(transition)
@@ -172,7 +186,14 @@ def _request(transition: int) -> ChangeState.Request:
 
 
 def run(args: list[str] | None = None) -> int:
-    """Bring up, watch, take down; the exit status."""
+    """Bring up, monitor, shut down.
+
+    Args:
+        args: Command line; None for that of the process.
+
+    Returns:
+        The exit status.
+    """
     interrupted = interrupt_once()
     try:
         rclpy.init(args=args)
@@ -195,7 +216,7 @@ def run(args: list[str] | None = None) -> int:
             raise
     finally:
         rclpy.try_shutdown()
-        manager.destroy_node()  # or its shared memory stays behind
+        manager.destroy_node()  # frees its shared memory
     return 0
 
 
@@ -203,7 +224,7 @@ def main() -> None:
     """Entry point."""
     code = run()
     sys.stderr.flush()
-    os._exit(code)  # an interpreter that takes itself apart dies of a second SIGINT
+    os._exit(code)  # a second SIGINT would kill an interpreter that is shutting down
 
 
 if __name__ == "__main__":

@@ -1,1 +1,4 @@
-"""Recording episodes: the episode's life, the bag on disk, and the repair of bags whose recorder was killed."""
+"""An episode on disk: its life cycle, its bag, message definitions and message loss.
+
+Pure: imports rosbags and the standard library, no ROS.
+"""

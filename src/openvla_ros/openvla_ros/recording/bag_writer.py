@@ -1,12 +1,13 @@
-"""Write one episode to one rosbag2 bag (MCAP), such that a bag under its final name is always whole.
+"""Writes one episode to one rosbag2 bag (MCAP), so that a bag under its final name is always complete.
 
-While it is written the bag lives in the hidden folder ``.recording`` beside its final place; closing syncs it and
-moves it in one step. Messages go to the disk in a thread of their own, so that a slow disk does not hold up the
-subscriptions; every second at the latest they reach the file as a whole chunk, which :mod:`.recover` can read.
+While it is written the bag is in the hidden folder `.recording` beside its final place; closing syncs it and moves it
+in one step. A thread writes the messages, so that a slow disk does not block the subscriptions; every second at the
+latest they reach the file as a complete chunk, which `openvla-recover` can read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import shutil
@@ -20,12 +21,12 @@ from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.errors import WriterError
 
-from openvla_ros.recording.message_definitions import Definitions
+from openvla_ros.recording.message_definitions import MessageDefinitions
 
 IN_PROGRESS = ".recording"
 COMPRESSIONS = ("none", "zstd")
-CHUNK_PERIOD = 1.0  # [s] most that a kill can cost
-QUEUE_BYTES = 256 * 2**20
+CHUNK_PERIOD = 1.0  # [s] of messages are lost at most when the process is killed
+QUEUE_BYTES = 256 * 2**20  # of messages that may wait for the disk
 
 
 class BagError(Exception):
@@ -34,7 +35,13 @@ class BagError(Exception):
 
 @dataclass(frozen=True)
 class BagInfo:
-    """A closed bag; ``duration`` from the first to the last message [s]."""
+    """A closed bag.
+
+    Attributes:
+        path: Its folder.
+        messages: Number of messages.
+        duration: From the first to the last message [s].
+    """
 
     path: Path
     messages: int
@@ -42,7 +49,7 @@ class BagInfo:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder survive a power cut."""
+    """Write the entries of a folder to the disk, so that they survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,17 +68,28 @@ def publish_bag(temporary: Path, final: Path) -> None:
 
 
 class BagWriter:
-    """One open bag. ``write`` may be called from one thread at a time; the rest likewise."""
+    """One open bag. Methods may be called from one thread at a time.
+
+    Attributes:
+        path: Final folder of the bag.
+        temporary: Its folder while it is open.
+        messages: Number of messages written or queued.
+        error: Why writing failed; None while it works.
+    """
 
     def __init__(
-        self, path: Path, definitions: Definitions, *, compression: str = "zstd", queue_bytes: int = QUEUE_BYTES
+        self, path: Path, definitions: MessageDefinitions, *, compression: str = "zstd", queue_bytes: int = QUEUE_BYTES
     ) -> None:
-        """Open ``<parent>/.recording/<name>``, to become ``path``.
+        """Open `<parent>/.recording/<name>`, which becomes `path`.
 
-        ``compression``: zstd compresses whole chunks (raw images to about a third), none writes as is.
+        Args:
+            path: Final folder of the bag.
+            definitions: Definitions of the messages.
+            compression: zstd compresses whole chunks (raw images to about a third); none does not.
+            queue_bytes: Bytes of messages that may wait for the disk.
 
         Raises:
-            BagError: the bag exists already, or the folder cannot be written to.
+            BagError: The bag exists already, or the folder is not writable.
         """
         if compression not in COMPRESSIONS:
             raise BagError(f"compression {compression!r} is unknown; choose one of {', '.join(COMPRESSIONS)}")
@@ -89,7 +107,7 @@ class BagWriter:
         self._queued_bytes = 0
         self._queue_limit = queue_bytes
         self._lock = threading.Lock()  # guards the rosbags writer
-        self._count_lock = threading.Lock()  # apart from it, so that queueing never waits for the disk
+        self._count_lock = threading.Lock()  # separate, so that queueing never waits for the disk
         self._writer = Writer(self.temporary, version=9, storage_plugin=StoragePlugin.MCAP)
         if compression == "zstd":
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -102,17 +120,34 @@ class BagWriter:
         self._thread.start()
 
     def add_topic(self, topic: str, msgtype: str, qos: Sequence[Qos] = ()) -> Connection:
-        """Enter a topic with its message definition; the result goes to :meth:`write`.
+        """Add a topic with its message definition.
+
+        Args:
+            topic: Full name.
+            msgtype: `package/msg/Name`.
+            qos: QoS of its publishers.
+
+        Returns:
+            The connection, for `write`.
 
         Raises:
-            UnknownType: the definition is not to be found.
+            UnknownType: The definition is not found.
         """
         store = self._definitions.ensure(msgtype)
         with self._lock:
             return self._writer.add_connection(topic, msgtype, typestore=store, offered_qos_profiles=list(qos))
 
     def write(self, connection: Connection, log_time: int, data: bytes) -> bool:
-        """Queue one serialised message, received at ``log_time`` [ns]; False if it had to be dropped."""
+        """Queue one message.
+
+        Args:
+            connection: Topic of the message.
+            log_time: When it was received [ns].
+            data: The message, serialized.
+
+        Returns:
+            Whether it was queued; False where it is dropped.
+        """
         size = len(data)
         if self.error is not None or self._queued_bytes + size > self._queue_limit:
             return False
@@ -140,10 +175,14 @@ class BagWriter:
     def close(self, custom_data: Mapping[str, str] | None = None) -> BagInfo:
         """Write what is queued, close, sync, and give the bag its name.
 
-        ``custom_data`` goes into metadata.yaml, where ``ros2 bag info`` shows it.
+        Args:
+            custom_data: Entries for metadata.yaml, where `ros2 bag info` shows them.
+
+        Returns:
+            The closed bag.
 
         Raises:
-            BagError: the disk refused; what is there stays in ``.recording``, to be recovered.
+            BagError: Writing failed; what is written stays in `.recording`, to be recovered.
         """
         self._finish()
         if self.error is not None:
@@ -172,10 +211,8 @@ class BagWriter:
         self._thread.join()
 
     def _abort(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the buffered rest does not fit on the disk either
             self._writer.abort()
-        except OSError:
-            pass  # the buffered rest does not fit on the disk either; the error is already known
 
     def _run(self) -> None:
         ended = time.monotonic()
@@ -183,10 +220,10 @@ class BagWriter:
             try:
                 item = self._queue.get(timeout=CHUNK_PERIOD)
             except queue.Empty:
-                item = ()  # nothing to write, but perhaps a chunk to end
+                item = ()  # nothing to write, but perhaps a chunk to close
             if item is None:
                 return
-            # After an error the queue is still emptied, so that nobody waits for it.
+            # After an error the queue is still emptied, so that `_finish` does not wait for it.
             with self._lock:
                 if self.error is None:
                     try:
@@ -195,7 +232,7 @@ class BagWriter:
                         if time.monotonic() - ended >= CHUNK_PERIOD:
                             self._end_chunk()
                             ended = time.monotonic()
-                    except Exception as error:  # whatever it is, it must reach the person who records
+                    except Exception as error:  # any error must reach the operator
                         self.error = f"writing {self.temporary} failed: {error}"
             if item:
                 with self._count_lock:

@@ -1,4 +1,4 @@
-"""The little that is read out of serialised messages without decoding them."""
+"""Fields of serialized messages, read without decoding the whole message."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import struct
 
 
 def header_stamp_ns(raw: bytes) -> int:
-    """``header.stamp`` [ns] of a serialised message whose first field is a std_msgs/Header.
+    """Stamp of a serialized message whose first field is a std_msgs/Header.
 
-    CDR: four bytes say how it is encoded (the second one's last bit: little-endian), then int32 sec, uint32 nanosec.
+    CDR: four bytes with the encoding (last bit of the second one: little-endian), then int32 sec, uint32 nanosec.
+
+    Args:
+        raw: The message.
+
+    Returns:
+        `header.stamp` [ns].
 
     Raises:
-        ValueError: the message is shorter than that.
+        ValueError: The message is shorter than a header.
     """
     if len(raw) < 12:
         raise ValueError(f"a message of {len(raw)} bytes has no header")

@@ -1,4 +1,4 @@
-"""The life of a recorded episode, apart from topics and files: idle -> recording -> idle, counted and labelled."""
+"""Life cycle of a recorded episode, without topics and files: idle -> recording -> idle, counted and labelled."""
 
 from __future__ import annotations
 
@@ -22,21 +22,29 @@ class Outcome(Enum):
 
     @property
     def label(self) -> str:
-        """The outcome as it stands in the bag."""
+        """The outcome as written in the bag."""
         return self.name.lower()
 
 
-# Label of an episode that nobody ended: the disk ran full, or the recorder was told to go.
+# Label of an episode that no operator ended: the disk ran full, or the recorder was shut down.
 UNFINISHED = "unfinished"
 
 
 class EpisodeError(Exception):
-    """A start or stop that cannot be done now; the message says why and what to do."""
+    """A start or stop that is not possible now; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What is known when an episode starts. ``started``: UTC; ``details``: host, versions, git revision, …"""
+    """What is known when an episode starts.
+
+    Attributes:
+        episode_id: Unique identifier, in the order of time.
+        instruction: The task in words.
+        operator_note: Free text.
+        started: Time of the start (UTC).
+        details: Host, versions, git revision and so on.
+    """
 
     episode_id: str
     instruction: str
@@ -55,15 +63,22 @@ class Counters:
     unfinished: int = 0
 
     def add(self, label: str) -> Counters:
-        """Return the counters with one more episode of that label."""
+        """The counters with one more episode of that label."""
         return replace(self, **{label: getattr(self, label) + 1})
 
 
 class EpisodeMachine:
-    """Says what may happen next; the caller does it. No clock of its own: every call is given the time."""
+    """Decides what may happen next; the caller does it. It has no clock: calls pass the time.
+
+    Attributes:
+        details: Metadata of every episode.
+        current: The episode being recorded; None without one.
+        last: The episode that ended last; None before the first.
+        counters: Episodes of this session by outcome.
+    """
 
     def __init__(self, details: Mapping[str, Any] | None = None) -> None:
-        """``details`` go into every episode's metadata."""
+        """Start idle, with no episodes counted; `details` are metadata of every episode."""
         self.details = dict(details or {})
         self.current: Episode | None = None
         self.last: Episode | None = None
@@ -78,10 +93,17 @@ class EpisodeMachine:
     def start(self, instruction: str, operator_note: str, now: datetime, fallback_instruction: str = "") -> Episode:
         """Begin an episode.
 
-        ``fallback_instruction``: the newest one on the instruction topic, taken when the caller gives none.
+        Args:
+            instruction: The task in words; '' for the fallback.
+            operator_note: Free text.
+            now: Time of the start.
+            fallback_instruction: The newest instruction on the topic.
+
+        Returns:
+            The episode.
 
         Raises:
-            EpisodeError: one is being recorded already, or there is no instruction.
+            EpisodeError: An episode is being recorded already, or there is no instruction.
         """
         if self.current is not None:
             raise EpisodeError(f"episode {self.current.episode_id} is being recorded; stop it first")
@@ -89,7 +111,7 @@ class EpisodeMachine:
         if not text:
             raise EpisodeError("no instruction: give one with the start, or publish it on the instruction topic before")
         now = now.astimezone(UTC)
-        # The time to the microsecond orders the bags; the bump keeps ids distinct under a coarse clock.
+        # The time in microseconds orders the bags; the increment keeps ids distinct under a coarse clock.
         episode_id = now.strftime("%Y%m%dT%H%M%S_%f")
         if episode_id <= self._last_id:
             head, tail = self._last_id.split("_")
@@ -99,10 +121,17 @@ class EpisodeMachine:
         return self.current
 
     def check_stop(self, outcome: int, score: float) -> Outcome:
-        """Check what a caller wants to end the episode with, before anything is closed.
+        """Check how a caller wants to end the episode, before anything is closed.
+
+        Args:
+            outcome: Number of the outcome.
+            score: How much of the task was done, 0 … 1.
+
+        Returns:
+            The outcome.
 
         Raises:
-            EpisodeError: nothing is being recorded, or outcome or score is none.
+            EpisodeError: No episode is being recorded, or outcome or score is invalid.
         """
         if self.current is None:
             raise EpisodeError("no episode is being recorded; start one first")
@@ -116,7 +145,17 @@ class EpisodeMachine:
         return checked
 
     def stopped(self, label: str) -> Episode:
-        """Enter that the episode has ended, with an outcome's label or :data:`UNFINISHED`."""
+        """Count the episode as ended.
+
+        Args:
+            label: Label of an outcome, or `UNFINISHED`.
+
+        Returns:
+            The episode.
+
+        Raises:
+            EpisodeError: No episode is being recorded.
+        """
         if self.current is None:
             raise EpisodeError("no episode is being recorded; start one first")
         episode, self.current = self.current, None
@@ -126,7 +165,7 @@ class EpisodeMachine:
 
 
 def start_event(episode: Episode) -> str:
-    """JSON for the episode topic at the start: enough to convert the bag even if its recorder dies."""
+    """JSON for the episode topic at the start: sufficient to convert the bag even if the recorder is killed."""
     event: dict[str, Any] = {
         "event": "start",
         "format": FORMAT,
@@ -151,8 +190,18 @@ def stop_event(
 ) -> str:
     """JSON for the episode topic at the end.
 
-    ``dropped``: messages lost, a topic; ``gaps``: messages missing by the stamps, a topic; ``statistics``: the
-    policy's; ``silent``: nodes that did not tell their parameters.
+    Args:
+        episode: The episode.
+        label: Label of its outcome.
+        score: How much of the task was done, 0 … 1.
+        note: Free text.
+        dropped: Messages lost, by topic.
+        statistics: Name, hash and source of the policy's statistics.
+        gaps: Messages missing by the stamps, by topic.
+        silent: Nodes whose parameters are not known.
+
+    Returns:
+        The JSON.
     """
     event: dict[str, Any] = {
         "event": "stop",

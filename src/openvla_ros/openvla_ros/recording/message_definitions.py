@@ -1,6 +1,6 @@
-"""Message definitions for the bag, from the ``.msg`` files of the installed packages.
+"""Message definitions for the bag, from the `.msg` files of the installed packages.
 
-A bag that carries them is read years later, on a machine without ROS and without our packages.
+A bag that contains them can be read years later, on a machine without ROS and without this stack.
 """
 
 from __future__ import annotations
@@ -14,27 +14,41 @@ from rosbags.typesys.store import Typestore
 
 
 class UnknownType(Exception):
-    """A message type without a definition that can be found."""
+    """A message type whose definition is not found."""
 
 
 def share_folders() -> list[Path]:
-    """Return the share folders of the sourced ROS installations, overlays first."""
+    """The share folders of the sourced ROS installations, overlays first."""
     return [Path(prefix) / "share" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
 
 
-class Definitions:
-    """A typestore that grows: Jazzy's own types, and any other as it is asked for."""
+class MessageDefinitions:
+    """A typestore with Jazzy's own types that adds other types on request.
+
+    Attributes:
+        store: The typestore.
+    """
 
     def __init__(self, shares: Iterable[Path] | None = None) -> None:
-        """``shares``: folders that hold ``<package>/msg/<Name>.msg``; default :func:`share_folders`."""
+        """Start with Jazzy's own types.
+
+        Args:
+            shares: Folders with `<package>/msg/<Name>.msg`; None for `share_folders()`.
+        """
         self._shares = list(share_folders() if shares is None else shares)
         self.store: Typestore = get_typestore(Stores.ROS2_JAZZY)
 
     def ensure(self, msgtype: str) -> Typestore:
-        """Return the typestore with ``msgtype`` (``package/msg/Name``) and all it is made of.
+        """Add a type and the types of its fields.
+
+        Args:
+            msgtype: `package/msg/Name`.
+
+        Returns:
+            The typestore, which has them.
 
         Raises:
-            UnknownType: no ``.msg`` file is found for it or for a type inside it.
+            UnknownType: There is no `.msg` file for it or for a type inside it.
         """
         pending = [msgtype]
         found = {}
@@ -64,7 +78,7 @@ class Definitions:
 
 
 def _names(fields: object) -> Iterable[str]:
-    """List the message types that a parsed definition's fields refer to."""
+    """Message types that the fields of a parsed definition refer to."""
     # rosbags: a field is (name, (kind, what)); kind NAME refers to a type, arrays and sequences hold such a pair.
     for _, (kind, what) in fields:  # type: ignore[attr-defined]
         while kind.name in ("ARRAY", "SEQUENCE"):

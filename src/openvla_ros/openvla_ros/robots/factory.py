@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,18 +12,24 @@ from openvla_ros.robots.arms import WIDOWX_250S
 from openvla_ros.robots.franka import FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.grippers import GripperConfig
+from openvla_ros.robots.parameters import RobotParameters
 from openvla_ros.robots.sim import SimAdapter
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
 from openvla_ros.safety.joint_limits import JointLimits, limit_joints
 
-Get = Callable[[str], Any]
 
-
-def make_adapter(get: Get) -> RobotAdapter:
-    """Make the adapter that the parameters describe.
+def make_adapter(
+    robot: str, parameters: RobotParameters, *, base_frame: str, period: float, speed: float, turn: float
+) -> RobotAdapter:
+    """The adapter of a robot.
 
     Args:
-        get: Value of a parameter by name.
+        robot: One of `ADAPTERS`.
+        parameters: Parameters of the robot's interface.
+        base_frame: Frame of the measured pose and of the targets.
+        period: Time between two targets [s].
+        speed: Highest speed of the target [m/s].
+        turn: Highest angular speed of the target [rad/s].
 
     Returns:
         The adapter.
@@ -30,43 +37,45 @@ def make_adapter(get: Get) -> RobotAdapter:
     Raises:
         ValueError: The parameters contradict each other.
     """
-    robot, period = get("robot"), 1.0 / get("restream_rate")
     if robot == "sim":
-        return SimAdapter(get("base_frame"))
+        return SimAdapter(base_frame)
+    hand = parameters.hand
+    generic = GenericConfig(
+        base_frame=base_frame,
+        command=parameters.command.kind,
+        topic=parameters.command.topic,
+        pose_topic=parameters.state.pose_topic,
+        servo_node=parameters.servo.node,
+        servo_gain=parameters.servo.gain,
+        speed=speed,
+        turn=turn,
+        period=period,
+        gripper=GripperConfig(**asdict(hand) | {"joints": tuple(name for name in hand.joints if name)}),
+    )
     if robot == "widowx":
-        speeds = tuple(min(joint.speed, get("widowx.joint_speed")) for joint in WIDOWX_250S.joints)
-        names = ("prefix", "profile_time", "profile_acceleration", "pwm", "hold_pwm")
-        config = WidowXConfig(**{name: get(f"widowx.{name}") for name in names})
-        if get("widowx.ik") == "own":
-            return WidowXAdapter(config, joint_limiter(speeds), period)
-        if not get("servo.node"):
-            raise ValueError(
-                "widowx.ik is servo, but servo.node is empty: set it to the name of MoveIt Servo's node, servo_node"
-            )
-        return WidowXServoAdapter(
-            config, joint_limiter(speeds), period, generic_config(get), get("widowx.trajectory_topic")
-        )
-    generic = generic_config(get)
+        return _widowx(parameters, generic)
     if robot == "generic":
         return GenericAdapter(generic)
-    return FrankaAdapter(generic, FrankaConfig(get("franka.robot_state_topic"), get("franka.recovery_action")))
+    return FrankaAdapter(generic, FrankaConfig(**asdict(parameters.franka)))
 
 
-def generic_config(get: Get) -> GenericConfig:
-    """The configuration of an arm with a pose or twist controller, from the parameters."""
-    gripper = {name: get(f"hand.{name}") for name in GripperConfig.__dataclass_fields__ if name != "joints"}
-    return GenericConfig(
-        base_frame=get("base_frame"),
-        command=get("command.kind"),
-        topic=get("command.topic"),
-        pose_topic=get("state.pose_topic"),
-        servo_node=get("servo.node"),
-        servo_gain=get("servo.gain"),
-        speed=get("limit.speed"),
-        turn=get("limit.turn"),
-        period=1.0 / get("restream_rate"),
-        gripper=GripperConfig(**gripper, joints=tuple(name for name in get("hand.joints") if name)),
+def _widowx(parameters: RobotParameters, generic: GenericConfig) -> RobotAdapter:
+    given = parameters.widowx
+    config = WidowXConfig(
+        prefix=given.prefix,
+        profile_time=given.profile_time,
+        profile_acceleration=given.profile_acceleration,
+        pwm=given.pwm,
+        hold_pwm=given.hold_pwm,
     )
+    limit = joint_limiter(tuple(min(joint.speed, given.joint_speed) for joint in WIDOWX_250S.joints))
+    if given.ik == "own":
+        return WidowXAdapter(config, limit, generic.period)
+    if not parameters.servo.node:
+        raise ValueError(
+            "widowx.ik is servo, but servo.node is empty: set it to the name of MoveIt Servo's node, servo_node"
+        )
+    return WidowXServoAdapter(config, limit, generic.period, generic, given.trajectory_topic)
 
 
 def joint_limiter(speeds: tuple[float, ...]) -> Callable[[Sequence[float], Sequence[float], float], Any]:

@@ -1,1 +1,4 @@
-"""Teleoperation devices: from what a hand does to actions. Plain numbers; nothing here knows a topic or a clock."""
+"""Teleoperation: from the readings of a device to actions.
+
+Pure: plain numbers, numpy and scipy; no ROS, no topics, and times are passed in.
+"""

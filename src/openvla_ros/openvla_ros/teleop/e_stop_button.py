@@ -1,4 +1,4 @@
-"""An operator's emergency stop: felt whatever else the device says, told until a bridge says that it has stopped."""
+"""The operator's emergency-stop button: a press is published until a bridge reports that it has stopped."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import math
 import time
 from collections.abc import Callable
 
-AGAIN = 0.2  # [s] between two tellings of one press
-PATIENCE = 5.0  # [s] in which a bridge should have answered
+REPEAT_PERIOD = 0.2  # [s] between two messages for one press
+TIMEOUT = 5.0  # [s] within which a bridge should report that it has stopped
 
 
-class StopButton:
-    """Edges of the button, and the telling. All calls come from the executor's thread."""
+class EStopButton:
+    """Detects presses and repeats their message until a bridge has stopped; called from the executor's thread."""
 
     def __init__(
-        self, tell: Callable[[], None], unanswered: Callable[[], None], clock: Callable[[], float] = time.monotonic
+        self, publish: Callable[[], None], on_timeout: Callable[[], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """tell: publishes the press once; unanswered: called when `PATIENCE` is over and no bridge has stopped."""
-        self._tell, self._unanswered, self._clock = tell, unanswered, clock
+        """Start with a button that is not pressed.
+
+        Args:
+            publish: Publishes the press once.
+            on_timeout: Called when no bridge has stopped within `TIMEOUT`.
+            clock: Steady clock [s].
+        """
+        self._publish, self._on_timeout, self._clock = publish, on_timeout, clock
         self._down = False
         self._until, self._due = math.inf, math.inf
 
-    def feel(self, down: bool) -> bool:
-        """The button's state; whether it was pressed with it. Down at first sight counts as pressed."""
+    def update(self, down: bool) -> bool:
+        """Take the state of the button.
+
+        Args:
+            down: Whether it is down.
+
+        Returns:
+            Whether it was pressed just now; a button that is down in its first state counts as pressed.
+        """
         pressed = down and not self._down
         self._down = down
         if pressed:
@@ -30,13 +43,17 @@ class StopButton:
         return pressed
 
     def press(self) -> None:
-        """Tell it now, and again until `look` hears of the stop: one message may be lost on a bridge that comes up."""
+        """Publish a press now, and again until the bridge has stopped: a bridge that starts may miss one message."""
         now = self._clock()
-        self._until, self._due = now + PATIENCE, now + AGAIN
-        self._tell()
+        self._until, self._due = now + TIMEOUT, now + REPEAT_PERIOD
+        self._publish()
 
-    def look(self, stopped: bool) -> None:
-        """Go on telling, as long as it is not known that the bridge has stopped; called often."""
+    def poll(self, stopped: bool) -> None:
+        """Repeat the message when it is due; call it often.
+
+        Args:
+            stopped: Whether the bridge reports an emergency stop.
+        """
         if self._due == math.inf:
             return
         now = self._clock()
@@ -44,7 +61,7 @@ class StopButton:
             self._due = math.inf
         elif now >= self._until:
             self._due = math.inf
-            self._unanswered()
+            self._on_timeout()
         elif now >= self._due:
-            self._due = now + AGAIN
-            self._tell()
+            self._due = now + REPEAT_PERIOD
+            self._publish()

@@ -1,4 +1,4 @@
-"""Along which axes the operator's hand moves the arm: a rotation from the device's axes to the robot's base."""
+"""Axes along which a device moves the arm: the rotation from the device's axes to the robot's base frame."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ def device_rotation(
     camera_position: Sequence[float] = (1.0, 0.0, 0.5),
     camera_look_at: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Rotation:
-    """The fixed part of the mapping; for ``end_effector`` the measured orientation is multiplied from the left.
+    """The fixed part of the rotation; for `end_effector` the measured orientation is multiplied from the left.
 
-    Device axes: x forward, y left, z up. ``yaw`` turns them first [rad], about z: where the operator stands.
-    ``camera``: forward is away from the camera, level with the table, left is left in the picture (positions in the
-    base frame [m]). ``custom``: ``matrix``, row by row, whose columns are the device's axes in the base frame.
+    Device axes: x forward, y left, z up. With `camera` forward is away from the camera, level with the table, and left
+    is left in the image.
+
+    Args:
+        frame: One of `FRAMES`.
+        yaw: Rotates the device's axes about z first [rad]: where the operator stands.
+        matrix: For `custom`: row by row; its columns are the device's axes in the base frame.
+        camera_position: For `camera`: position of the camera, base frame [m].
+        camera_look_at: For `camera`: the point in the middle of its image, base frame [m].
+
+    Returns:
+        The rotation.
 
     Raises:
-        ValueError: the matrix is no rotation, or the camera looks straight up or down.
+        ValueError: The frame is unknown, the matrix is no rotation, or the camera looks straight up or down.
     """
     if frame not in FRAMES:
         raise ValueError(f"frame '{frame}' is unknown; choices: {', '.join(FRAMES)}")
@@ -39,7 +48,7 @@ def device_rotation(
         ahead = np.array(camera_look_at, float) - np.array(camera_position, float)
         if math.hypot(ahead[0], ahead[1]) < 0.1 * float(np.linalg.norm(ahead)):
             raise ValueError(
-                "the camera looks straight along the base's z: forward in its picture is not defined; take frame "
+                "the camera looks straight along the base's z: forward in its image is not defined; set frame to "
                 "'base' with frame.yaw"
             )
         return Rotation.from_euler("z", math.atan2(ahead[1], ahead[0])) * turned

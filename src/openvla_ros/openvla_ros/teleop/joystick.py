@@ -1,4 +1,4 @@
-"""Gamepads, SpaceMouses and VR controllers as sensor_msgs/Joy: axes and buttons by number, meaning by configuration."""
+"""Gamepads, SpaceMouses and VR controllers as sensor_msgs/Joy: numbered axes and buttons, mapped by configuration."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from openvla_ros.teleop.operator_input import COMMANDS, MOTIONS, STILL, Demand, DeviceError, at, shaped
+from openvla_ros.teleop.operator_input import COMMANDS, MOTIONS, STILL, DeviceError, OperatorInput, at, shaped
 
-NONE = -1  # in place of an axis' or button's number
+NONE = -1  # number of an axis or button that is not used
 
 
 @dataclass(frozen=True)
 class JoyMap:
-    """Which axis and button does what; -1 = none.
+    """Meaning of axes and buttons; -1 = none.
 
-    ``axes`` and ``gains`` (-1 turns an axis round): for each of :data:`MOTIONS`; ``plus``, ``minus``: buttons that
-    move likewise at full speed. ``deadman``: a button to hold, -1 = the deflection itself counts as holding;
-    ``clutch``: a second one to hold, if any. ``gripper_axis`` reads ``gripper_open`` when open and ``gripper_closed``
-    when closed. ``commands``: name -> button.
+    Attributes:
+        axes: Axis of each of `MOTIONS`.
+        gains: Gain of each axis; -1 reverses it.
+        plus: Button that moves each of `MOTIONS` at full speed.
+        minus: Button that moves each the other way.
+        deadman: Button to hold; -1: any deflection counts as holding.
+        clutch: Button to hold as well.
+        slow: Button for slow motion.
+        fast: Button for fast motion.
+        gripper_axis: Axis of the gripper.
+        gripper_open: Reading of that axis for an open gripper.
+        gripper_closed: Reading of that axis for a closed gripper.
+        commands: Command -> button.
+        dead_zone: Deflection without effect.
+        curve: Power of deflection to speed.
     """
 
     axes: tuple[int, ...] = (NONE,) * 6
@@ -37,7 +48,7 @@ class JoyMap:
     curve: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse a mapping that contradicts itself."""
         for name in ("axes", "gains", "plus", "minus"):
             if len(getattr(self, name)) != len(MOTIONS):
                 raise ValueError(f"'{name}' has {len(getattr(self, name))} entries, not one for each of {MOTIONS}")
@@ -52,11 +63,18 @@ class JoyMap:
                 raise ValueError(f"button {button} is both '{used[button]}' and '{name}'")
             used[button] = name
 
-    def read(self, axes: Sequence[float], buttons: Sequence[int]) -> Demand:
-        """What the operator asks for.
+    def read(self, axes: Sequence[float], buttons: Sequence[int]) -> OperatorInput:
+        """The operator's input.
+
+        Args:
+            axes: Readings of the axes, -1 … 1.
+            buttons: States of the buttons.
+
+        Returns:
+            The input, without the emergency stop (see `stop`).
 
         Raises:
-            DeviceError: an axis is not finite, or a configured axis or button does not exist.
+            DeviceError: An axis is not finite, or a configured axis or button does not exist.
         """
         twist = tuple(self._motion(i, axes, buttons) for i in range(len(MOTIONS)))
         held = self._down(buttons, self.deadman, "deadman") if self.deadman != NONE else twist != STILL
@@ -64,12 +82,12 @@ class JoyMap:
             held = self._down(buttons, self.clutch, "clutch") and held
         slow, fast = self._down(buttons, self.slow, "slow"), self._down(buttons, self.fast, "fast")
         pressed = frozenset(name for name, button in self.commands.items() if self._down(buttons, button, name))
-        pressed -= {"e_stop"}  # see `stop`
+        pressed -= {"e_stop"}
         speed = "slow" if slow else "fast" if fast else ""
-        return Demand(twist, held, speed, self._opening(axes), pressed)
+        return OperatorInput(twist, held, speed, self._opening(axes), pressed)
 
     def stop(self, buttons: Sequence[int]) -> bool:
-        """Whether the emergency stop's button is down, whatever is wrong with the rest of the message."""
+        """Whether the emergency-stop button is down, also in a message that is otherwise invalid."""
         button = self.commands.get("e_stop", NONE)
         return 0 <= button < len(buttons) and bool(buttons[button])
 
@@ -89,7 +107,7 @@ class JoyMap:
             return None
         reading = at(axes, self.gripper_axis, "axis", "joy.gripper_axis")
         if not math.isfinite(reading):
-            raise DeviceError(f"axis {self.gripper_axis} (gripper) reads {reading}: not followed")
+            raise DeviceError(f"axis {self.gripper_axis} (gripper) reads {reading}, which is not a finite number")
         share = (reading - self.gripper_closed) / (self.gripper_open - self.gripper_closed)
         return min(1.0, max(0.0, share))
 
@@ -97,10 +115,20 @@ class JoyMap:
 def read_twist(
     linear: Sequence[float], angular: Sequence[float], full: tuple[float, float], dead_zone: float, curve: float
 ) -> tuple[float, ...]:
-    """A Twist as shares of full speed. ``full``: linear and angular readings of a device pushed all the way.
+    """A Twist as shares of full speed.
+
+    Args:
+        linear: Linear readings x, y, z.
+        angular: Angular readings x, y, z.
+        full: Linear and angular reading at full deflection.
+        dead_zone: Deflection without effect.
+        curve: Power of deflection to speed.
+
+    Returns:
+        Shares (6,), -1 … 1.
 
     Raises:
-        DeviceError: a value is not finite.
+        DeviceError: A value is not finite.
     """
     names = [f"twist.linear.{n}" for n in "xyz"] + [f"twist.angular.{n}" for n in "xyz"]
     shares = [*(v / full[0] for v in linear), *(v / full[1] for v in angular)]

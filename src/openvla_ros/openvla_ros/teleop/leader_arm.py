@@ -1,7 +1,7 @@
-"""A leader arm or a tracked hand: its motion while the clutch is held, as steps of limited size.
+"""A leader arm or a tracked controller: its motion while the clutch is held, as steps of limited size.
 
-What one step cannot hold is kept for the next, so the steps add up to the hand's motion; what is farther behind than
-``max_lag`` is forgotten, so that the arm never goes on for long after the hand has stopped.
+Motion beyond one step is kept for the next, so that the steps add up to the leader's motion. A lag beyond `max_lag` is
+dropped, so that the arm does not move on for long after the leader has stopped.
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LeaderPose:
-    """Position [m] and orientation of the leader, in a frame of its own."""
+    """Pose of the leader, in its own frame.
+
+    Attributes:
+        position: Position (3,) [m].
+        rotation: Orientation.
+    """
 
     position: Vector
     rotation: Rotation
 
 
 class Follower:
-    """Turns poses of a leader into steps in the leader's own axes."""
+    """Converts poses of a leader to steps along the leader's axes."""
 
     def __init__(self, scale: float = 1.0, max_lag: tuple[float, float] = (0.1, 0.5), max_jump: float = 0.15) -> None:
-        """``scale``: metres of the arm for a metre of the hand; rotations are never scaled.
+        """Start with a released clutch.
 
-        ``max_lag``: how far the arm may be behind [m, rad]. ``max_jump``: two poses farther apart [m] are a fault of
-        the tracking, and are not followed.
+        Args:
+            scale: Metres of the arm for a metre of the leader; rotations are never scaled.
+            max_lag: Largest lag of the arm [m, rad].
+            max_jump: Two poses farther apart [m] are a fault of the tracking, and are not followed.
         """
         self.scale, self.max_lag, self.max_jump = scale, max_lag, max_jump
-        self._reference: LeaderPose | None = None  # how far the arm has followed; None: the clutch is out
+        self._reference: LeaderPose | None = None  # pose that the arm has followed; None: the clutch is released
         self._newest: LeaderPose | None = None
 
-    def seen(self, pose: LeaderPose) -> None:
+    def update(self, pose: LeaderPose) -> None:
         """Take a pose of the leader.
 
+        Args:
+            pose: The pose.
+
         Raises:
-            DeviceError: it is no pose that a hand can have come to; the clutch is let out.
+            DeviceError: The leader jumped; the clutch is released.
         """
         before, self._newest = self._newest, pose
         if self._reference is None or before is None:
@@ -51,24 +61,28 @@ class Follower:
         if jump > self.max_jump:
             self.release()
             raise DeviceError(
-                f"the leader jumped {jump:.2f} m (limit {self.max_jump:g}): let the clutch go and hold it"
+                f"the leader jumped {jump:.2f} m (limit {self.max_jump:g}): release the clutch and hold it again"
             )
 
     def release(self) -> None:
-        """The clutch is let out: what the hand does now moves nothing."""
+        """Release the clutch: the leader moves nothing until the next step."""
         self._reference = None
 
-    def forget(self) -> None:
-        """The leader went silent: its newest pose no longer counts."""
+    def reset(self) -> None:
+        """Release the clutch and drop the newest pose, as the leader is silent."""
         self._reference = self._newest = None
 
     def step(self, largest: tuple[float, float]) -> tuple[Vector, Vector]:
-        """The next step, at most ``largest`` [m, rad]: translation (3,) and rotation vector (3,), leader's axes.
+        """The next step; the first one after the clutch is held is zero.
 
-        The first one after the clutch was let in is always zero: motion counts from there.
+        Args:
+            largest: Largest translation and rotation of the step [m, rad].
+
+        Returns:
+            Translation (3,) [m] and rotation vector (3,) [rad], along the leader's axes.
 
         Raises:
-            DeviceError: no pose of the leader has come yet.
+            DeviceError: There is no pose of the leader yet.
         """
         if self._newest is None:
             raise DeviceError("no pose of the leader yet")
@@ -79,7 +93,7 @@ class Follower:
         self._reference = LeaderPose(
             self._reference.position + move / self.scale, Rotation.from_rotvec(rotation) * self._reference.rotation
         )
-        self._forget_what_is_too_far()
+        self._drop_excess_lag()
         return move, rotation
 
     def _behind(self, reference: LeaderPose) -> tuple[Vector, Vector]:
@@ -87,7 +101,7 @@ class Follower:
         turn = (self._newest.rotation * reference.rotation.inv()).as_rotvec()
         return self._newest.position - reference.position, turn
 
-    def _forget_what_is_too_far(self) -> None:
+    def _drop_excess_lag(self) -> None:
         assert self._reference is not None and self._newest is not None
         behind, turn = self._behind(self._reference)
         kept, kept_turn = _cut(behind, self.max_lag[0] / self.scale), _cut(turn, self.max_lag[1])
@@ -100,6 +114,6 @@ class Follower:
 
 
 def _cut(vector: Vector, longest: float) -> Vector:
-    """The vector, no longer than that; the very same object when it is not."""
+    """The vector, shortened to `longest`; the same object where it is short enough."""
     length = float(np.linalg.norm(vector))
     return vector if length <= longest else vector * (longest / length)

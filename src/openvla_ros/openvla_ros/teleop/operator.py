@@ -1,7 +1,7 @@
-"""From demands to actions: permission, speed, frame and gripper. The one way from any device to an ActionChunk.
+"""From the operator's input to actions: permission, speed, frame and gripper, for every device.
 
-No action without a held deadman that was seen released before, none from a device that went silent, and none larger
-than speed × period.
+No action without a held deadman that was seen released before, none from a silent device, and none larger than
+speed × period.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.teleop.leader_arm import Follower
-from openvla_ros.teleop.operator_input import Demand, DeviceError
+from openvla_ros.teleop.operator_input import DeviceError, OperatorInput
 
 OPEN, CLOSED = 1.0, 0.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Full speed of the arm [m/s, rad/s], the factors of the slow and the fast button, the time of an action [s]."""
+    """Speed of the arm.
+
+    Attributes:
+        linear: Full speed [m/s].
+        angular: Full angular speed [rad/s].
+        slow: Factor of the slow button.
+        fast: Factor of the fast button.
+        period: Time of an action [s].
+    """
 
     linear: float = 0.1
     angular: float = 0.5
@@ -29,64 +37,91 @@ class Speed:
     period: float = 0.1
 
     def largest(self, speed: str) -> tuple[float, float]:
-        """The largest step of one action [m, rad]."""
+        """Largest step of one action [m, rad], at the speed '', 'slow' or 'fast'."""
         factor = {"slow": self.slow, "fast": self.fast}.get(speed, 1.0)
         return self.linear * factor * self.period, self.angular * factor * self.period
 
 
 class Operator:
-    """The state between device and actions; every call is given the time [s, any steady clock]."""
+    """State between device and actions; calls pass the time [s, any steady clock].
+
+    Attributes:
+        speed: Speed of the arm.
+        timeout: A device silent for longer moves nothing [s].
+        follower: Follower of a leader arm; None for other devices.
+        gripper: Commanded opening; None until the measured one is known.
+        reason: Why there is no action; '' when there is one.
+        unheld: The reason when the deadman is not held, in terms of the device.
+    """
 
     def __init__(self, speed: Speed, timeout: float, follower: Follower | None = None) -> None:
-        """``timeout``: a device silent for longer is not followed [s]. ``follower``: of a leader, else None."""
+        """Start without permission: the deadman must be seen released first."""
         self.speed, self.timeout, self.follower = speed, timeout, follower
-        self.gripper: float | None = None  # commanded opening; None until the measured one is known
+        self.gripper: float | None = None
         self.reason = "no message of the device yet"
-        self.unheld = "the deadman is not held"  # how to say so, for this device
-        self._demand: Demand | None = None
-        self._felt = -math.inf
+        self.unheld = "the deadman is not held"
+        self._input: OperatorInput | None = None
+        self._input_at = -math.inf
         self._armed = False  # the deadman was seen released since the device was last lost
-        self._pressed: frozenset[str] | None = None  # None: what is down now was not seen being pressed
+        self._pressed: frozenset[str] | None = None  # None: buttons that are down now were not seen being pressed
 
-    def feel(self, demand: Demand, now: float) -> tuple[str, ...]:
-        """Take what the device says; the commands whose buttons went down with it."""
+    def apply(self, given: OperatorInput, now: float) -> tuple[str, ...]:
+        """Take the input of the device.
+
+        Args:
+            given: The input.
+            now: Time [s].
+
+        Returns:
+            The commands whose buttons were pressed with it.
+        """
         if self._silent(now):
-            self.lose()
-        new = frozenset() if self._pressed is None else demand.pressed - self._pressed
-        self._demand, self._felt, self._pressed = demand, now, demand.pressed
-        self._armed = self._armed or not demand.held
-        if self.follower is not None and not demand.held:
+            self.disarm()
+        new = frozenset() if self._pressed is None else given.pressed - self._pressed
+        self._input, self._input_at, self._pressed = given, now, given.pressed
+        self._armed = self._armed or not given.held
+        if self.follower is not None and not given.held:
             self.follower.release()
-        if not (demand.held and self._armed):
-            pass  # the hand opens and closes under the deadman only, as the arm moves
+        if not (given.held and self._armed):
+            pass  # the gripper, like the arm, moves under the deadman only
         elif "gripper" in new:
             self.toggle_gripper()
-        elif demand.opening is not None and self.gripper is not None:
-            # Hysteresis: a finger that trembles at the middle does not open and close the hand.
-            self.gripper = OPEN if demand.opening > 0.6 else CLOSED if demand.opening < 0.4 else self.gripper
+        elif given.opening is not None and self.gripper is not None:
+            # Hysteresis: a trembling finger at the middle does not open and close the gripper.
+            self.gripper = OPEN if given.opening > 0.6 else CLOSED if given.opening < 0.4 else self.gripper
         return tuple(sorted(new - {"gripper"}))
 
-    def lose(self, reason: str = "") -> None:
-        """The device is gone, or says what cannot be followed: the deadman must be let go and held anew."""
-        self._armed, self._demand, self._pressed = False, None, None
+    def disarm(self, reason: str = "") -> None:
+        """Withdraw the permission until the deadman is released and held again.
+
+        Args:
+            reason: Why; '' for a silent device.
+        """
+        self._armed, self._input, self._pressed = False, None, None
         if self.follower is not None:
-            self.follower.forget()
+            self.follower.reset()
         self.reason = reason or "the device is silent"
 
     def toggle_gripper(self) -> None:
-        """Open what is closed, and the other way round; nothing while it is unknown which."""
+        """Open a closed gripper and close an open one; without effect while its state is unknown."""
         if self.gripper is not None:
             self.gripper = CLOSED if self.gripper == OPEN else OPEN
 
-    def measured(self, opening: float) -> None:
-        """Take the gripper's state for the commanded one, as long as nothing was commanded."""
+    def gripper_measured(self, opening: float) -> None:
+        """Take a measured opening, 0 … 1, as the commanded one as long as there was no command."""
         if self.gripper is None:
             self.gripper = OPEN if opening >= 0.5 else CLOSED
 
     def action(self, now: float, mapping: Rotation) -> tuple[float, ...] | None:
-        """The action for the next period, in the base frame; None, with a ``reason``, when there is to be none.
+        """The action for the next period.
 
-        ``mapping``: from the device's axes to the base's. Translation [m], fixed-axis XYZ angles [rad], opening.
+        Args:
+            now: Time [s].
+            mapping: Rotation from the device's axes to the base frame.
+
+        Returns:
+            Translation [m], fixed-axis XYZ angles [rad] and opening (7 numbers), base frame; None where there is no
+            action, for `reason`.
         """
         blocked = self._blocked(now)
         if blocked:
@@ -94,38 +129,38 @@ class Operator:
             if self.follower is not None:
                 self.follower.release()
             return None
-        assert self._demand is not None and self.gripper is not None
-        largest = self.speed.largest(self._demand.speed)
+        assert self._input is not None and self.gripper is not None
+        largest = self.speed.largest(self._input.speed)
         try:
-            move, turn = self._step(self._demand, largest)
+            move, turn = self._step(self._input, largest)
         except DeviceError as error:
-            self.lose(str(error))
+            self.disarm(str(error))
             return None
         self.reason = ""
         angles = Rotation.from_rotvec(mapping.apply(turn)).as_euler("xyz")  # lower case: about fixed axes
         return (*(float(v) for v in mapping.apply(move)), *(float(v) for v in angles), self.gripper)
 
     def _silent(self, now: float) -> bool:
-        return self._demand is not None and now - self._felt > self.timeout
+        return self._input is not None and now - self._input_at > self.timeout
 
     def _blocked(self, now: float) -> str:
         if self._silent(now):
-            self.lose(f"the device is silent for {now - self._felt:.1f} s")
-        if self._demand is None:
+            self.disarm(f"the device is silent for {now - self._input_at:.1f} s")
+        if self._input is None:
             return self.reason or "the device is silent"
-        if not self._demand.held:
+        if not self._input.held:
             return self.unheld
         if not self._armed:
-            return "let the deadman go once, then hold it"
+            return "release the deadman once, then hold it"
         return "no gripper/state yet" if self.gripper is None else ""
 
-    def _step(self, demand: Demand, largest: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    def _step(self, given: OperatorInput, largest: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
         if self.follower is not None:
             return self.follower.step(largest)
-        return _within(demand.twist[:3]) * largest[0], _within(demand.twist[3:]) * largest[1]
+        return _within(given.twist[:3]) * largest[0], _within(given.twist[3:]) * largest[1]
 
 
 def _within(share: tuple[float, ...]) -> np.ndarray:
-    """No longer than 1, whichever way it points: two axes at once are not faster than one."""
+    """A share of full speed as a vector no longer than 1, so that two axes at once are not faster than one."""
     vector = np.array(share)
     return vector / max(1.0, float(np.linalg.norm(vector)))

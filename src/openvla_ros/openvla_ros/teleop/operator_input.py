@@ -1,4 +1,4 @@
-"""What an operator asks for at one moment, whatever the device: motion, permission, gripper, pressed commands."""
+"""The operator's input at one moment, from any device: motion, deadman, gripper and pressed commands."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MOTIONS = ("x", "y", "z", "roll", "pitch", "yaw")
-# What a button or key can ask for besides motion.
+# Commands of buttons and keys besides motion.
 COMMANDS = ("gripper", "start", "success", "failure", "discard", "e_stop")
 STILL = (0.0,) * 6
 
 
 class DeviceError(ValueError):
-    """A device says what cannot be followed; the message says what and, where it can be mended, how."""
+    """A device gives an invalid reading; the message says which and, where there is one, the remedy."""
 
 
 @dataclass(frozen=True)
-class Demand:
-    """One look at the device.
+class OperatorInput:
+    """State of the device at one moment.
 
-    ``twist``: share of full speed, -1 … 1, along and about the device's x, y, z. ``held``: deadman and clutch are
-    held. ``speed``: '' | 'slow' | 'fast'. ``opening``: of a gripper axis, 0 closed … 1 open; None without one.
-    ``pressed``: the :data:`COMMANDS` whose button is down.
+    Attributes:
+        twist: Share of full speed, -1 … 1, along and about the device's x, y, z.
+        held: Whether deadman and clutch are held.
+        speed: '', 'slow' or 'fast'.
+        opening: Gripper axis, 0 closed … 1 open; None without one.
+        pressed: The `COMMANDS` whose button is down.
     """
 
     twist: tuple[float, ...] = STILL
@@ -33,22 +36,40 @@ class Demand:
 
 
 def shaped(value: float, dead_zone: float, curve: float, name: str = "axis") -> float:
-    """An axis' reading as a share of full speed: nothing inside the dead zone, then from 0 on, by the power ``curve``.
+    """The reading of an axis as a share of full speed: 0 inside the dead zone, and continuous at its edge.
+
+    Args:
+        value: Reading, -1 … 1.
+        dead_zone: Deflection without effect.
+        curve: Power of deflection to speed.
+        name: Name of the axis, for the error.
+
+    Returns:
+        Share of full speed, -1 … 1.
 
     Raises:
-        DeviceError: the reading is no finite number.
+        DeviceError: The reading is not finite.
     """
     if not math.isfinite(value):
-        raise DeviceError(f"{name} reads {value}: not followed")
+        raise DeviceError(f"{name} reads {value}, which is not a finite number")
     beyond = (min(1.0, abs(value)) - dead_zone) / (1.0 - dead_zone)
     return math.copysign(beyond**curve, value) if beyond > 0.0 else 0.0
 
 
 def at(values: Sequence[float], index: int, what: str, parameter: str) -> float:
-    """``values[index]``.
+    """The reading of an axis or a button.
+
+    Args:
+        values: All readings.
+        index: Number of the axis or button.
+        what: 'axis' or 'button'.
+        parameter: Parameter that sets the number, for the error.
+
+    Returns:
+        The reading.
 
     Raises:
-        DeviceError: the device has no such axis or button; names the parameter to change.
+        DeviceError: The device has no such axis or button.
     """
     if not 0 <= index < len(values):
         raise DeviceError(f"the device has no {what} {index}, it has {len(values)}; change '{parameter}'")

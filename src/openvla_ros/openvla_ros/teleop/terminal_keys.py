@@ -1,4 +1,4 @@
-"""Single keys from a terminal, without X and over ssh. The terminal is put back as it was at `close`."""
+"""Single keys from a terminal, without X and over ssh. `close` restores the terminal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ NAMES = {"\r": "enter", "\n": "enter", "\x7f": "backspace"}
 POLL = 0.1  # [s]
 
 
-class Keys:
-    """Reads keys in a thread; `take` gives those since the last call. Ctrl-C stays an interrupt."""
+class TerminalKeys:
+    """Reads keys in a thread. Ctrl-C remains an interrupt."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """descriptor: default standard input. ValueError when it is no terminal."""
+        """Start to read.
+
+        Args:
+            descriptor: File descriptor of the terminal; None for standard input.
+
+        Raises:
+            ValueError: It is not a terminal.
+        """
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         if not os.isatty(self._descriptor):
             raise ValueError(
-                "standard input is no terminal, so there are no keys: start this program in a terminal of its own"
+                "standard input is not a terminal, so there are no keys: start this program in a terminal of its own"
             )
         self._before: list[Any] | None = termios.tcgetattr(self._descriptor)
         self._keys: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -32,17 +39,19 @@ class Keys:
         self._thread = threading.Thread(target=self._read, name="keys", daemon=True)
         self._thread.start()
 
-    def take(self) -> list[str]:
-        """Characters in the order of typing; 'enter', 'backspace', 'escape' by name. Other escape sequences are left
-        out: an arrow key is no emergency stop.
+    def drain(self) -> list[str]:
+        """The keys since the last call, in the order of typing.
+
+        'enter', 'backspace' and 'escape' are given by name. Other escape sequences are dropped: an arrow key is no
+        emergency stop.
         """
-        taken = []
+        keys = []
         while not self._keys.empty():
-            taken.append(self._keys.get())
-        return taken
+            keys.append(self._keys.get())
+        return keys
 
     def close(self) -> None:
-        """End the thread and give the terminal back; safe to call twice."""
+        """End the thread and restore the terminal; safe to call twice."""
         self._stop.set()
         if self._before is not None:
             before, self._before = self._before, None
@@ -64,7 +73,7 @@ class Keys:
 
 
 def split_keys(text: str) -> list[str]:
-    """Keys of what one read gave: an escape that something follows at once begins a sequence, alone it is the key."""
+    """The keys in one read: an escape followed by other characters starts a sequence, alone it is the key."""
     keys: list[str] = []
     index = 0
     while index < len(text):
@@ -81,7 +90,7 @@ def split_keys(text: str) -> list[str]:
 
 
 def _sequence_end(text: str, start: int) -> int:
-    """Index behind the escape sequence (CSI or SS3) at `start`; behind the escape itself when it is none."""
+    """Index after the escape sequence (CSI or SS3) at `start`; after the escape itself where there is no sequence."""
     if text[start + 1 : start + 2] not in ("[", "O"):
         return start + 1
     end = start + 2

@@ -20,7 +20,8 @@ from openvla_policy.serving.limits import Limits
 from openvla_policy.serving.metrics import Metrics
 from openvla_policy.serving.remote_policy import RemotePolicy
 from openvla_ros.nodes.policy.backend import PASSED_ON
-from openvla_ros.nodes.policy.parameters import PARAMETERS
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.parameters import rows as parameter_rows
 
 ROOT = Path(__file__).parents[4]
 SERVING, POLICY = (ROOT / "docs" / "reference" / f"{name}.md" for name in ("serving", "policy-options"))
@@ -86,8 +87,8 @@ def test_every_argument_of_local_policy():
 
 def test_every_parameter_of_the_policy_node():
     table = rows(POLICY, "The policy node")
-    assert table.keys() == {row.name for row in PARAMETERS}
-    for row in PARAMETERS:
+    assert table.keys() == {row.name for row in parameter_rows(PolicyParameters)}
+    for row in parameter_rows(PolicyParameters):
         default, unit, meaning = table[row.name]
         value = str(row.default).lower() if isinstance(row.default, bool) else row.default
         value = "''" if value == "" else value
@@ -100,12 +101,12 @@ def test_every_parameter_of_the_policy_node():
     [("precision", Precision), ("runtime", RuntimeName), ("vocabulary", Vocabulary), ("idle", Idle)],
 )
 def test_the_node_takes_what_the_policy_takes(name, literal):
-    assert next(row for row in PARAMETERS if row.name == name).choices == get_args(literal)
+    assert next(row for row in parameter_rows(PolicyParameters) if row.name == name).choices == get_args(literal)
 
 
 def test_what_the_node_passes_on_exists():
     code = arguments(load_policy) | arguments(LocalPolicy.__init__)
-    assert set(PASSED_ON) <= code.keys() & {row.name for row in PARAMETERS}
+    assert set(PASSED_ON) <= code.keys() & {row.name for row in parameter_rows(PolicyParameters)}
 
 
 def test_the_page_names_every_metric():

@@ -19,6 +19,8 @@ from openvla_policy.serving.http_server import PolicyServer
 from openvla_ros.apps.doctor import checks, cli, machine
 from openvla_ros.apps.doctor.checks import BAD, OK, SKIP, Stream
 from openvla_ros.bringup.process_table import bringup
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.parameters import build
 
 TIMES = tuple(np.arange(0, 3, 0.1))
 IMAGES = Stream("/camera/image_raw", 1, False, 3.0, 900_000, TIMES, TIMES, (0.02,) * len(TIMES))
@@ -137,10 +139,7 @@ SHIPPED = "checkpoints/openvla-tiny-sim"
 
 
 def values(**changes):
-    return ({
-        "policy.backend": "local", "checkpoint": SHIPPED, "unnorm_key": "", "device": "cpu", "precision": "bf16",
-        "server.url": "ws://gpu:8000",
-    } | changes).__getitem__  # fmt: skip
+    return build(PolicyParameters, {"checkpoint": SHIPPED, "device": "cpu", "precision": "bf16"} | changes)
 
 
 def test_the_checkpoint_is_looked_at_without_loading_it(root, tmp_path):
@@ -168,8 +167,7 @@ def test_the_checkpoint_is_looked_at_without_loading_it(root, tmp_path):
 
 
 def remote(**changes):
-    rows = {row.name: row.default for row in cli.POLICY}
-    return (rows | {"policy.backend": "remote", "server.timeout": 20.0} | changes).__getitem__
+    return build(PolicyParameters, {"policy.backend": "remote", "server.timeout": 20.0} | changes)
 
 
 @pytest.mark.parametrize("scheme", ["ws", "http"])
@@ -216,9 +214,10 @@ def test_a_nodes_parameters_are_those_of_the_bringups_yaml():
     policy, bridge = (cli.configured(specs[name]) for name in ("policy_node", "bridge_node"))
     assert policy["checkpoint"] == SHIPPED and policy["image.max_age"] == 0.5 and policy["use_sim_time"] is True
     assert bridge["watchdog.state"] == 3.0 and set(bridge) >= {row.name for row in cli.BRIDGE}
-    assert 0.0 < machine.time_policy(policy.__getitem__, predictions=2) < 60.0
+    del policy["use_sim_time"]
+    assert 0.0 < machine.time_policy(build(PolicyParameters, policy), predictions=2) < 60.0
     with pytest.raises(ValueError, match="unnorm_key 'x' is unknown"):
-        machine.time_policy((policy | {"unnorm_key": "x"}).__getitem__)
+        machine.time_policy(build(PolicyParameters, policy | {"unnorm_key": "x"}))
 
 
 @pytest.mark.parametrize(

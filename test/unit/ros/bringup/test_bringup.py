@@ -8,28 +8,26 @@ import yaml
 from openvla_ros import paths
 from openvla_ros.apps.doctor.cli import configured
 from openvla_ros.bringup import process_table as table
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, arrival_config, delta_frames, gate_config
-from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
-from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
-from openvla_ros.parameters import check
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, arrival_config, delta_frames, gate_config
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.nodes.sim.parameters import SimParameters
+from openvla_ros.parameters import build, check, rows
 
-TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "policy_node": POLICY}
+CONFIGS = {config.node: config for config in (SimParameters, BridgeParameters, PolicyParameters)}
 
 
 @pytest.mark.parametrize("robot", table.ROBOTS)
 def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
     for spec in table.bringup(robot, manager=False):
-        values = {row.name: row.default for row in TABLES[spec.name]}
+        values = {}
         for file in spec.params_files:
             section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}")
             assert section is not None, f"{file} says nothing about {spec.name}"
-            for name, value in section["ros__parameters"].items():
-                row = next((r for r in TABLES[spec.name] if r.name == name), None)
-                assert row is not None, f"{file}: {spec.name} has no parameter {name}"
-                values[name] = check(row, value)
+            values |= section["ros__parameters"]
+        parameters = build(CONFIGS[spec.name], values)
         if spec.name == "bridge_node":
-            gate_config(values.__getitem__)
-            arrival_config(values.__getitem__)
+            gate_config(parameters)
+            arrival_config(parameters)
 
 
 @pytest.mark.parametrize("robot", table.ROBOTS)
@@ -37,14 +35,16 @@ def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
 def test_the_policy_s_frame_is_one_that_the_bridge_knows(robot, config):
     specs = {spec.name: spec for spec in table.bringup(robot, config=config if robot == "generic" else "")}
     bridge, policy = (configured(specs[name]) for name in ("bridge_node", "policy_node"))
-    assert policy["frame"] in delta_frames(bridge.__getitem__)
+    del bridge["use_sim_time"]
+    assert policy["frame"] in delta_frames(build(BridgeParameters, bridge))
     assert policy["control_mode"] == bridge["control_mode"]
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_defaults_are_within_their_own_ranges(name):
-    assert len({row.name for row in TABLES[name]}) == len(TABLES[name])
-    for row in TABLES[name]:
+    table = rows(CONFIGS[name])
+    assert len({row.name for row in table}) == len(table)
+    for row in table:
         assert row.description and check(row, row.default) == row.default
 
 
@@ -81,9 +81,7 @@ def test_a_cameras_file_is_for_its_driver_and_the_policy(camera):
     (file,) = table.camera_files(camera)
     sections = yaml.safe_load(file.read_text())
     assert set(sections) == {f"/**/{table.CAMERAS[camera].name}", "/**/policy_node"}
-    rows = {row.name: row for row in POLICY}
-    for name, value in sections["/**/policy_node"]["ros__parameters"].items():
-        check(rows[name], value)
+    build(PolicyParameters, sections["/**/policy_node"]["ros__parameters"])
     specs = {spec.name: spec for spec in table.bringup("sim", camera=camera)}
     assert specs["policy_node"].params_files[-1] == file
     (driver,) = table.companions(camera)

@@ -11,9 +11,9 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench, row, streaming
 
 from openvla_ros.bringup.process_table import ROBOTS
 from openvla_ros.geometry import Pose, distance
-from openvla_ros.nodes.bridge.parameters import PARAMETERS, core_config
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, core_config, robot_adapter
+from openvla_ros.parameters import build, rows as parameter_rows
 from openvla_ros.robots.adapter import SERVO_STATUS
-from openvla_ros.robots.factory import make_adapter
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
@@ -363,8 +363,8 @@ def test_late_ticks_delay_the_motion_without_speeding_it_up():
 
 
 def settings_of(robot, root):
-    """The bridge's parameters as `bringup(robot)` sets them."""
-    values = {row.name: row.default for row in PARAMETERS}
+    """The bridge's parameters as `bringup(robot)` sets them, by name."""
+    values = {row.name: row.default for row in parameter_rows(BridgeParameters)}
     for name in ROBOTS[robot]["bridge_node"]:
         values |= yaml.safe_load((root / "config" / name).read_text())["/**/bridge_node"]["ros__parameters"]
     return values
@@ -394,14 +394,16 @@ def test_the_google_robot_needs_no_moveit(root):
     values = settings_of("generic", root)
     mine = yaml.safe_load((root / "config" / "robots" / "google_robot.yaml").read_text())
     values |= mine["/**/bridge_node"]["ros__parameters"]
-    core_config(values.__getitem__)
-    adapter = make_adapter(values.__getitem__)
+    parameters = build(BridgeParameters, values)
+    core_config(parameters)
+    adapter = robot_adapter(parameters)
     assert adapter.start() == () and SERVO_STATUS not in {handler.kind for handler in adapter.sources.values()}
 
 
 def test_every_robots_settings_are_valid_and_documented(root):
     for robot in ROBOTS:
-        core_config(settings_of(robot, root).__getitem__)
+        core_config(build(BridgeParameters, settings_of(robot, root)))
     reference = (root / "docs" / "reference" / "safety.md").read_text()
     reference += (root / "docs" / "reference" / "robots.md").read_text()
-    assert not [p.name for p in PARAMETERS if f"| `{p.name}` |" not in reference and not p.name.startswith("arrival.")]
+    names = [row.name for row in parameter_rows(BridgeParameters) if not row.name.startswith(("arrival.", "autostart"))]
+    assert not [name for name in names if f"| `{name}` |" not in reference]

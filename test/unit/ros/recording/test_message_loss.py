@@ -8,12 +8,12 @@ from bag_factory import definitions
 from hypothesis import given, settings, strategies as st
 
 from openvla_ros.recording.cdr import header_stamp_ns
-from openvla_ros.recording.message_loss import Gaps, Losses
+from openvla_ros.recording.message_loss import Gaps, MessageLoss
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
 def test_every_hole_in_a_publishers_numbers_is_counted(holes: list[int]) -> None:
-    losses, number = Losses(), 17
+    losses, number = MessageLoss(), 17
     losses.arrived(number, None)
     for hole in holes:
         number += 1 + hole
@@ -33,7 +33,7 @@ def test_frames_that_never_came_are_counted_by_the_stamps(missing: set[int], see
     gaps = Gaps()
     for index in range(300):
         if index not in missing:
-            gaps.seen(index * 33_333_333 + int(jitter[index]))
+            gaps.update(index * 33_333_333 + int(jitter[index]))
     assert gaps.missing == len(missing)
     assert gaps.period_ns == pytest.approx(33_333_333, rel=0.15)
 
@@ -42,7 +42,7 @@ def test_a_source_that_was_late_and_catches_up_has_no_gap() -> None:
     gaps = Gaps()
     for index in range(100):
         late = {50: 24_000_000, 51: 15_000_000, 52: 6_000_000}.get(index, 0)
-        gaps.seen(index * 10_000_000 + late)
+        gaps.update(index * 10_000_000 + late)
     assert gaps.missing == 0
 
 
@@ -50,7 +50,7 @@ def test_streams_without_a_rhythm_have_no_gaps() -> None:
     rng, gaps, stamp = np.random.default_rng(0), Gaps(), 0
     for _ in range(200):
         stamp += int(rng.exponential(1e8)) + 1
-        gaps.seen(stamp)
+        gaps.update(stamp)
     assert gaps.missing == 0 and gaps.period_ns == 0
 
 

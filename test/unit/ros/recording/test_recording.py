@@ -28,7 +28,7 @@ from openvla_ros.apps.recover import main as recover_main, recover
 from openvla_ros.recording import bag_writer
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagWriter
 from openvla_ros.recording.episode import EpisodeError, EpisodeMachine, Outcome, start_event, stop_event
-from openvla_ros.recording.message_definitions import Definitions, UnknownType
+from openvla_ros.recording.message_definitions import MessageDefinitions, UnknownType
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
 
@@ -83,7 +83,7 @@ def test_definitions_resolve_nested_types_and_name_missing_ones(tmp_path: Path) 
     folder.mkdir(parents=True)
     (folder / "Outer.msg").write_text("lab_msgs/Inner[] parts\n")
     with pytest.raises(UnknownType, match=r"lab_msgs/msg/Inner \(part of lab_msgs/msg/Outer\)"):
-        Definitions([SOURCES, tmp_path]).ensure("lab_msgs/msg/Outer")
+        MessageDefinitions([SOURCES, tmp_path]).ensure("lab_msgs/msg/Outer")
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

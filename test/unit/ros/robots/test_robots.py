@@ -11,17 +11,16 @@ from action_msgs.msg import GoalStatus
 
 from openvla_ros.bringup.launch_description import COMMON, ROBOT, stack
 from openvla_ros.geometry import Pose
-from openvla_ros.nodes.bridge.parameters import PARAMETERS
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, robot_adapter
 from openvla_ros.nodes.bridge.robot_interface import failure
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
-from openvla_ros.parameters import check
+from openvla_ros.parameters import build, rows as parameter_rows
 from openvla_ros.robots.adapter import JOINTS, Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
-from openvla_ros.robots.factory import make_adapter
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
 from openvla_ros.robots.grippers import GripperConfig
-from openvla_ros.robots.parameters import ROBOT_PARAMETERS
+from openvla_ros.robots.parameters import RobotParameters
 from openvla_ros.robots.widowx import WidowXServoAdapter
 
 MS = 1_000_000
@@ -173,23 +172,20 @@ def test_a_missing_message_package_is_named_with_its_remedy():
 
 @pytest.mark.parametrize("name", ["sim", "franka", "widowx", "generic", "google_robot"])
 def test_every_robots_yaml_makes_an_adapter(root, name):
-    values = {row.name: row.default for row in PARAMETERS}
     file = yaml.safe_load((root / "config" / "robots" / f"{name}.yaml").read_text())
     given = file["/**/bridge_node"]["ros__parameters"]
-    rows = {row.name: row for row in PARAMETERS}
-    adapter = make_adapter({**values, **{key: check(rows[key], value) for key, value in given.items()}}.__getitem__)
+    adapter = robot_adapter(build(BridgeParameters, given))
     assert JOINTS in {handler.kind for handler in adapter.sources.values()}
     assert all(topic and kind in conversions.MESSAGE_OF for topic, kind in adapter.topics)
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 
 
 def test_the_yaml_for_servo_makes_the_servo_adapter(root):
-    rows = {row.name: row for row in PARAMETERS}
-    values = {row.name: row.default for row in PARAMETERS}
+    values = {}
     for name in ("widowx", "widowx_servo"):
         file = yaml.safe_load((root / "config" / "robots" / f"{name}.yaml").read_text())
-        values |= {key: check(rows[key], v) for key, v in file["/**/bridge_node"]["ros__parameters"].items()}
-    adapter = make_adapter(values.__getitem__)
+        values |= file["/**/bridge_node"]["ros__parameters"]
+    adapter = robot_adapter(build(BridgeParameters, values))
     assert isinstance(adapter, WidowXServoAdapter)
     assert [call.service for call in adapter.start()] == ["servo_node/switch_command_type", "servo_node/pause_servo"]
 
@@ -197,15 +193,15 @@ def test_the_yaml_for_servo_makes_the_servo_adapter(root):
 def test_the_reference_lists_every_robot_parameter_as_it_is_declared(root):
     text = (root / "docs" / "reference" / "robots.md").read_text()
     told = [line for line in text[text.index("| parameter |") :].splitlines()[2:] if line[:1] == "|"]
-    shown = [f"`{p.default}`" if p.default not in ("", [""]) else "" for p in ROBOT_PARAMETERS]
+    shown = [f"`{p.default}`" if p.default not in ("", [""]) else "" for p in parameter_rows(RobotParameters)]
     assert told == [
         f"| `{p.name}` | {default} | {p.unit} | {p.description} |"
-        for p, default in zip(ROBOT_PARAMETERS, shown, strict=True)
+        for p, default in zip(parameter_rows(RobotParameters), shown, strict=True)
     ]
 
 
 def test_every_robot_parameter_is_declared_once():
-    names = [p.name for p in ROBOT_PARAMETERS]
+    names = [p.name for p in parameter_rows(RobotParameters)]
     assert len(set(names)) == len(names)
 
 
@@ -214,7 +210,7 @@ def test_every_launch_argument_sets_a_declared_parameter_of_its_type(root, robot
     body = ast.parse((root / "launch" / f"{robot}.launch.py").read_text()).body
     (table,) = [node.value for node in body if isinstance(node, ast.Assign) and node.targets[0].id == "ARGUMENTS"]
     arguments = eval(compile(ast.Expression(table), robot, "eval"), {"float": float, "str": str, "ROBOT": ROBOT})
-    rows = {row.name: row for row in PARAMETERS}
+    rows = {row.name: row for row in parameter_rows(BridgeParameters)}
     for name, _, description, targets in arguments:
         assert description, name
         assert all(node == "bridge_node" and type(rows[key].default) is kind for node, key, kind in targets)

@@ -9,10 +9,11 @@ from hypothesis import given, settings, strategies as st
 from scipy.spatial.transform import Rotation
 
 from openvla_ros.geometry import Pose
-from openvla_ros.nodes.bridge.parameters import PARAMETERS
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, robot_adapter
+from openvla_ros.parameters import build
 from openvla_ros.robots.adapter import JOINTS, SERVO_STATUS, TRAJECTORY, JointGroup, JointSingle, PoseTarget
 from openvla_ros.robots.arms import WIDOWX_250S, WIDOWX_READY
-from openvla_ros.robots.factory import joint_limiter, make_adapter
+from openvla_ros.robots.factory import joint_limiter
 from openvla_ros.robots.generic import GenericConfig
 from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
@@ -269,7 +270,8 @@ def test_a_widowx_by_servo_combines_both_interfaces():
 
 
 def test_servo_without_a_node_name_is_refused():
-    values = {row.name: row.default for row in PARAMETERS} | {"robot": "widowx", "widowx.ik": "servo"}
+    values = {"robot": "widowx", "widowx.ik": "servo"}
     with pytest.raises(ValueError, match=r"widowx.ik is servo, but servo.node is empty"):
-        make_adapter(values.__getitem__)
-    assert isinstance(make_adapter({**values, "servo.node": "servo_node"}.__getitem__), WidowXServoAdapter)
+        robot_adapter(build(BridgeParameters, values))
+    named = build(BridgeParameters, values | {"servo.node": "servo_node"})
+    assert isinstance(robot_adapter(named), WidowXServoAdapter)

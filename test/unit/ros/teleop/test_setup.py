@@ -1,4 +1,4 @@
-"""The shipped teleoperation files, the processes they make, single keys, and what the faces show."""
+"""The shipped teleoperation files, the processes they make, single keys, and the dashboard."""
 
 from __future__ import annotations
 
@@ -18,66 +18,66 @@ from rich.console import Console
 from openvla_ros.apps import teleop
 from openvla_ros.apps.record import topics
 from openvla_ros.bringup.process_table import device_file, teleoperation
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE, gate_config
-from openvla_ros.nodes.recorder.parameters import PARAMETERS as RECORDER
+from openvla_ros.nodes.bridge.parameters import BridgeParameters, gate_config
+from openvla_ros.nodes.recorder.parameters import RecorderParameters
 from openvla_ros.nodes.recorder.status_text import duration, episode_line, session_line, topic_table
-from openvla_ros.nodes.sim.parameters import PARAMETERS as SIM
-from openvla_ros.nodes.teleop.dashboard import Shown, lines, motion
-from openvla_ros.nodes.teleop.parameters import PARAMETERS as TELEOP, joy_map, speed_of
-from openvla_ros.parameters import check
-from openvla_ros.teleop.terminal_keys import Keys, split_keys
+from openvla_ros.nodes.sim.parameters import SimParameters
+from openvla_ros.nodes.teleop.dashboard import DashboardState, lines, motion
+from openvla_ros.nodes.teleop.parameters import TeleopParameters, joy_map, speed_of
+from openvla_ros.parameters import build, check, rows
+from openvla_ros.teleop.terminal_keys import TerminalKeys, split_keys
 
 ROOT = Path(__file__).resolve().parents[4]
-TABLES = {"sim_node": SIM, "bridge_node": BRIDGE, "recorder_node": RECORDER, "teleop_node": TELEOP}
+CONFIGS = {c.node: c for c in (SimParameters, BridgeParameters, RecorderParameters, TeleopParameters)}
 DEVICES = sorted(p.stem for p in (ROOT / "config" / "teleop").glob("*.yaml") if p.stem != "sim")
 
 
-def values_of(spec) -> dict:
-    """A node's parameters as its files leave them; every key is declared, every value allowed."""
-    rows = {row.name: row for row in TABLES[spec.name]}
-    values = {name: row.default for name, row in rows.items()}
+def parameters_of(spec):
+    """A node's parameters as its files set them; every key is declared, every value allowed."""
+    values = {}
     for file in spec.params_files:
-        section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}", {}).get("ros__parameters", {})
-        for name, value in section.items():
-            assert name in rows, f"{file}: {spec.name} has no parameter {name}"
-            values[name] = check(rows[name], value)
-    return values
+        values |= yaml.safe_load(file.read_text()).get(f"/**/{spec.name}", {}).get("ros__parameters", {})
+    return build(CONFIGS[spec.name], values)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_device_file_makes_a_stack(device: str) -> None:
     specs = {spec.name: spec for spec in teleoperation(device)}
     assert list(specs) == ["sim_node", "bridge_node", "recorder_node", "teleop_node", "lifecycle_manager"]
-    bridge, hand = values_of(specs["bridge_node"]), values_of(specs["teleop_node"])
-    values_of(specs["recorder_node"])
-    gate = gate_config(bridge.__getitem__)
+    bridge, teleop = parameters_of(specs["bridge_node"]), parameters_of(specs["teleop_node"])
+    parameters_of(specs["recorder_node"])
+    gate = gate_config(bridge)
     assert "teleop" in gate.sources and gate.mode == "streaming"
-    assert hand["base_frame"] == bridge["base_frame"]
-    # What an action can ask for at full speed is within what the gate lets through: nothing is clipped by the set-up.
-    speed, joy = speed_of(hand.__getitem__), joy_map(hand.__getitem__)
-    assert max(speed.largest("fast")[0], speed.largest("")[0]) <= bridge["limit.translation"]
-    assert speed.linear * speed.fast <= bridge["limit.speed"] or device == "leader"
-    if hand["device"] == "leader":
+    assert teleop.base_frame == bridge.base_frame
+    # An action at full speed is within the gate's limits, so that nothing is clipped by the set-up.
+    speed, joy = speed_of(teleop), joy_map(teleop)
+    assert max(speed.largest("fast")[0], speed.largest("")[0]) <= bridge.limit.translation
+    assert speed.linear * speed.fast <= bridge.limit.speed or device == "leader"
+    if teleop.device == "leader":
         assert joy.deadman >= 0
-    # A gate that waits longer than the period between two actions, and not much longer.
-    assert speed.period < bridge["watchdog.action"] < 1.0
+    # The gate waits longer than the period between two actions, and not much longer.
+    assert speed.period < bridge.watchdog.action < 1.0
 
 
-def test_defaults_are_within_their_own_ranges() -> None:
-    for table in (TELEOP, RECORDER):
-        assert len({row.name for row in table}) == len(table)
-        for row in table:
-            assert row.description and check(row, row.default) == row.default
+@pytest.mark.parametrize("config", [TeleopParameters, RecorderParameters])
+def test_defaults_are_within_their_own_ranges(config) -> None:
+    table = rows(config)
+    assert len({row.name for row in table}) == len(table)
+    for row in table:
+        assert row.description and check(row, row.default) == row.default
 
 
 def test_unknown_devices_are_refused_with_the_choices() -> None:
     with pytest.raises(FileNotFoundError, match="'wand' is neither a file nor one of gamepad, guide, keyboard"):
         device_file("wand")
+
+
+def test_a_leader_needs_a_deadman() -> None:
     with pytest.raises(ValueError, match="leader moves all the time: set 'joy.deadman'"):
-        joy_map({"device": "leader", "joy.deadman": -1}.__getitem__)
+        joy_map(build(TeleopParameters, {"device": "leader", "joy.deadman": -1}))
 
 
-def test_the_command_runs_the_teleoperation_here_and_manages_the_rest() -> None:
+def test_the_command_runs_teleoperation_and_manages_the_rest() -> None:
     options = argparse.Namespace(
         device="keyboard", output=Path("x"), instruction="lift", target=5, seed=3, blocking=True, show=False
     )
@@ -102,16 +102,16 @@ def test_arrow_keys_are_no_emergency_stop() -> None:
     assert split_keys("\r \x7fé") == ["enter", " ", "backspace", "é"]
 
 
-def test_keys_come_from_a_terminal_which_is_put_back() -> None:
+def test_keys_come_from_a_terminal_which_is_restored() -> None:
     ours, theirs = pty.openpty()
     try:
         before = termios.tcgetattr(theirs)
-        keys = Keys(theirs)
+        keys = TerminalKeys(theirs)
         assert not termios.tcgetattr(theirs)[3] & termios.ICANON
         os.write(ours, b"wR\x1b[A ")
         end, got = time.monotonic() + 5.0, []
         while len(got) < 3 and time.monotonic() < end:
-            got += keys.take()
+            got += keys.drain()
             time.sleep(0.01)
         assert got == ["w", "R", " "]
         keys.close()
@@ -120,11 +120,11 @@ def test_keys_come_from_a_terminal_which_is_put_back() -> None:
     finally:
         os.close(ours)
         os.close(theirs)
-    with Path(os.devnull).open() as nothing, pytest.raises(ValueError, match="no terminal"):
-        Keys(nothing.fileno())
+    with Path(os.devnull).open() as nothing, pytest.raises(ValueError, match="not a terminal"):
+        TerminalKeys(nothing.fileno())
 
 
-# ---- faces ---------------------------------------------------------------------------------------
+# ---- dashboard -----------------------------------------------------------------------------------
 
 
 def printed(*parts: object) -> str:
@@ -145,25 +145,25 @@ def status(**changes) -> RecorderStatus:
     return made
 
 
-def test_the_recorder_is_shown_with_target_rate_disk_and_losses() -> None:
+def test_the_recorder_line_has_target_rate_disk_and_losses() -> None:
     text = printed(episode_line(status()), session_line(status()), topic_table(status()))
     for shown in ("recording 12.3 s", "“lift it”", "70 MiB", "2 DROPPED", "3 of 50 successes", "1 failures",
                   "58.4 GiB left", "58 min at 18.0 MB/s", "/camera/image_raw", "29.9", "360"):  # fmt: skip
         assert shown in text, shown
     idle = status(state="idle", missing=["robot/ee_pose"], time_left=-1.0, dropped=[0])
-    assert "nobody publishes robot/ee_pose" in printed(episode_line(idle))
+    assert "no publisher of robot/ee_pose" in printed(episode_line(idle))
     assert "MB/s" not in printed(session_line(idle)) and "no recorder" in printed(episode_line(None))
     assert [duration(v) for v in (42, 600, 9000, 1e7)] == ["42 s", "10 min", "2.5 h", "over 4 days"]
 
 
-def test_the_operator_sees_the_motion_or_why_there_is_none() -> None:
+def test_the_dashboard_says_why_the_arm_does_not_move() -> None:
     safety = SafetyState(state=SafetyState.HOLD, reason="no fresh action", control_mode="streaming")
-    shown = Shown(
+    state = DashboardState(
         active=True, guiding=False, device="joy", frame="end_effector", state="the deadman is not held", action=None,
         gripper=1.0, speed=(0.1, 0.5), button="slow", safety=safety, instruction="", recorder=None, news="",
     )  # fmt: skip
-    text = printed(lines(shown))
+    text = printed(lines(state))
     for part in ("the deadman is not held", "open", "slow", "HOLD  no fresh action", "no instruction yet",
-                 "no recorder heard", "end effector"):  # fmt: skip
+                 "no recorder", "end effector"):  # fmt: skip
         assert part in text, part
     assert motion((0.01, 0.0, -0.02, 0.0, 0.0, 0.0873, 1.0)) == "x +10 mm  z -20 mm  yaw +5.0°"

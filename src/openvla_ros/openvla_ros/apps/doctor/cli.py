@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,12 +24,14 @@ from openvla_ros.apps.doctor import checks, machine
 from openvla_ros.apps.doctor.checks import BAD, SIGNS, SKIP, Finding
 from openvla_ros.apps.doctor.stack_probe import Listener
 from openvla_ros.bringup.process_table import ROBOTS, ProcessSpec, bringup, camera_files
-from openvla_ros.nodes.bridge.parameters import PARAMETERS as BRIDGE
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.common.action_messages import SAFETY_NAMES
-from openvla_ros.nodes.policy.parameters import PARAMETERS as POLICY
+from openvla_ros.nodes.policy.parameters import PolicyParameters
+from openvla_ros.parameters import build, rows as parameter_rows
 
 COLOURS = {checks.OK: "green", BAD: "red", SKIP: "dim"}
 BRIDGE_NODE, POLICY_NODE = "bridge_node", "policy_node"
+BRIDGE, POLICY = parameter_rows(BridgeParameters), parameter_rows(PolicyParameters)
 TABLES = {BRIDGE_NODE: BRIDGE, POLICY_NODE: POLICY}
 FROM_BRIDGE = ["watchdog.state", "watchdog.observation", "watchdog.future", "control_mode"]
 FROM_POLICY = [row.name for row in POLICY]
@@ -74,10 +76,14 @@ def examine(options: argparse.Namespace) -> list[Finding]:
     rows.append(checks.nodes(states))
     rows += _stack_rows(values, heard, simulated, options.namespace)
     if not options.no_policy:
-        value = values[POLICY_NODE].__getitem__
-        rows += machine.policy_rows(value, loaded=states.get(POLICY_NODE) in ("active", "inactive"))
+        policy = _policy_parameters(values[POLICY_NODE])
+        rows += machine.policy_rows(policy, loaded=states.get(POLICY_NODE) in ("active", "inactive"))
         rows.append(_rate_row(values, heard, options))
     return rows
+
+
+def _policy_parameters(values: Mapping[str, Any]) -> PolicyParameters:
+    return build(PolicyParameters, {row.name: values[row.name] for row in POLICY})
 
 
 def _listen(listener: Listener, values: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def _rate_row(values: dict[str, dict[str, Any]], stack: dict[str, Any], options:
     latency, source = None, ""
     if options.policy:
         try:
-            latency = machine.time_policy(policy.__getitem__)
+            latency = machine.time_policy(_policy_parameters(policy))
             source = "measured here" if policy["policy.backend"] == "local" else f"asked at {policy['server.url']}"
         except TimeoutError as error:
             return Finding(

@@ -6,16 +6,14 @@ import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from openvla_ros.apps.doctor import checks
 from openvla_ros.apps.doctor.checks import SKIP, Finding
-from openvla_ros.nodes.policy.backend import PASSED_ON, client, misfit
+from openvla_ros.nodes.policy.backend import PASSED_ON, client, incompatibility
+from openvla_ros.nodes.policy.parameters import PolicyParameters
 from openvla_ros.paths import resolve
-
-Values = Callable[[str], Any]
 
 
 def segment_size(profile: str) -> int | None:
@@ -68,13 +66,13 @@ def free_memory(device: str) -> tuple[float, str]:
     return float(available.split()[1]) * 1024, "cpu"
 
 
-def policy_rows(value: Values, loaded: bool) -> list[Finding]:
-    """Checkpoint, unnorm_key and memory. value: the policy node's parameters; loaded: it runs already."""
-    if value("policy.backend") == "remote":
-        return _server_rows(value)
+def policy_rows(parameters: PolicyParameters, loaded: bool) -> list[Finding]:
+    """Checkpoint, unnorm_key and memory. loaded: it runs already."""
+    if parameters.policy.backend == "remote":
+        return _server_rows(parameters)
     from openvla_policy.runtime.footprint import read_header, weight_bytes
 
-    folder = resolve(value("checkpoint"))
+    folder = resolve(parameters.checkpoint)
     if any((folder / "checkpoints").glob("*.pt")):
         said = f"{folder} is a training run: looked at when it is loaded, not here"
         return [Finding(name, SKIP, said) for name in ("checkpoint", "unnorm_key", "policy memory")]
@@ -83,38 +81,38 @@ def policy_rows(value: Values, loaded: bool) -> list[Finding]:
     except (ValueError, OSError, KeyError) as error:
         unread = [Finding(name, SKIP, "the checkpoint is not readable") for name in ("unnorm_key", "policy memory")]
         return [checks.checkpoint(str(folder), " ".join(str(error).split())), *unread]
-    free, device = free_memory(value("device"))
-    precision = value("precision")
+    free, device = free_memory(parameters.device)
+    precision = parameters.precision
     return [
         checks.checkpoint(str(folder), "", header.stored_bytes),
-        checks.unnorm_key(value("unnorm_key"), sorted(header.statistics)),
+        checks.unnorm_key(parameters.unnorm_key, sorted(header.statistics)),
         checks.memory(weight_bytes(header.config, precision, device), free, device, precision, loaded),
     ]
 
 
-def _server_rows(value: Values) -> list[Finding]:
+def _server_rows(parameters: PolicyParameters) -> list[Finding]:
     """Checkpoint and unnorm_key as the policy server says; its memory is its own."""
-    url = str(value("server.url"))
+    url = parameters.server.url
     memory = Finding("policy memory", SKIP, f"at the policy server {url}")
     about: dict[str, Any] = {}
     try:
-        policy = client(value)
+        policy = client(parameters)
         try:
             about = policy.metadata()
         finally:
             policy.close()
-        problem, remedy = misfit(value, about), "set what the sentence names, or serve another checkpoint"
+        problem, remedy = incompatibility(parameters, about), "set what the sentence names, or serve another checkpoint"
     except (ValueError, OSError) as error:
         problem = " ".join(str(error).split())
         remedy = "start it (openvla-serve CHECKPOINT --host … --port …), or set 'server.url' and 'server.token_file'"
     row = checks.served(url, str(about.get("checkpoint", "")), problem, remedy)
     if not about:
         return [row, Finding("unnorm_key", SKIP, "the policy server was not heard"), memory]
-    wanted = value("unnorm_key") or about.get("unnorm_key") or ""
+    wanted = parameters.unnorm_key or about.get("unnorm_key") or ""
     return [row, checks.unnorm_key(str(wanted), sorted(about.get("statistics") or {})), memory]
 
 
-def time_policy(value: Values, predictions: int = 5) -> float:
+def time_policy(parameters: PolicyParameters, predictions: int = 5) -> float:
     """Seconds a prediction takes (the median), by the policy loaded here as the node does it, or through the client.
 
     Raises as loading, or the client, does.
@@ -123,8 +121,8 @@ def time_policy(value: Values, predictions: int = 5) -> float:
 
     from openvla_policy.contract.observation import Observation
 
-    remote = value("policy.backend") == "remote"
-    policy = client(value) if remote else _local(value)
+    remote = parameters.policy.backend == "remote"
+    policy = client(parameters) if remote else _local(parameters)
     random = np.random.default_rng(0)
     taken = []
     try:
@@ -139,11 +137,13 @@ def time_policy(value: Values, predictions: int = 5) -> float:
     return sorted(taken[1:])[predictions // 2]
 
 
-def _local(value: Values) -> Any:
+def _local(parameters: PolicyParameters) -> Any:
     from openvla_policy.runtime.load import load_policy
 
-    device = value("device")
+    device = None if parameters.device == "auto" else parameters.device
     return load_policy(
-        str(resolve(value("checkpoint"))), unnorm_key=value("unnorm_key") or None,
-        device=None if device == "auto" else device, **{name: value(name) for name in PASSED_ON},
-    )  # fmt: skip
+        str(resolve(parameters.checkpoint)),
+        unnorm_key=parameters.unnorm_key or None,
+        device=device,
+        **{name: getattr(parameters, name) for name in PASSED_ON},
+    )

@@ -19,15 +19,14 @@ from std_srvs.srv import SetBool, Trigger
 from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.commands import Commands
 from openvla_ros.control.target_pose import BASE, END_EFFECTOR
-from openvla_ros.nodes.bridge.parameters import PARAMETERS, TF_STATIC, core_config
+from openvla_ros.nodes.bridge.parameters import TF_STATIC, BridgeParameters, core_config, robot_adapter
 from openvla_ros.nodes.bridge.robot_interface import RobotInterface
 from openvla_ros.nodes.bridge.static_tf import camera_axes
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.process import main_of
-from openvla_ros.nodes.common.qos import HEARD_FROM_ALL, LATCHED, SENSOR, STATE
+from openvla_ros.nodes.common.qos import EMERGENCY_STOP, LATCHED, SENSOR, STATE
 from openvla_ros.robots.adapter import Measured
-from openvla_ros.robots.factory import Get, make_adapter
 from openvla_ros.safety import gate as safety
 from openvla_ros.safety.gate import Gate, StampedChunk, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
@@ -36,13 +35,11 @@ from openvla_ros.safety.watchdogs import Now
 HEARTBEAT = 0.1  # [s] longest time between two messages on safety/state
 
 
-class BridgeNode(ManagedNode):
+class BridgeNode(ManagedNode[BridgeParameters]):
     """The bridge of one robot."""
 
-    PARAMETERS = PARAMETERS
-
     def __init__(self) -> None:
-        super().__init__("bridge_node")
+        super().__init__(BridgeParameters)
         self._core: BridgeCore | None = None  # while configured
         self._robot: RobotInterface | None = None  # likewise
         self._gate: Gate | None = None  # of the last core: its emergency stop outlives it
@@ -55,22 +52,22 @@ class BridgeNode(ManagedNode):
 
     def configure(self) -> None:  # noqa: D102
         simulated = bool(self.get_parameter("use_sim_time").value)
-        adapter = make_adapter(self.value)
+        adapter = robot_adapter(self.parameters)
         config = replace(
             core_config(self._with_camera_axes(), simulated_time=simulated),
             gripper_timeout=adapter.gripper_timeout,
             recovery_timeout=adapter.recovery_timeout,
         )
-        self._base_frame = self.value("base_frame")
+        self._base_frame = self.parameters.base_frame
         self._core, self._moving = BridgeCore(config, self._gate), False
         self._safety = self.publisher(SafetyState, "safety/state", LATCHED)
-        self._robot = RobotInterface(self, adapter, self, self.value("call_timeout"))
+        self._robot = RobotInterface(self, adapter, self, self.parameters.call_timeout)
         self.subscribe(Header, "robot/restarted", self._on_restarted, STATE)
-        for qos in HEARD_FROM_ALL:
+        for qos in EMERGENCY_STOP:
             self.subscribe(Bool, "e_stop", self._on_e_stop, qos)
         self.subscribe(ActionChunk, "policy/action_chunk", self._on_chunk, STATE)
         self.subscribe(String, "policy/stop", self._on_stop, STATE)
-        mode, topic = config.permission.mode, self.value("enable.topic")
+        mode, topic = config.permission.mode, self.parameters.enable.topic
         if mode == DEADMAN:
             self.subscribe(Bool, topic, self._on_deadman, SENSOR)
         elif mode == JOYSTICK:
@@ -86,17 +83,18 @@ class BridgeNode(ManagedNode):
         self._published = None
         self._update_enabled()
 
-    def _with_camera_axes(self) -> Get:
+    def _with_camera_axes(self) -> BridgeParameters:
         """The parameters; with the camera's orientation from /tf_static if `camera.transform` asks for that."""
-        camera = self.value("camera_frame")
-        if not camera or self.value("camera.transform") != TF_STATIC:
-            return self.value
-        fixed_to = {self.value("base_frame"): BASE, self.value("end_effector_frame"): END_EFFECTOR}
-        parent, axes = camera_axes(self, camera, fixed_to, self.value("call_timeout"))
-        rounded = [round(v, 4) for v in axes]
-        self.get_logger().info(f"'{camera}' is fixed to the {parent} (/tf_static), orientation (x y z w): {rounded}")
-        found = {"camera.parent": parent, "camera.quaternion": list(axes)}
-        return lambda name: found[name] if name in found else self.value(name)
+        given = self.parameters
+        if not given.camera_frame or given.camera.transform != TF_STATIC:
+            return given
+        fixed_to = {given.base_frame: BASE, given.end_effector_frame: END_EFFECTOR}
+        parent, axes = camera_axes(self, given.camera_frame, fixed_to, given.call_timeout)
+        self.get_logger().info(
+            f"'{given.camera_frame}' is fixed to the {parent} (/tf_static), orientation (x y z w): "
+            f"{[round(v, 4) for v in axes]}"
+        )
+        return replace(given, camera=replace(given.camera, parent=parent, quaternion=axes))
 
     def activate(self) -> None:  # noqa: D102
         assert self._core is not None and self._robot is not None
@@ -202,7 +200,7 @@ class BridgeNode(ManagedNode):
 
     def _on_joystick(self, message: Joy) -> None:
         if self._core is not None:
-            button = self.value("enable.button")
+            button = self.parameters.enable.button
             held = button < len(message.buttons) and bool(message.buttons[button])
             self._apply(self._core.hold_button(held, self._now()))
 
@@ -267,7 +265,7 @@ class BridgeNode(ManagedNode):
 
     def _update_enabled(self) -> None:
         if self._core is not None:
-            self._apply(self._core.enable(self.value("enabled"), self._now()))
+            self._apply(self._core.enable(self.parameters.enabled, self._now()))
 
     def _on_heartbeat(self) -> None:
         self._published = None

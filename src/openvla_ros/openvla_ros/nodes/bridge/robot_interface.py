@@ -18,13 +18,14 @@ from rclpy.action import ActionClient
 from rclpy.serialization import deserialize_message
 
 from openvla_ros.control.commands import CancelGoal, GripperCommand, TargetCommand
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.bridge.state_publisher import StatePublisher
 from openvla_ros.nodes.bridge.stop_guard import StopGuard
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import COMMAND, SENSOR, STATE
-from openvla_ros.nodes.common.temporary_node import side_node
+from openvla_ros.nodes.common.temporary_node import temporary_node
 from openvla_ros.robots.adapter import (
     FRANKA_STATE,
     JOINTS,
@@ -86,7 +87,9 @@ class _FaultState:
 class RobotInterface:
     """Everything between an adapter and ROS. Made at configure; the node destroys what it owns at cleanup."""
 
-    def __init__(self, node: ManagedNode, adapter: RobotAdapter, events: RobotEvents, call_timeout: float) -> None:
+    def __init__(
+        self, node: ManagedNode[BridgeParameters], adapter: RobotAdapter, events: RobotEvents, call_timeout: float
+    ) -> None:
         """Make the setup calls, then create publishers, subscriptions and action clients.
 
         Args:
@@ -96,7 +99,7 @@ class RobotInterface:
             call_timeout: Longest wait for a service, an action or the robot's driver [s].
         """
         self._node, self._adapter, self._events, self._timeout = node, adapter, events, call_timeout
-        self._base_frame = node.value("base_frame")
+        self._base_frame = node.parameters.base_frame
         self._goals: dict[int, tuple[str, Any]] = {}  # goals under way: action, and handle once accepted
         self._fault_states: dict[str, _FaultState] = {}
         self._guard = StopGuard(node, adapter.guarded_topics) if adapter.guarded_topics else None
@@ -211,7 +214,7 @@ class RobotInterface:
     # ---- actions ---------------------------------------------------------------------------------
 
     def _client(self, kind: str, name: str) -> Any:
-        return self._node._own(lambda client: client.destroy(), ActionClient(self._node, load(kind), name))
+        return self._node.own(lambda client: client.destroy(), ActionClient(self._node, load(kind), name))
 
     def _send_goal(self, name: str, command: Goal, goal: int) -> bool:
         client = self._clients[name]
@@ -296,7 +299,7 @@ class RobotInterface:
         """Call services one after the other, on a temporary node: this one's executor is busy with the transition."""
         if not calls:
             return
-        with side_node(self._node, "calls") as (node, executor):
+        with temporary_node(self._node, "calls") as (node, executor):
             for call in calls:
                 client = node.create_client(load(call.kind), call.service)
                 if not client.wait_for_service(timeout_sec=self._timeout):

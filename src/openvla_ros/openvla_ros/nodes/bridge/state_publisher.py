@@ -8,6 +8,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
 from openvla_ros.geometry import Pose
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.qos import MEASURED
@@ -21,7 +22,7 @@ class StatePublisher:
     A topic that the robot's driver or the adapter publishes itself is left to them.
     """
 
-    def __init__(self, node: ManagedNode, used: Sequence[str]) -> None:
+    def __init__(self, node: ManagedNode[BridgeParameters], used: Sequence[str]) -> None:
         """Create the publishers.
 
         Args:
@@ -33,7 +34,7 @@ class StatePublisher:
             "robot/ee_pose": PoseStamped, "robot/target_pose": PoseStamped,
             "gripper/state": JointState,
         }  # fmt: skip
-        self._frame = node.value("base_frame")
+        self._frame = node.parameters.base_frame
         self._publishers = {
             topic: node.publisher(kind, topic, MEASURED)
             for topic, kind in kinds.items() if node.resolve_topic_name(topic) not in own

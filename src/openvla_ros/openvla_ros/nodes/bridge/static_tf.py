@@ -11,7 +11,7 @@ from rclpy.node import Node
 from openvla_ros.geometry import Pose, Quaternion
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import STATICS
-from openvla_ros.nodes.common.temporary_node import side_node
+from openvla_ros.nodes.common.temporary_node import temporary_node
 from openvla_ros.robots.static_transforms import axes_in
 
 TOPIC = "/tf_static"
@@ -43,8 +43,8 @@ def camera_axes(node: Node, camera: str, fixed_to: Mapping[str, str], timeout: f
             links[transform.child_frame_id.lstrip("/")] = (transform.header.frame_id.lstrip("/"), turn)
 
     end = time.monotonic() + timeout
-    with side_node(node, "tf") as (beside, executor):
-        beside.create_subscription(load("tf2_msgs/msg/TFMessage"), TOPIC, on_transforms, STATICS)
+    with temporary_node(node, "tf") as (temporary, executor):
+        temporary.create_subscription(load("tf2_msgs/msg/TFMessage"), TOPIC, on_transforms, STATICS)
         while True:
             for frame, name in fixed_to.items():
                 axes = axes_in(links, camera.lstrip("/"), frame.lstrip("/"))

@@ -23,6 +23,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.signals import SignalHandlerOptions
 
+from openvla_ros.nodes.bridge.parameters import BridgeParameters
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.qos import STATE
@@ -36,7 +37,7 @@ ACKNOWLEDGE = 2.0  # [s] the robot's driver has to acknowledge a command
 class StopGuard:
     """The bridge's side: starts the process, and passes new orders on to it."""
 
-    def __init__(self, node: ManagedNode, topics: Sequence[str]) -> None:
+    def __init__(self, node: ManagedNode[BridgeParameters], topics: Sequence[str]) -> None:
         """Start the process.
 
         Args:
@@ -57,7 +58,7 @@ class StopGuard:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        node._own(lambda made: made.close(), self)
+        node.own(lambda made: made.close(), self)
 
     def wait(self, timeout: float) -> None:
         """Wait until the process runs and the robot's driver subscribes to it.

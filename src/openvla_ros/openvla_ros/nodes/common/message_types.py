@@ -1,12 +1,12 @@
-"""Messages of packages that not every robot needs, imported when it is chosen; the error names what to install."""
+"""Message, service and action classes by name, imported when needed; an error says what to install."""
 
 from __future__ import annotations
 
 import importlib
 import os
 
-_HOW = {
-    # (Neither is in rosdistro's jazzy.)
+_INSTALLATION = {
+    # The first two have no release in rosdistro for Jazzy.
     "franka_msgs": "build github.com/frankarobotics/franka_ros2, branch {distro}, which has no apt package",
     "interbotix_xs_msgs": "build github.com/Interbotix/interbotix_ros_core, branch {distro}, which has no apt package",
     "control_msgs": "apt install ros-{distro}-control-msgs",
@@ -18,14 +18,22 @@ _HOW = {
 def load(name: str) -> type:
     """The class of `package/msg/Name`, `package/srv/Name` or `package/action/Name`.
 
+    Args:
+        name: Full name of the type.
+
+    Returns:
+        The class.
+
     Raises:
-        ImportError: the package is not installed or not sourced, with what to do.
+        ImportError: The package is not installed or not sourced; says what to do.
     """
     package, folder, kind = name.split("/")
     try:
         found = getattr(importlib.import_module(f"{package}.{folder}"), kind, None)
     except ImportError as error:
-        how = _HOW.get(package, f"rosdep install {package}").format(distro=os.environ.get("ROS_DISTRO", "jazzy"))
+        how = _INSTALLATION.get(package, f"rosdep install {package}").format(
+            distro=os.environ.get("ROS_DISTRO", "jazzy")
+        )
         raise ImportError(
             f"{name} is needed, but {package} does not import ({error}): {how}; then source it"
         ) from error

@@ -1,4 +1,4 @@
-"""The life of a node process: init, spin, signals, exit code."""
+"""Process of a node: initialisation, spinning, signals, exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import rclpy
 from rclpy.exceptions import ROSInterruptException
@@ -17,31 +17,38 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, RCLError, one_line
 
-SHUTDOWN_GRACE = 8.0  # [s] a process that is still busy so long after SIGTERM or SIGINT ends itself
+SHUTDOWN_GRACE = 8.0  # [s] a process that is still busy this long after SIGTERM or SIGINT ends itself
 
 
-def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run a node until it is told to end; the exit status. Ends quietly on SIGINT and SIGTERM, busy or not."""
+def run(node_class: Callable[[], ManagedNode[Any]], args: list[str] | None = None) -> int:
+    """Run a node until SIGINT or SIGTERM, which end it without a traceback, busy or not.
+
+    Args:
+        node_class: Creates the node.
+        args: Command line; None for that of the process.
+
+    Returns:
+        The exit status.
+    """
     interrupted = interrupt_once()
     try:
         rclpy.init(args=args)
     except RCLError as error:
         print(f"cannot start: {one_line(error)}", file=sys.stderr)
         return 2
-    node: ManagedNode | None = None
+    node: ManagedNode[Any] | None = None
     threading.Thread(target=_end_when_stuck, daemon=True).start()
     try:
         node = node_class()
         executor = SingleThreadedExecutor()  # the experimental EventsExecutor keeps half a core busy when idle
         executor.add_node(node)
-        if node.value("autostart"):
-            node._autostart()
+        node.autostart()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
         pass
     except Exception as error:
-        gone = isinstance(error, RCLError) and not rclpy.ok()  # the context, under a publish, about 1 shutdown in 12
-        if not (gone or interrupted()):
+        shut_down = isinstance(error, RCLError) and not rclpy.ok()  # during a publish, in about 1 shutdown of 12
+        if not (shut_down or interrupted()):
             raise
     finally:
         if node is not None:
@@ -49,15 +56,15 @@ def run(node_class: Callable[[], ManagedNode], args: list[str] | None = None) ->
         rclpy.try_shutdown()
         if node is not None:
             node.destroy_node()
-    return node.exit_code if node is not None else 0  # told to end before it had begun
+    return node.exit_code if node is not None else 0  # interrupted before the node existed
 
 
-def main_of(node_class: Callable[[], ManagedNode]) -> NoReturn:
-    """Body of a node's `main`: run, then leave without waiting for library threads."""
+def main_of(node_class: Callable[[], ManagedNode[Any]]) -> NoReturn:
+    """Body of a node's `main`: run, then exit without waiting for threads of libraries."""
     code = run(node_class)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # daemon threads inside torch or OpenGL can abort an interpreter that is taking itself apart
+    os._exit(code)  # daemon threads of torch or OpenGL can abort the interpreter's shutdown
 
 
 def _end_when_stuck() -> None:
@@ -68,19 +75,22 @@ def _end_when_stuck() -> None:
 
 
 def interrupt_once() -> Callable[[], bool]:
-    """Let the first SIGINT raise KeyboardInterrupt, and those after it nothing: the process is ending already.
+    """Let the first SIGINT raise KeyboardInterrupt and ignore the following ones, as the process is ending already.
 
-    To be called before rclpy.init, which puts its own handler before this one. Returns what says whether one was heard:
-    an interrupt inside a call from C++ (a message that is being deserialized) comes out as whatever that makes of it.
-    A process that does not end is ended by SIGTERM.
+    Call it before `rclpy.init`, which chains its own handler to this one. A process that does not end is ended by
+    SIGTERM.
+
+    Returns:
+        A function that says whether SIGINT was received: an interrupt inside a call from C++ (a message that is being
+        deserialized) may surface as another exception.
     """
-    heard = threading.Event()
+    received = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if not heard.is_set():
-            heard.set()
+        if not received.is_set():
+            received.set()
             raise KeyboardInterrupt
 
-    if threading.current_thread() is threading.main_thread():  # signals are its matter
+    if threading.current_thread() is threading.main_thread():  # only it may install handlers
         signal.signal(signal.SIGINT, interrupt)
-    return heard.is_set
+    return received.is_set

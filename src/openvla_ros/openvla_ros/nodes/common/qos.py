@@ -1,11 +1,21 @@
-"""Quality of service, by what a topic is for."""
+"""Quality of service of the stack's topics, by what a topic is for."""
 
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
-def _profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSProfile:
+def profile(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    """A profile that keeps the last messages.
+
+    Args:
+        depth: Messages to keep.
+        reliable: Whether lost messages are sent again.
+        latched: Whether a subscription that is made later receives the newest messages (transient local).
+
+    Returns:
+        The profile.
+    """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -14,14 +24,15 @@ def _profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSPro
     )
 
 
-STATE = _profile(10)  # events and chunks: none may be lost
-COMMAND = _profile(1)  # set-points: only the newest counts
-LATCHED = _profile(1, latched=True)  # the present state, also for whoever comes later
-SENSOR = _profile(5, reliable=False)  # robot state, as a subscriber: takes reliable and best-effort publishers
-STREAM = _profile(5)  # camera frames, as a publisher: best effort drops frames by default
-# An emergency stop is heard whatever its publisher offers: best effort, reliable, or latched before this node was
-# there. (A press that comes by two of them is pressed twice, which is the same.)
-HEARD_FROM_ALL = (STATE, SENSOR, LATCHED)
-STATICS = _profile(100, latched=True)  # /tf_static, as a subscriber: a publisher may have told one transform a message
-MEASURED = _profile(200)  # robot state, as a publisher: a recorder that is held up for a second loses nothing
-CLOCK = _profile(1, reliable=False)
+STATE = profile(10)  # events and chunks: none may be lost
+COMMAND = profile(1)  # set-points: only the newest counts
+LATCHED = profile(1, latched=True)  # present state, also for subscriptions made later
+SENSOR = profile(5, reliable=False)  # robot state, as a subscription: matches reliable and best-effort publishers
+STREAM = profile(5)  # camera frames, as a publisher: best effort drops frames by default
+# Subscriptions of an emergency stop: together they match every publisher, best effort, reliable, or latched before the
+# node started. A press received by two of them is pressed twice, which has the same effect.
+EMERGENCY_STOP = (STATE, SENSOR, LATCHED)
+STATICS = profile(100, latched=True)  # /tf_static, as a subscription: a publisher may send one transform a message
+MEASURED = profile(200)  # robot state, as a publisher: a recorder that stalls for a second loses nothing
+NEWEST = profile(1, reliable=False)  # best effort, only the newest counts: /clock, state at a controller's rate
+ROSOUT = profile(200, latched=True)  # /rosout, as a subscription

@@ -1,4 +1,4 @@
-"""A node beside a node, to wait for others in the middle of a transition, when the node's own executor is busy."""
+"""A temporary node, to wait for other nodes within a transition, when the node's own executor is busy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from rclpy.node import Node
 
 
 @contextmanager
-def side_node(node: Node, suffix: str) -> Iterator[tuple[Node, SingleThreadedExecutor]]:
-    """A node in the same namespace, and the executor to spin it with; both end with the block."""
+def temporary_node(node: Node, suffix: str) -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """Create a node in the same namespace, with an executor; both are destroyed at the end of the block.
+
+    Args:
+        node: The node that waits.
+        suffix: Appended to its name.
+
+    Yields:
+        The temporary node and the executor to spin it with.
+    """
     context = node.context
-    beside = rclpy.create_node(
+    temporary = rclpy.create_node(
         f"{node.get_name()}_{suffix}", namespace=node.get_namespace(), context=context, use_global_arguments=False
     )
     executor = SingleThreadedExecutor(context=context)
-    executor.add_node(beside)
+    executor.add_node(temporary)
     try:
-        yield beside, executor
+        yield temporary, executor
     finally:
         executor.shutdown()
-        beside.destroy_node()
+        temporary.destroy_node()

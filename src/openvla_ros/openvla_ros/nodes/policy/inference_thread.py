@@ -1,5 +1,6 @@
-"""One thread that does one job at a time, so that inference never holds up the executor. No locks for the node:
-jobs go in from the executor's thread, results come out in it.
+"""A thread that runs one job at a time, so that inference does not block the executor.
+
+Jobs are submitted and results delivered in the executor's thread, so that the node needs no locks.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from typing import Any
 from rclpy.node import Node
 
 
-class Worker:
-    """Runs `work(job)` in its own thread and calls `done(job, result or exception)` in the executor's."""
+class InferenceThread:
+    """Runs `work(job)` in its own thread and calls `done(job, result or exception)` in the executor's.
+
+    Attributes:
+        busy: Whether a job is running.
+    """
 
     def __init__(self, node: Node, work: Callable[[Any], Any], done: Callable[[Any, Any], None]) -> None:
         self._node, self._work, self._done = node, work, done
@@ -22,18 +27,25 @@ class Worker:
         self._guard = node.create_guard_condition(self._deliver)
         self.busy = False
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
     def submit(self, job: Any) -> None:
-        """Hand in a job; only while not busy."""
+        """Start a job.
+
+        Args:
+            job: What `work` is called with.
+
+        Raises:
+            RuntimeError: Another job is running.
+        """
         if self.busy:
-            raise RuntimeError("the worker is busy")
+            raise RuntimeError("the inference thread is busy")
         self.busy = True
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Take no more jobs; a job still running is left to end by itself, its result is dropped."""
+        """Accept no more jobs. A job that is running ends by itself, and its result is dropped."""
         self._closed = True
         self._jobs.put(None)
         self._node.destroy_guard_condition(self._guard)

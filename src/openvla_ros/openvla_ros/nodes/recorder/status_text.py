@@ -1,4 +1,4 @@
-"""A recorder's status as lines for a terminal; shared by the teleoperation's face and `openvla-record`."""
+"""A recorder's status as lines for a terminal; shared by the teleoperation's dashboard and `openvla-record`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ GIB = 2**30
 
 
 def episode_line(status: RecorderStatus | None) -> Text:
-    """What is being recorded now."""
+    """The episode being recorded, or why none can start."""
     if status is None:
-        return Text("no recorder heard", style="yellow")
+        return Text("no recorder", style="yellow")
     if status.state in ("recording", "marking"):
         line = Text("● ", style="bold red").append(f"{status.state} {status.duration:.1f} s  ", style="bold")
         line.append(f"“{status.instruction}”  {status.messages} messages, {status.bytes / 2**20:.0f} MiB")
     elif status.missing:
-        line = Text(f"not ready: nobody publishes {', '.join(status.missing)}", style="yellow")
+        line = Text(f"not ready: no publisher of {', '.join(status.missing)}", style="yellow")
     else:
-        line = Text(
-            "ready" if status.state == "idle" else status.state, style="green" if status.state == "idle" else ""
-        )
+        idle = status.state == "idle"
+        line = Text("ready" if idle else status.state, style="green" if idle else "")
     dropped = sum(status.dropped)
     if dropped:
         line.append(f"  {dropped} DROPPED", style="bold red")
@@ -29,7 +28,7 @@ def episode_line(status: RecorderStatus | None) -> Text:
 
 
 def session_line(status: RecorderStatus) -> Text:
-    """Counters, target, rate, disk."""
+    """Counters, target, free disk space and write rate."""
     wanted = f" of {status.target}" if status.target else ""
     line = Text(f"{status.success}{wanted} successes", style="green")
     line.append(f", {status.failure} failures, {status.discard} discarded", style="default")
@@ -53,7 +52,7 @@ def duration(seconds: float) -> str:
 
 
 def topic_table(status: RecorderStatus) -> Table:
-    """One row a topic: rate, received, lost, missing."""
+    """One row a topic: rate, messages received, dropped and missing."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name, justify in (("topic", "left"), ("Hz", "right"), ("received", "right"), ("dropped", "right"),
                           ("gaps", "right")):  # fmt: skip
@@ -66,5 +65,5 @@ def topic_table(status: RecorderStatus) -> Table:
             Text(str(gaps), style="yellow" if gaps else "dim"),
         )  # fmt: skip
     for topic in status.missing:
-        table.add_row(topic, Text("nobody publishes it", style="yellow"), "", "", "")
+        table.add_row(topic, Text("no publisher", style="yellow"), "", "", "")
     return table

@@ -1,10 +1,8 @@
-"""The scripted expert as a source of chunks: labels every picture, or commands the robot by the blocking handshake."""
+"""The scripted expert as a source of chunks: it labels every image, or commands the robot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -13,68 +11,86 @@ from openvla_msgs.msg import ActionChunk
 from openvla_evaluation.suites.cubes import instruction_of_seed
 from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.nodes.common import action_messages
+from openvla_ros.nodes.sim.parameters import ExpertParameters
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
 
-STREAMING_SHARE = 0.4  # of what is missing, asked for in one action
+STREAMING_SHARE = 0.4  # of the remaining motion, in one action
 
 
-@dataclass(frozen=True)
-class Said:
-    """A chunk, and whether it is a command (policy/action_chunk) or a label (expert/action_chunk)."""
+class ExpertSource:
+    """Asks the expert once an image. Runs in the physics thread, since the expert reads the scene's true state."""
 
-    message: ActionChunk
-    acts: bool
+    def __init__(self, scene: Scene, parameters: Callable[[], ExpertParameters]) -> None:
+        """Create a source without a target.
 
-
-class Demonstrator:
-    """Asks the expert once a picture. Lives in the world's thread: it reads the scene's private state."""
-
-    def __init__(self, scene: Scene, get: Callable[[str], Any]) -> None:
-        self._scene, self._expert, self._get = scene, Expert(scene), get
+        Args:
+            scene: The simulated scene.
+            parameters: Gives the present parameters, some of which are live.
+        """
+        self._scene, self._expert, self._parameters = scene, Expert(scene), parameters
         self._sequence = {True: 0, False: 0}
         self._handshake = ReadyHandshake()
         self._streamed_ns = 0
-        self._opening = 1.0  # in the picture before
+        self._opening = 1.0  # at the image before
         self.begin("", 0)
 
     def begin(self, target: str, seed: int) -> None:
-        """A new episode: go for `target` ('' = nothing)."""
-        self._target, self._steps, self._seed = target, 0, seed
-        self._noise = np.random.default_rng([self._get("expert.noise.seed"), seed])
-        self._wander = int(self._noise.integers(0, self._get("expert.wander") + 1))
+        """Start an episode.
 
-    def answer(self, now_ns: int, observation: Time, ready_ns: int, done: bool) -> list[Said]:
-        """What there is to say about the picture stamped `observation`. ready_ns: 0 while the bridge is not READY."""
-        role = self._get("expert.role")
-        if role == "off" or not self._target:
-            return []
-        labelled = self._scene.objects if self._get("expert.label_all") else (self._target,)
-        said = [self._said(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
-        limit = self._get("expert.max_steps")
-        if streaming := self._get("expert.control") == "streaming":
-            may_act = now_ns - self._streamed_ns >= self._get("expert.period") * 1e9
+        Args:
+            target: Object to lift; '' for none.
+            seed: Seed of the scene.
+        """
+        parameters = self._parameters()
+        self._target, self._steps, self._seed = target, 0, seed
+        self._noise = np.random.default_rng([parameters.noise.seed, seed])
+        self._wander = int(self._noise.integers(0, parameters.wander + 1))
+
+    def chunks(
+        self, now_ns: int, observation: Time, ready_ns: int, done: bool
+    ) -> tuple[list[ActionChunk], list[ActionChunk]]:
+        """Labels of an image, and the command if one is due.
+
+        Args:
+            now_ns: Time on the node's clock [ns].
+            observation: Stamp of the image.
+            ready_ns: When the bridge became READY [ns]; 0 while it is not.
+            done: Whether the task is done.
+
+        Returns:
+            Chunks for expert/action_chunk (labels), and for policy/action_chunk (commands).
+        """
+        parameters = self._parameters()
+        if parameters.role == "off" or not self._target:
+            return [], []
+        labelled = self._scene.objects if parameters.label_all else (self._target,)
+        labels = [self._chunk(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
+        commands = []
+        if streaming := parameters.control == "streaming":
+            due = now_ns - self._streamed_ns >= parameters.period * 1e9
         else:
             self._handshake.update(ready_ns)
-            may_act = self._handshake.is_open(now_ns)
-        if role == "act" and may_act and not done and (limit == 0 or self._steps < limit):
+            due = self._handshake.is_open(now_ns)
+        left = parameters.max_steps == 0 or self._steps < parameters.max_steps
+        if parameters.role == "act" and due and not done and left:
             if streaming:
                 self._streamed_ns = now_ns
             else:
                 self._handshake.mark_sent()
             self._steps += 1
             wandering = self._steps <= self._wander
-            acted = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))
+            action = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))
             if streaming:
-                acted = self._in_motion(acted)
-            said.append(self._said(acted, True, now_ns, observation, self._target))
-        return said
+                action = self._for_streaming(action)
+            commands.append(self._chunk(action, True, now_ns, observation, self._target))
+        return labels, commands
 
-    def _in_motion(self, action: np.ndarray) -> np.ndarray:
-        """An action for an arm that is still executing the one before: less of it, and no way before the hand is done.
+    def _for_streaming(self, action: np.ndarray) -> np.ndarray:
+        """An action (7,) for an arm that still executes the one before: a share of it, and none while fingers move.
 
-        The picture shows the arm a controller's lag behind its target; the whole of what it seems to lack, sent again
-        and again, would overshoot.
+        The image shows the arm behind its target by the controller's lag. The whole remaining motion, commanded
+        repeatedly, would overshoot.
         """
         opening, before = self._scene.gripper_opening(), self._opening
         self._opening = opening
@@ -85,17 +101,17 @@ class Demonstrator:
         return action
 
     def _noisy(self, clean: np.ndarray) -> np.ndarray:
-        action = clean.copy()
-        if self._noise.random() < self._get("expert.noise.probability"):
-            action[:3] += self._noise.normal(0.0, 1.0, 3) * self._get("expert.noise.translation")
-            action[5] += self._noise.normal() * self._get("expert.noise.rotation")
+        action, noise = clean.copy(), self._parameters().noise
+        if self._noise.random() < noise.probability:
+            action[:3] += self._noise.normal(0.0, 1.0, 3) * noise.translation
+            action[5] += self._noise.normal() * noise.rotation
         return action
 
-    def _said(self, action: np.ndarray, acts: bool, now_ns: int, observation: Time, target: str) -> Said:
+    def _chunk(self, action: np.ndarray, is_command: bool, now_ns: int, observation: Time, target: str) -> ActionChunk:
         message = action_messages.chunk_message(
             [action], frame=self._scene.base_frame, at_ns=now_ns, observation=observation,
-            sequence=self._sequence[acts], source=ActionChunk.SOURCE_EXPERT,
-            instruction=instruction_of_seed(self._seed, target), period=self._get("expert.period"),
+            sequence=self._sequence[is_command], source=ActionChunk.SOURCE_EXPERT,
+            instruction=instruction_of_seed(self._seed, target), period=self._parameters().period,
         )  # fmt: skip
-        self._sequence[acts] += 1
-        return Said(message, acts)
+        self._sequence[is_command] += 1
+        return message

@@ -1,4 +1,4 @@
-"""The simulated WidowX 250s behind what Interbotix' xs_sdk offers: names and types as in robots/widowx.py."""
+"""Emulator of Interbotix' xs_sdk around the simulated WidowX 250s: names and types as in robots/widowx.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import STATE, STREAM
-from openvla_ros.nodes.sim.driver import SimFace
+from openvla_ros.nodes.sim.driver import DriverEmulator
+from openvla_ros.nodes.sim.parameters import SimParameters
 from openvla_ros.robots.arms import WIDOWX_250S
 from openvla_ros.sim.scene import CameraConfig, Scene
 from openvla_ros.sim.widowx_scene import WidowXScene, WidowXSceneConfig
@@ -20,10 +21,10 @@ GROUP, GRIPPER = "arm", "gripper"
 DOF = len(WIDOWX_250S.joints)
 
 
-class WidowXFace(SimFace):
+class XsSdkEmulator(DriverEmulator):
     """A WidowX 250s under xs_sdk, with its default profile of 2 s a move until another one is set."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[SimParameters]) -> None:
         super().__init__(node)
         self._joints: np.ndarray | None = None  # requests
         self._pwm: float | None = None
@@ -31,7 +32,7 @@ class WidowXFace(SimFace):
         self._mode = {GROUP: "position", GRIPPER: "pwm"}
 
     def connect(self) -> None:
-        """Topics and services of xs_sdk."""
+        """Create the topics and services of xs_sdk."""
         node = self._node
         self._joint_pub = node.publisher(JointState, "joint_states", STREAM)
         group, single = (load(f"interbotix_xs_msgs/msg/Joint{what}Command") for what in ("Group", "Single"))
@@ -43,8 +44,8 @@ class WidowXFace(SimFace):
         node.serve(registers, "get_motor_registers", self._on_get)
         node.serve(registers, "set_motor_registers", self._on_set)
 
-    def forget(self) -> None:
-        """Forget what was asked for and not done yet. The hand's effort goes on, as the motor's would."""
+    def drop_requests(self) -> None:
+        """Drop the joint targets that were not applied yet; the gripper's PWM stays on, as the motor's would."""
         self._joints = None
 
     def _on_group(self, message: Any) -> None:
@@ -68,7 +69,7 @@ class WidowXFace(SimFace):
 
     def _on_modes(self, request: Any, response: Any) -> Any:
         if request.name == GROUP:
-            self._refuse("cut the arm's torque to change its mode: a real arm sags")
+            self._refuse("the arm's torque was off during the change of its mode: a real arm sags")
             if request.profile_type == "time":
                 self._registers["Profile_Velocity"] = int(request.profile_velocity)
                 self._registers["Profile_Acceleration"] = int(request.profile_acceleration)
@@ -76,7 +77,9 @@ class WidowXFace(SimFace):
         return response
 
     def _on_get(self, request: Any, response: Any) -> Any:
-        count = DOF if request.cmd_type == "group" else 1  # the shadows of shoulder and elbow are not in the group
+        count = (
+            DOF if request.cmd_type == "group" else 1
+        )  # the second motors of shoulder and elbow are not in the group
         response.values = [self._registers.get(request.reg, 0)] * count
         return response
 
@@ -84,20 +87,20 @@ class WidowXFace(SimFace):
         self._registers[request.reg] = int(request.value)
         return response
 
-    # ---- the world's thread ----------------------------------------------------------------------
+    # ---- the physics thread ----------------------------------------------------------------------
 
     def make_scene(self, camera: CameraConfig) -> Scene:
-        """The robot and its table."""
+        """Create the robot and its table."""
         self.scene = WidowXScene(WidowXSceneConfig(camera=camera))
         return self.scene
 
-    def begin(self) -> None:
-        """The scene was reset: the arm stands where it is, the hand is off."""
-        self.forget()
+    def scene_reset(self) -> None:
+        """Start again after a reset of the scene, with the gripper's PWM off."""
+        self.drop_requests()
         self._pwm = None
 
-    def obey(self, now_ns: int) -> None:
-        """Take up what was asked for, before a slice of physics."""
+    def apply(self, now_ns: int) -> None:
+        """Apply the requests, before a step of the physics at `now_ns` [ns]."""
         pwm, self._pwm = self._pwm, None
         if pwm is not None and self._mode[GRIPPER] == "pwm":
             self.scene.set_pwm(pwm)
@@ -107,7 +110,7 @@ class WidowXFace(SimFace):
             self.scene.set_joints(joints)
 
     def publish(self, now_ns: int) -> None:
-        """The motors, then the fingers."""
+        """Publish the joints, measured at `now_ns` [ns]: the motors, then the fingers."""
         scene = self.scene
         positions, velocities = scene.joint_positions(), scene.joint_velocities()
         self._joint_pub.publish(conversions.joint_message(scene.joint_names, positions, velocities, now_ns))
