@@ -8,10 +8,10 @@ SHELL := /bin/bash
 ENV := source ./env.bash;
 ARGS ?=
 
-.PHONY: help setup demo policy test test-all lint coverage bench bench-train clean
+.PHONY: help setup demo policy test test-all lint coverage docs-reference bench bench-train clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 setup:  ## system packages, .venv, ROS 2 and the colcon build; does only what is missing
 	@bash scripts/setup.bash
@@ -19,7 +19,7 @@ setup:  ## system packages, .venv, ROS 2 and the colcon build; does only what is
 demo: setup  ## the policy lifts the named cube in the simulator; results in outputs/demo
 	@$(ENV) exec openvla-demo $(ARGS)
 
-policy: setup  ## record, convert and train the shipped small policy anew (two hours); results in outputs/sim
+policy: setup  ## record, convert and train the shipped small policy (two hours); results in outputs/sim
 	@$(ENV) exec bash scripts/policy.bash
 
 # What starts no nodes runs on all cores; nodes keep time, and have the machine to themselves. With ARGS: one run of those.
@@ -41,6 +41,9 @@ lint: setup  ## the checks of .pre-commit-config.yaml: style, types, imports, do
 
 coverage: setup  ## line coverage of what needs no ROS; fails under 85 %
 	@$(ENV) exec python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report term test/parity test/unit
+
+docs-reference: setup  ## write the reference tables of docs/ from the code
+	@$(ENV) exec python scripts/docs_reference.py
 
 bench: setup  ## the benchmarks, which print their figures
 	@$(ENV) exec python -m pytest test/benchmarks -o python_files='bench_*.py' -s -q $(ARGS)

@@ -7,7 +7,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /openvla
 COPY . .
-# No GPU is visible during a build: say that there will be one.
+# No GPU is visible during a build: force the CUDA lock.
 RUN OPENVLA_TORCH=cuda bash scripts/setup.bash && rm -rf /root/.cache
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 ENTRYPOINT ["/openvla/docker/entrypoint.bash"]

@@ -11,10 +11,11 @@ third="${THIRD:-blue}" demonstrations="${DEMONSTRATIONS:-50}" record="${RECORD:-
 pretrain="${PRETRAIN:-3000}" lora="${LORA:-1000}" scratch="${SCRATCH:-700}"           # steps
 episodes="${EPISODES:-50}"                                                           # of each judgement
 batch="${BATCH:-64}"                                                                 # samples a step
-shape=(--config config/training/sim.yaml dataset_name=sim_cubes)
+shape=(--config config/training/sim.yaml data.dataset_name=sim_cubes)
 
-# Two colours: no sentence of this training names the third, though its cube is always in the picture.
-openvla-train "${shape[@]}" output="$out/two" data="[$rlds]" sentences="^(?!.*$third)" steps="$pretrain"
+# Two colours: no instruction of this training names the third, though its cube is always in the image.
+openvla-train "${shape[@]}" output.folder="$out/two" data.datasets="[$rlds]" data.sentences="^(?!.*$third)" \
+    schedule.steps="$pretrain"
 
 # The third: recordings in which that cube was the expert's own aim, with no labels for the others; up to 40 random motions
 # first, so that each shows its scene from many poses.
@@ -22,12 +23,15 @@ openvla-collect --episodes "$record" --seed 910000 --output "$out/recordings" --
     --noise-probability 0.5 --instances 2
 openvla-convert "$out/recordings"/bags-* --output "$out/rlds" --dataset-name third --rate 5 \
     --actions expert/action_chunk --image-size camera
-chosen=(data="[$out/rlds/third]" sentences="$third" demonstrations="$demonstrations" label_sigma=4)
-openvla-train dataset_name=sim_cubes checkpoint="$out/two/checkpoint" output="$out/lora" "${chosen[@]}" strategy=lora \
-    lora_rank=32 lora_alpha=32 lora_dropout=0.15 learning_rate=4e-3 final_learning_rate=1e-5 warmup_steps=20 weight_decay=0.05 \
-    batch_size="$batch" steps="$lora" validate_every=200 save_every=200 augment="{crop_area: [0.8, 1.0]}"
-openvla-train "${shape[@]}" output="$out/scratch" "${chosen[@]}" batch_size="$batch" steps="$scratch" \
-    validate_every=200 save_every=200
+chosen=(data.datasets="[$out/rlds/third]" data.sentences="$third" data.demonstrations="$demonstrations"
+    optimizer.label_sigma=4)
+openvla-train data.dataset_name=sim_cubes model.checkpoint="$out/two/checkpoint" output.folder="$out/lora" "${chosen[@]}" \
+    model.strategy=lora model.lora_rank=32 model.lora_alpha=32 model.lora_dropout=0.15 \
+    optimizer.learning_rate=4e-3 optimizer.weight_decay=0.05 schedule.final_learning_rate=1e-5 schedule.warmup_steps=20 \
+    data.batch_size="$batch" data.augment="{crop_area: [0.8, 1.0]}" schedule.steps="$lora" \
+    output.validate_every=200 output.save_every=200
+openvla-train "${shape[@]}" output.folder="$out/scratch" "${chosen[@]}" data.batch_size="$batch" schedule.steps="$scratch" \
+    output.validate_every=200 output.save_every=200
 
 for policy in two lora scratch; do
     openvla-demo --checkpoint "$out/$policy/checkpoint" --instruction "lift the $third cube" --episodes "$episodes" \

@@ -1,4 +1,4 @@
-"""Judging policies, without ROS: `pip install ./src/openvla_evaluation`, or `colcon build` in a workspace."""
+"""openvla_evaluation without ROS: `pip install ./src/openvla_evaluation`, or `colcon build` in a workspace."""
 
 from setuptools import find_packages, setup
 
@@ -18,7 +18,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ],
-    install_requires=["imageio-ffmpeg", "numpy", "pillow", "pyyaml", "scipy", "setuptools"],
+    install_requires=["imageio-ffmpeg", "numpy", "pillow", "pydantic>=2.12", "pyyaml", "scipy", "setuptools"],
     extras_require={"test": ["hypothesis", "pytest", "pytest-timeout"]},
     zip_safe=False,
 )

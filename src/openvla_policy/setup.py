@@ -4,6 +4,10 @@ from setuptools import find_packages, setup
 
 NAME = "openvla_policy"
 
+# The policy in this process; for CPUs without CUDA's libraries install torch from download.pytorch.org/whl/cpu first.
+LOCAL = ["huggingface-hub", "safetensors", "tokenizers", "torch"]
+CLIENT = ["httpx", "msgpack", "websockets"]
+
 setup(
     name=NAME,
     version="0.1.0",
@@ -18,21 +22,14 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ],
-    install_requires=[
-        "huggingface-hub",
-        "numpy",
-        "opencv-python-headless",
-        "pillow",
-        "safetensors",
-        "setuptools",
-        "tokenizers",
-        "torch",
-    ],
+    install_requires=["numpy", "opencv-python-headless", "pillow", "setuptools"],
     extras_require={
-        # Hugging Face's classes and LoRA: off the run-time path, because importing them takes seconds.
-        "adapters": ["peft", "sentencepiece", "transformers"],
-        "quant": ["bitsandbytes", "torchao"],
-        "serve": ["fastapi", "httpx", "msgpack", "rich", "uvicorn", "websockets"],
+        "local": LOCAL,
+        "client": CLIENT,
+        "serve": [*LOCAL, *CLIENT, "fastapi", "prometheus-client", "rich", "tyro", "uvicorn"],
+        "quant": [*LOCAL, "bitsandbytes", "torchao"],
+        # Hugging Face's classes and LoRA: not used to run a policy, as importing them takes seconds.
+        "adapters": [*LOCAL, "peft", "sentencepiece", "transformers"],
         "test": ["hypothesis", "pytest", "pytest-timeout"],
     },
     entry_points={"console_scripts": ["openvla-serve = openvla_policy.serving.cli:main"]},

@@ -1,4 +1,4 @@
-"""Data, training and evaluation; a ROS package only so that one `colcon build` makes the whole workspace."""
+"""Datasets and training, without ROS; a ROS package so that one `colcon build` builds the whole workspace."""
 
 from setuptools import find_packages, setup
 
@@ -21,13 +21,13 @@ COMMANDS = {
 setup(
     name=NAME,
     version="0.1.0",
-    description="Makes and judges OpenVLA policies: rosbag2 to RLDS, training, evaluation.",
+    description="Datasets and training of OpenVLA policies: rosbag2 to RLDS, LeRobot, Open X-Embodiment, fine-tuning.",
     license="MIT",
     maintainer="OpenVLA ROS maintainers",
     maintainer_email="maintainers@openvla-ros.org",
     python_requires=">=3.11",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "rlds/inspect/*.jinja"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

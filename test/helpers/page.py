@@ -1,4 +1,4 @@
-"""The shell blocks of a page of docs/, and the commands in them."""
+"""The pages of the documentation, their shell blocks, and the commands in them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "src").glob("*/README.md")),
+    *sorted((ROOT / "checkpoints").glob("*/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 BLOCK = re.compile(r"^```bash *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """``mark``: what stands behind ```bash, such as `run`; ``text``: the commands; ``line``: where, for messages."""
+    """A shell block of a page.
+
+    Attributes:
+        mark: The word after ```bash, such as `run`.
+        text: The commands.
+        line: Line of the page where it starts, for messages.
+    """
 
     mark: str
     text: str

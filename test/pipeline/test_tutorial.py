@@ -90,7 +90,7 @@ def demonstrate(block: Block, workspace: Path) -> None:
     """The person's part of steps 2 and 3: two episodes, the cube put elsewhere between them, Ctrl-C."""
     scene = Scene()
     scene.reset(0)
-    cube, yaw = scene._object_pose("red")
+    cube, yaw = scene.object_pose("red")
     scene.close()
     terminal = Terminal(block.text, workspace)
     try:

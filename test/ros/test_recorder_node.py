@@ -29,9 +29,9 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from openvla_ros.apps.recover import recover
+from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import LATCHED
 from openvla_ros.nodes.recorder.parameters import TOPICS
-from openvla_ros.nodes.common.message_types import load
 from openvla_training.bags.convert_all import Options, convert_bag
 from openvla_training.rlds.images import decode_image
 

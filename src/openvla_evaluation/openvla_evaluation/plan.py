@@ -1,15 +1,14 @@
-"""Which episodes an evaluation runs: its settings (config/evaluation/*.yaml) and the trials they give."""
+"""Which episodes an evaluation runs: its settings (config/evaluation/*.yaml) and the trials they describe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from openvla_evaluation.suites import cubes
+from openvla_evaluation.typed_yaml import read_mapping, validate
 
 RANGES = {
     "episodes": (1, 100_000),
@@ -22,14 +21,14 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Suite:
-    """Settings of an evaluation. A seed below the first evaluation seed counts from there."""
+    """Settings of an evaluation."""
 
     episodes: int = 10
-    seed: int = 0  # of the first episode; the others follow
-    instruction: str = ""  # '' = each episode its own cube, in the words of suites/cubes.TEMPLATES
+    seed: int = 0  # of the first episode, the others follow; below EVALUATION_SEED it counts from there
+    instruction: str = ""  # '' = each episode its own cube, in one of the wordings of suites/cubes.TEMPLATES
     paired: int = 0  # > 0: that many start states, each with one instruction for every cube
     max_steps: int = 60  # actions
-    stall: float = 60.0  # wall-clock time without an action after which an episode is a fault [s]
+    stall: float = 60.0  # time without an action after which an episode is a fault [s, wall clock]
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -45,13 +44,13 @@ class Suite:
         return self.seed if self.seed in cubes.EVALUATION_SEEDS else cubes.EVALUATION_SEED + self.seed
 
     def with_options(self, options: Mapping[str, Any]) -> Suite:
-        """These settings with those of `options` that are not None."""
+        """Replace the settings that `options` names by those of its values that are not None."""
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One episode to run."""
+    """One episode to run: the initial state by its seed, the instruction, and the object it names."""
 
     seed: int
     instruction: str
@@ -59,32 +58,25 @@ class Trial:
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite from YAML. Raises ValueError naming the file and what is wrong with it."""
+    """Read a suite from YAML.
+
+    Args:
+        path: The file; keys that it leaves out have the defaults of :class:`Suite`.
+
+    Returns:
+        The suite.
+
+    Raises:
+        ValueError: The file cannot be read, or a key or a value is wrong.
+    """
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
+        return validate(Suite, read_mapping(path), str(path))
+    except FileNotFoundError as error:
         raise ValueError(f"cannot read the evaluation settings {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    known = {item.name: item for item in fields(Suite)}
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping of {', '.join(known)}")
-    for name, value in content.items():
-        if name not in known:
-            raise ValueError(f"{path}: unknown key {name!r}; choose from {', '.join(known)}")
-        wanted = type(known[name].default)
-        if wanted is float and type(value) is int:
-            content[name] = value = float(value)
-        if type(value) is not wanted:
-            raise ValueError(f"{path}: {name} is {value!r}; it must be of type {wanted.__name__}")
-    try:
-        return Suite(**content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def trials(suite: Suite) -> list[Trial]:
-    """The episodes in the order in which they run."""
+    """List the episodes of a suite in the order in which they run."""
     first = suite.first_seed
     if suite.paired:
         return [

@@ -12,9 +12,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of successes, with the standard error the paper reports and a 95 % Wilson interval.
+    """A share of successes, with the standard error that the paper reports and a 95 % Wilson interval.
 
-    The standard error of 20 out of 20 is zero, which says too much; the interval does not.
+    The standard error of 20 successes in 20 trials is zero, which claims too much; the interval does not.
     """
 
     successes: int
@@ -22,28 +22,26 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The share of successes; NaN without trials."""
-        return self.successes / self.trials if self.trials else float("nan")
+        """The share of successes p = k/n; NaN without trials."""
+        return self.successes / self.trials if self.trials else math.nan
 
     @property
     def standard_error(self) -> float:
-        """Of the share, √(p(1−p)/n)."""
-        if not self.trials:
-            return float("nan")
-        return math.sqrt(self.value * (1.0 - self.value) / self.trials)
+        """Standard error of the share, √(p(1−p)/n), as in the tables of the OpenVLA paper (arXiv:2406.09246)."""
+        return math.sqrt(self.value * (1.0 - self.value) / self.trials) if self.trials else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share."""
+        """95 % score interval of the share (Wilson 1927, J. Am. Stat. Assoc. 22:209); (0, 1) without trials."""
         if not self.trials:
             return (0.0, 1.0)
-        z, n, p = 1.959964, self.trials, self.value
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (max(0.0, centre - half), min(1.0, centre + half))
+        from scipy.stats import binomtest  # takes half a second to import
+
+        interval = binomtest(self.successes, self.trials).proportion_ci(0.95, method="wilson")
+        return (float(interval.low), float(interval.high))
 
     def to_json(self) -> dict[str, Any]:
-        """For summary.json; null where there were no trials."""
+        """The rate as summary.json holds it; null where there are no trials."""
         if not self.trials:
             return {"successes": 0, "trials": 0, "value": None, "standard_error": None, "interval_95": None}
         return {
@@ -61,13 +59,17 @@ class Rate:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, median, 95th percentile and maximum [unit of the values], None where there are none."""
+    """Mean, median, 95th percentile (linear interpolation) and maximum, in the unit of the values.
+
+    Args:
+        values: What was measured, once a trial or a step.
+
+    Returns:
+        `mean`, `p50`, `p95` and `max`, rounded to 1e-5; None each where there are no values.
+    """
     if not len(values):
-        return {"mean": None, "p50": None, "p95": None, "max": None}
+        return dict.fromkeys(("mean", "p50", "p95", "max"))
     array = np.asarray(values, dtype=np.float64)
-    return {
-        "mean": round(float(array.mean()), 5),
-        "p50": round(float(np.percentile(array, 50)), 5),
-        "p95": round(float(np.percentile(array, 95)), 5),
-        "max": round(float(array.max()), 5),
-    }
+    p50, p95 = np.percentile(array, [50, 95])
+    figures = {"mean": array.mean(), "p50": p50, "p95": p95, "max": array.max()}
+    return {name: round(float(value), 5) for name, value in figures.items()}

@@ -1,7 +1,7 @@
-"""OpenVLA as a library: image and sentence in, seven-number robot action out. No ROS in here.
+"""OpenVLA as a library: an image and a sentence in, a 7-DoF end-effector action out. Works without ROS.
 
-Layers, lowest first (import-linter holds them): `contract` and `model`, then `checkpoint`, then
-`runtime`, then `serving`.
+Layers, lowest first (checked by import-linter): `contract` and `model`, then `checkpoint`, then `runtime`, then
+`serving`. `command_line` and `suggestions` serve the command lines of all packages.
 """
 
 __version__ = "0.1.0"

@@ -24,7 +24,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def parse(options: type[T], arguments: Sequence[str] | None = None, *, prog: str, description: str) -> T:
+def parse(
+    options: type[T],
+    arguments: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+    flag_pairs: bool = False,
+) -> T:
     """Read a command line into an instance of the dataclass `options`.
 
     Flags have hyphens (`--max-steps`; underscores are accepted). A boolean is a flag without a value. A field of type
@@ -36,6 +43,7 @@ def parse(options: type[T], arguments: Sequence[str] | None = None, *, prog: str
         arguments: The words after the program's name. Default: those of this process.
         prog: The command's name.
         description: What the command does, for `--help`.
+        flag_pairs: Whether every boolean has both `--name` and `--no-name`, so that a script can state a default.
 
     Returns:
         The options.
@@ -55,7 +63,7 @@ def parse(options: type[T], arguments: Sequence[str] | None = None, *, prog: str
         args=words,
         prog=prog,
         description=f"{description}\n\n{epilog}",
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
+        config=(tyro.conf.HelptextFromCommentsOff, *(() if flag_pairs else (tyro.conf.FlagCreatePairsOff,))),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a result depends on, for summary.json: weights, versions, commit. No ROS import."""
+"""What a result depends on, for summary.json: weights, versions and commit. No ROS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def checkpoint_identity(folder: str) -> dict[str, Any]:
-    """Where the weights are and which they are; {"checkpoint": None} without a checkpoint."""
+    """Folder and hashes of the weights; {"checkpoint": None} without a checkpoint."""
     if not folder:
         return {"checkpoint": None}
     digests = {}
@@ -37,7 +37,7 @@ def checkpoint_identity(folder: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a result may depend on."""
+    """Versions of what a result may depend on."""
     return {"python": platform.python_version(), "cpu_cores": str(os.cpu_count())} | dict(_installed())
 
 
@@ -50,7 +50,7 @@ def _installed() -> Iterator[tuple[str, str]]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the workspace and whether files differ from it; None outside of a git checkout."""
+    """Commit of the workspace and whether files differ from it; None outside a git checkout."""
     try:
         where = ["git", "-C", str(share_folder())]
         commit = subprocess.run([*where, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)

@@ -9,12 +9,13 @@ does: all vision blocks are computed, the last one for nothing, and linear layer
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from openvla_policy.contract.prompt import build_prompt
@@ -114,15 +115,9 @@ def see(backbone: VisionBackbone, pixels_BCHW: Tensor) -> Tensor:
     return torch.cat(features, dim=2)
 
 
-@contextmanager
-def plain_linears() -> Iterator[None]:
-    """Within, our linear layers are torch's, as the reference's are."""
-    before = linear_module._ONEDNN
-    linear_module._ONEDNN = False
-    try:
-        yield
-    finally:
-        linear_module._ONEDNN = before
+def plain_linears() -> AbstractContextManager[Any]:
+    """Within the context the model's linear layers are torch's F.linear, as the reference's are."""
+    return mock.patch.object(linear_module, "linear", F.linear)
 
 
 def transformers_model(policy: LocalPolicy) -> Any:

@@ -1,4 +1,4 @@
-"""What this machine is and what it can do: memory bandwidth and matrix products, measured."""
+"""Describe the machine, and measure its memory bandwidth and its rates of matrix products."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 
 from openvla_policy.model.linear import linear
 
-PATIENCE = 1.0  # [s] for one figure: a processor without the format's instructions takes a second a product
+TIME_LIMIT = 1.0  # [s] for one figure: a processor without instructions for the format takes seconds for a product
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "torchao", "numpy", "triton")
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for what was asked of a GPU."""
+    """Wait until a GPU has finished its queued work; nothing to do on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Hardware, versions and revision, for the JSON file."""
+    """Return hardware, library versions and git revision for the JSON file."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -66,7 +66,17 @@ def _revision() -> str:
 
 
 def bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 8) -> dict[str, float]:
-    """Bytes a second: STREAM's triad a = b + s c (two read, one written), and reading alone (matrix times vector)."""
+    """Measure the memory bandwidth.
+
+    Args:
+        device: where to measure; on a GPU the arrays are eight times as large.
+        megabytes: size of one array [MiB].
+        repeats: measurements, of which the fastest counts.
+
+    Returns:
+        Bytes per second of STREAM's triad a = b + s c (two arrays read, one written) and of a matrix-vector product
+        ("read").
+    """
     if device.type == "cuda":
         megabytes *= 8
     count = megabytes * 2**20 // 4
@@ -79,7 +89,16 @@ def bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 8) -> d
 
 
 def matrix_rates(device: torch.device, size: int = 0, repeats: int = 12) -> dict[str, float]:
-    """Operations a second of square matrix products by number format; only those that there are here."""
+    """Measure square matrix products.
+
+    Args:
+        device: where to measure.
+        size: rows of the matrices; 0 chooses it for the device.
+        repeats: measurements of one format, of which the fastest counts.
+
+    Returns:
+        Operations per second by number format, without the formats that the device does not support.
+    """
     size = size or (8192 if device.type == "cuda" else 1536)
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     a16, b16 = a.bfloat16(), b.bfloat16()
@@ -99,16 +118,15 @@ def matrix_rates(device: torch.device, size: int = 0, repeats: int = 12) -> dict
             try:
                 rates[name] = 2.0 * size**3 / _best(product, repeats, device)
             except (RuntimeError, NotImplementedError):
-                continue  # not on this device
+                continue  # the device does not support this format
     return rates
 
 
 def _best(work: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    work()
-    times = []
-    for _ in range(repeats):
-        if len(times) >= 3 and sum(times) > PATIENCE:
-            break
+    """Return the shortest of up to `repeats` times [s]; none begins after TIME_LIMIT."""
+    work()  # the first call initialises libraries
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < TIME_LIMIT:
         synchronise(device)
         start = time.perf_counter()
         work()

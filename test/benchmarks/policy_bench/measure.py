@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from openvla_policy.contract.observation import Observation
+from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.runtime import memory
 from openvla_policy.runtime.local_policy import LocalPolicy
@@ -112,7 +113,7 @@ def _group(
     seconds: float,
     machine: dict[str, Any],
 ) -> list[Row]:
-    memory.give_back()
+    memory.release_free_memory()
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()
     memory.reset_peak(device)
     same = precision == ("bf16" if device.type == "cuda" else "fp32")
@@ -131,7 +132,7 @@ def _group(
             policy = LocalPolicy(checkpoint, runtime=name, vocabulary="actions")
             seen = images[:1] if "right" in case else images
             contenders.append(_policy_contender(name + case, precision, policy, seen, forget="no" in case))
-    prompt = len(plain._prompt_ids(INSTRUCTION))
+    prompt = len(plain.checkpoint.tokenizer.encode_prompt(build_prompt(INSTRUCTION, plain.prompt_style)))
     _take_turns(contenders, seconds, device)
     peak = max(memory.peak(device) - before, 0)
     for contender in contenders:

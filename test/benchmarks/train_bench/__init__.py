@@ -1,1 +1,1 @@
-"""How fast policies are trained here, and in how much memory, beside a plain transformers + peft loop."""
+"""Time and memory of training steps, beside a plain transformers and peft loop."""

@@ -1,4 +1,4 @@
-"""`python -m train_bench`: training steps of random models, ours and a plain loop's, printed and written as JSON."""
+"""`python -m train_bench`: time and memory of training steps of random models, ours and a plain loop's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,16 +24,23 @@ from rich.console import Console
 from rich.table import Table
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 from openvla_policy.contract.prompt import build_prompt
 from openvla_policy.model.config import OpenVLAConfig, mid, openvla_7b, tiny
 from openvla_policy.runtime import memory
-from openvla_training.trainer.config import TrainConfig, load_config
+from openvla_training.trainer.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    OutputConfig,
+    ParallelConfig,
+    TrainConfig,
+)
 from openvla_training.trainer.data.batch import Batch, collate_tokens
-from openvla_training.trainer.dry_run import USABLE, need
+from openvla_training.trainer.dry_run import USABLE, estimate_run
 from openvla_training.trainer.parallel import World
 from openvla_training.trainer.reporting import peak_rate
-from openvla_training.trainer.train_step import Learner
+from openvla_training.trainer.train_step import TrainStep
 
 from .plain import PlainLoop
 
@@ -45,7 +52,7 @@ Step = Callable[[Batch, int], float]
 
 @dataclass
 class Row:
-    """One contender. `seconds` of each step; bytes of the peak, above what was there before; `problem`: why not."""
+    """Results of one loop: seconds of each step; peak memory [bytes]; `problem`: why it failed."""
 
     model: str
     what: str
@@ -75,13 +82,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: Sequence[str] | None = None, console: Console | None = None) -> Path:
-    """Measure, print, write; returns the JSON file."""
+    """Measure, print and write the results; returns the JSON file."""
     a = parser().parse_args(arguments)
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=150)
-    quieten()
-    for library in ("peft", "transformers"):  # now, so that they are in nobody's memory figures
+    silence_library_logs()
+    for library in ("peft", "transformers"):  # before the measurements, so that their memory is in none of them
         importlib.import_module(library)
     device = torch.device(a.device)
     machine, started = describe(device), datetime.now().astimezone()
@@ -104,28 +111,31 @@ def run(arguments: Sequence[str] | None = None, console: Console | None = None) 
                 "peak_source": source,
                 "rows": [asdict(row) for row in rows],
             }
-            path.write_text(json.dumps(result, indent=2) + "\n")  # whatever comes after, these are measured
+            path.write_text(
+                json.dumps(result, indent=2) + "\n"
+            )  # after each model, so that a later failure loses nothing
     console.print(_table(rows))
     console.print(f"written: {path}", soft_wrap=True)
     return path
 
 
 def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: float) -> Iterator[list[Row]]:
-    """The rows of LoRA, then those of training everything."""
+    """The rows of LoRA, then those of full training."""
     shape = MODELS[name]()
-    for what, ways in _ways(name == "7b", batch, shape, device).items():
-        configs = {loop: _config(batch, device.type == "cuda", options) for loop, options in ways.items()}
-        rows = [Row(name, what, loop, batch, config.micro_batch_size or batch) for loop, config in configs.items()]
+    for what, configs in _ways(name == "7b", batch, shape, device).items():
+        rows = [
+            Row(name, what, loop, batch, config.parallel.micro_batch_size or batch) for loop, config in configs.items()
+        ]
         contenders = [
             _Contender(row, shape, config, device) for row, config in zip(rows, configs.values(), strict=True)
         ]
-        if name == "7b":  # one at a time: two do not fit
+        if name == "7b":  # one at a time: two do not fit into memory
             for contender in contenders:
                 contender.begin()
                 for _ in range(steps):
                     contender.step()
                 contender.end()
-        else:  # taking turns, so that what else the machine does hits all alike
+        else:  # in turns, so that other load on the machine affects all alike
             for contender in contenders:
                 contender.begin()
             for _ in range(steps):
@@ -133,7 +143,7 @@ def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: flo
                     contender.step()
             for contender in contenders:
                 contender.end()
-        flops = need(configs["ours"], shape, 1, checkpointing=False).flops
+        flops = estimate_run(configs["ours"], shape, 1, checkpointing=False).flops
         plain = rows[-1]
         for row in rows:
             if row.seconds and not row.problem:
@@ -141,44 +151,54 @@ def _of_model(name: str, batch: int, steps: int, device: torch.device, peak: flo
                 row.mfu = row.samples_per_s * flops / peak
                 if row is not plain and plain.seconds and not plain.problem:
                     row.versus = statistics.median(plain.seconds) / statistics.median(row.seconds)
-        rows[0].estimate = need(configs["ours"], shape).total
+        rows[0].estimate = estimate_run(configs["ours"], shape).total
         yield rows
 
 
-def _ways(large: bool, batch: int, shape: OpenVLAConfig, device: torch.device) -> dict[str, dict[str, list[str]]]:
-    """Options of ours (as recipes have them), of ours compiled, and of the plain loop (that of ours: it takes none)."""
-    lora = [f"lora_rank={RANK}", "strategy=lora"]
+def _ways(large: bool, batch: int, shape: OpenVLAConfig, device: torch.device) -> dict[str, dict[str, TrainConfig]]:
+    """By what is trained: our configuration (as the recipes have it), ours compiled, and the plain loop's."""
+    gpu = device.type == "cuda"
     if not large:
-        return {f"lora r={RANK}": {"ours": lora, "plain": lora}, "full": {"ours": [], "plain": []}}
-    half = f"micro_batch_size={max(1, batch // 2)}"
-    full = ["activation_checkpointing=true", half]
-    if device.type == "cuda":
+        lora, full = _config(batch, gpu, "lora"), _config(batch, gpu, "full")
+        return {f"lora r={RANK}": {"ours": lora, "plain": lora}, "full": {"ours": full, "plain": full}}
+    half = max(1, batch // 2)
+    full = _config(batch, gpu, "full", micro_batch_size=half, activation_checkpointing=True)
+    if gpu:
         room = USABLE * torch.cuda.get_device_properties(device).total_memory
-        if need(_config(batch, True, full), shape).total > room:
-            full.append("optimizer=adamw8bit")
+        if estimate_run(full, shape).total > room:
+            full = replace(full, optimizer=replace(full.optimizer, name="adamw8bit"))
     return {
-        f"lora r={RANK}": {"ours": [*lora, half], "ours, compiled": [*lora, "compile=true"], "plain": lora},
-        "full": {"ours": full, "plain": []},
+        f"lora r={RANK}": {
+            "ours": _config(batch, gpu, "lora", micro_batch_size=half),
+            "ours, compiled": _config(batch, gpu, "lora", compile=True),
+            "plain": _config(batch, gpu, "lora"),
+        },
+        "full": {"ours": full, "plain": _config(batch, gpu, "full")},
     }
 
 
-def _config(batch: int, bf16: bool, options: Sequence[str]) -> TrainConfig:
-    plain = ["output=none", "data=none", "dataset_name=random", "checkpoint=random", "learning_rate=5e-4"]
-    return load_config(None, [*plain, f"batch_size={batch}", f"precision={'bf16' if bf16 else 'fp32'}", *options])
+def _config(batch: int, bf16: bool, strategy: Literal["full", "lora"], **parallel: Any) -> TrainConfig:
+    return TrainConfig(
+        output=OutputConfig("none"),
+        data=DataConfig(datasets=("none",), dataset_name="random", batch_size=batch),
+        model=ModelConfig("random", strategy=strategy, lora_rank=RANK),
+        optimizer=OptimizerConfig(learning_rate=5e-4),
+        parallel=ParallelConfig(precision="bf16" if bf16 else "fp32", **parallel),
+    )
 
 
 class _Contender:
-    """One loop: made, warmed up (which gives its peak memory), stepped, thrown away. What fails says why in its row."""
+    """One loop: built, warmed up (which measures its peak memory), stepped, freed. A failure is noted in its row."""
 
     def __init__(self, row: Row, shape: OpenVLAConfig, config: TrainConfig, device: torch.device) -> None:
         self._row, self._shape, self._config, self._device = row, shape, config, device
         self._made: tuple[Step, Batch] | None = None
 
     def begin(self) -> None:
-        """Make it, and take two steps."""
+        """Build the loop, and take two steps."""
         row, device = self._row, self._device
         gc.collect()
-        memory.give_back()
+        memory.release_free_memory()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()
@@ -193,7 +213,7 @@ class _Contender:
         row.seconds.clear()
 
     def step(self) -> None:
-        """One, timed."""
+        """Take and time one step."""
         if self._made is None:
             return
         work, batch = self._made
@@ -208,10 +228,10 @@ class _Contender:
         self._row.seconds.append(time.perf_counter() - start)
 
     def end(self) -> None:
-        """Let go of its memory."""
+        """Free its memory."""
         self._made = None
-        if self._config.compile:
-            torch.compiler.reset()  # which holds on to the layers
+        if self._config.parallel.compile:
+            torch.compiler.reset()  # whose cache refers to the layers
 
     def _fail(self, error: Exception) -> None:
         kind = "out of memory" if isinstance(error, torch.OutOfMemoryError) else type(error).__name__
@@ -222,19 +242,20 @@ class _Contender:
 def _make(
     shape: OpenVLAConfig, config: TrainConfig, loop: str, samples: int, device: torch.device
 ) -> tuple[Step, Batch]:
-    lora = config.strategy == "lora"
-    # The plain loop holds a frozen base in bf16, as the reference does; ours makes it so itself, from float32.
-    bf16 = loop == "plain" and lora and config.precision == "bf16"
+    lora = config.model.strategy == "lora"
+    # The plain loop is given a frozen base in bf16, as the reference has it; ours converts it from float32 itself.
+    bf16 = loop == "plain" and lora and config.parallel.precision == "bf16"
     checkpoint = random_checkpoint(shape, "bf16" if bf16 else "fp32", device)
     batch = random_batch(checkpoint, samples)
     if loop != "plain":
-        learner = Learner(checkpoint, config, device, World())
-        return lambda batch, number: learner.step(batch, number).loss, batch
-    plain = PlainLoop(checkpoint, RANK if lora else 0, config.precision == "bf16", device)
+        train_step = TrainStep(checkpoint, config, device, World())
+        return lambda batch, number: train_step.run(batch, number).loss, batch
+    plain = PlainLoop(checkpoint, RANK if lora else 0, config.parallel.precision == "bf16", device)
     return lambda batch, number: plain.step(batch), batch
 
 
 def random_batch(checkpoint: Checkpoint, samples: int) -> Batch:
+    """Random images and actions with one instruction."""
     rng = np.random.default_rng(0)
     prompt = np.array(checkpoint.tokenizer.encode_prompt(build_prompt(INSTRUCTION)))
     actions = checkpoint.action_tokenizer.encode(rng.uniform(-1, 1, (samples, 7)))
@@ -266,9 +287,9 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _line(row: Row) -> str:
-    said: Any = row.problem or f"{row.samples_per_s:.3g} samples/s, peak {row.peak / 1e9:.2f} GB"
+    text = row.problem or f"{row.samples_per_s:.3g} samples/s, peak {row.peak / 1e9:.2f} GB"
     over = " (above the paper's 59.7 GB)" if row.model == "7b" and "lora" in row.what and row.peak > PAPER else ""
-    return f"{row.model} {row.what} {row.loop}: {said}{over}"
+    return f"{row.model} {row.what} {row.loop}: {text}{over}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A plain fine-tuning loop over transformers and peft, as the reference's vla-scripts/finetune.py has it.
 
 The language model is transformers' LlamaForCausalLM, its loss over logits of every position in float32; all vision
-blocks are computed, the last one for nothing; peft's adapters on every linear layer; AdamW as torch has it by default.
+blocks are computed, the unused last one too; peft's adapters on every linear layer; AdamW as torch has it by default.
 """
 
 from __future__ import annotations

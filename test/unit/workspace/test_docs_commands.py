@@ -1,73 +1,58 @@
-"""Every command line of ours in the documentation is one that the command takes."""
+"""Every command line of this project in the documentation is one that the command accepts."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page import Block, blocks, calls
+import tyro
+from docs_reference import commands, load
+from page import PAGES, Block, blocks, calls
 
 from openvla_training.trainer.config import TrainConfig
 
-ROOT = Path(__file__).parents[3]
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "src").glob("*/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
-
-
-class Parsed(Exception):
-    """The command line was taken; nothing else is to happen."""
-
-
-def entry_points() -> dict[str, str]:
-    """Command -> module:function, as the packages' setup.py have them: in lines `name = target`, or in a table."""
-    found: dict[str, str] = {}
-    for setup in (ROOT / "src").glob("*/setup.py"):
-        text = setup.read_text("utf-8")
-        found |= dict(re.findall(r"(openvla-[\w-]+) = ([\w.]+:\w+)", text))
-        table = re.findall(r'"([\w-]+)": "([\w.]+:\w+)"', text)
-        found |= {f"openvla-{name.replace('_', '-')}": target for name, target in table}
-    return found
-
-
-COMMANDS = entry_points()
+COMMANDS = commands()
 CASES = [(page, block, call) for page in PAGES for block in blocks(page) for call in calls(block.text)]
 
 
-def test_the_pages_have_commands_and_the_packages_too() -> None:
-    assert len(CASES) > 20 and {"openvla-demo", "openvla-convert", "openvla-finetune"} <= COMMANDS.keys()
+class Parsed(BaseException):
+    """The command line was accepted; the command itself does not run."""
+
+
+def test_pages_and_packages_have_commands() -> None:
+    assert len(CASES) > 20
+    assert {"openvla-demo", "openvla-convert", "openvla-finetune"} <= COMMANDS.keys()
 
 
 @pytest.mark.parametrize(("page", "block", "call"), CASES, ids=[f"{p.stem}:{b.line}-{c[0]}" for p, b, c in CASES])
-def test_the_command_takes_it(page: Path, block: Block, call: list[str], monkeypatch: Any) -> None:
+def test_command_accepts_the_options(page: Path, block: Block, call: list[str], monkeypatch: Any) -> None:
     command, *arguments = (word for word in call if "…" not in word and not word.startswith("["))  # as in a synopsis
-    assert command in COMMANDS, f"{page}:{block.line} names {command}, which is no command of ours"
-    original = argparse.ArgumentParser.parse_known_args
+    assert command in COMMANDS, f"{page}:{block.line} names {command}, which does not exist"
 
-    def parse(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
-        namespace, rest = original(self, *given, **named)
-        raise Parsed(namespace, rest)
+    def then_stop(reader: Callable[..., Any]) -> Callable[..., Any]:
+        def read(*given: Any, **named: Any) -> Any:
+            monkeypatch.undo()  # tyro reads by argparse
+            raise Parsed(reader(*given, **named))
 
-    module, function = COMMANDS[command].split(":")
-    main = getattr(importlib.import_module(module), function)
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
+        return read
+
     monkeypatch.setattr(sys, "argv", [command, *arguments])
+    monkeypatch.setattr(tyro, "cli", then_stop(tyro.cli))
+    known = argparse.ArgumentParser.parse_known_args
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", then_stop(known))
     try:
-        main(arguments)
+        load(COMMANDS[command])(arguments)
     except Parsed as parsed:
-        namespace, rest = parsed.args
+        options = parsed.args[0]
     except SystemExit as end:
         pytest.fail(f"{page}:{block.line}: {command} refuses {arguments} (status {end.code})")
+    options, rest = options if isinstance(options, tuple) else (options, [])
     # Positional words between options are parsed in a second pass; what the first one leaves is checked here.
     assert not [word for word in rest if word.startswith("-")], f"{page}:{block.line}: {command} knows no {rest}"
-    keys = [word.partition("=")[0] for word in [*getattr(namespace, "overrides", []), *rest] if "=" in word]
-    options = set(TrainConfig.__dataclass_fields__)
-    wrong = [key for key in keys if key.partition(".")[0] not in options]
+    keys = [word.partition("=")[0] for word in [*getattr(options, "overrides", []), *rest] if "=" in word]
+    wrong = [key for key in keys if key.partition(".")[0] not in TrainConfig.__dataclass_fields__]
     assert not wrong, f"{page}:{block.line}: openvla-train has no {wrong}"

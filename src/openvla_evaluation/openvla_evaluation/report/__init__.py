@@ -1,1 +1,1 @@
-"""What a series of trials amounts to: records, pictures, video. May import suites and statistics."""
+"""The result of a series of episodes: records and rates, pictures, video. May import plan, suites and statistics."""

@@ -1,6 +1,6 @@
-"""What a series of episodes amounts to: outcomes, success rate, latencies, the table of who lifted what.
+"""Outcomes of a series of episodes: success rate, latencies, and the table of instructed by lifted object.
 
-Pure functions of the records; the drawing is in `pictures`, the running in `evaluation/session`.
+Pure functions of the records; `pictures` draws them, openvla_ros/evaluation runs the episodes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from openvla_evaluation.statistics import Rate, spread
 
 SUCCESS = "success"  # the named object was lifted, and no other
-WRONG = "wrong object"  # one other object was lifted
+WRONG = "wrong object"  # exactly one other object was lifted
 SEVERAL = "several"  # more than one was lifted
 NOTHING = "nothing lifted"  # steps or time ran out
-FAULT = "fault"  # the stack failed: neither for nor against the policy, but counted as not successful
+FAULT = "fault"  # the stack failed: says nothing about the policy, counts as not successful
 INTERRUPTED = "interrupted"  # stopped by a person: not counted
 
 NONE_COLUMN, SEVERAL_COLUMN = "none", "several"
@@ -25,12 +25,12 @@ NONE_COLUMN, SEVERAL_COLUMN = "none", "several"
 
 @dataclass(frozen=True)
 class Step:
-    """One prediction, the camera image it was made from, and what the camera saw while it was executed."""
+    """One prediction, the camera image it was made from, and the images taken while it was executed."""
 
     images: tuple[np.ndarray, ...]  # uint8 RGB (H, W, 3); the first is the one the prediction was made from
     action: np.ndarray  # (7,): dx dy dz [m], droll dpitch dyaw [rad], gripper [0 closed .. 1 open]
-    latency: float  # image received to chunk published, as the source measured it [s, wall clock]
-    rate: float  # actions executed a second, over the last few [Hz, wall clock]
+    latency: float  # from image received to chunk published, as the policy node measured it [s, wall clock]
+    rate: float  # of executed actions, over the last few of them [Hz, wall clock]
 
     @property
     def image(self) -> np.ndarray:
@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Episode:
-    """One judged episode. `steps` may be empty where frames were not asked for; `count` is always right."""
+    """One judged episode; `steps` is empty where no frames are kept."""
 
     index: int
     seed: int
@@ -57,7 +57,7 @@ class Episode:
     steps: tuple[Step, ...] = ()
 
     def thinned(self, images: int) -> Episode:
-        """The same with only so many images, evenly spaced: what a long evaluation can keep in memory."""
+        """Copy the episode with only `images` images, evenly spaced, which a long evaluation can keep in memory."""
         every = [(step, image) for step in self.steps for image in step.images]
         chosen = [every[round(position)] for position in np.linspace(0, len(every) - 1, images)] if every else []
         return replace(self, steps=tuple(replace(step, images=(image,)) for step, image in chosen))
@@ -69,7 +69,7 @@ class Episode:
 
     @property
     def rate(self) -> float:
-        """Actions a second over the whole episode [Hz, wall clock]."""
+        """Mean rate of executed actions over the episode [Hz, wall clock]."""
         return self.count / self.duration if self.duration > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +92,15 @@ class Episode:
 
 
 def judge(target: str, lifted: Sequence[str]) -> str:
-    """Outcome of an episode that ended in order, from the objects that were lifted in it."""
+    """Judge an episode that ended without a fault.
+
+    Args:
+        target: The object that the instruction names.
+        lifted: The objects that were lifted.
+
+    Returns:
+        `SUCCESS`, `WRONG`, `SEVERAL` or `NOTHING`.
+    """
     if not lifted:
         return NOTHING
     if len(lifted) > 1:
@@ -101,7 +109,7 @@ def judge(target: str, lifted: Sequence[str]) -> str:
 
 
 def success_rate(episodes: Sequence[Episode]) -> Rate:
-    """Successes among the episodes that count (all but those a person interrupted)."""
+    """Share of successes among the episodes that count: all but those that a person interrupted."""
     counted = [episode for episode in episodes if episode.counted]
     return Rate(sum(episode.outcome == SUCCESS for episode in counted), len(counted))
 
@@ -115,16 +123,16 @@ class Confusion:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What may have been lifted."""
+        """Names of the columns: the objects, none, several."""
         return (*self.objects, NONE_COLUMN, SEVERAL_COLUMN)
 
     @property
     def grounded(self) -> Rate:
-        """How often the named object was the one lifted."""
+        """Share of episodes in which the named object, and no other, was lifted."""
         return Rate(int(np.trace(self.counts[:, : len(self.objects)])), int(self.counts.sum()))
 
     def to_json(self) -> dict[str, Any]:
-        """For summary.json: counts by row and column."""
+        """Counts by row and column, as summary.json holds them."""
         rows = {
             name: dict(zip(self.columns, map(int, row), strict=True))
             for name, row in zip(self.objects, self.counts, strict=True)
@@ -132,8 +140,7 @@ class Confusion:
         return {"instructed": rows, "named_object_lifted": self.grounded.to_json()}
 
     def __str__(self) -> str:
-        """The table for a terminal."""
-        head = "told to lift".ljust(14) + "".join(f"{name:>9}" for name in self.columns)
+        head = "instructed".ljust(14) + "".join(f"{name:>9}" for name in self.columns)
         rows = [
             name.ljust(14) + "".join(f"{count:>9}" for count in row)
             for name, row in zip(self.objects, self.counts, strict=True)
@@ -142,7 +149,15 @@ class Confusion:
 
 
 def confusion(episodes: Sequence[Episode], objects: Sequence[str]) -> Confusion:
-    """The table of the paired language test; episodes that do not count are left out."""
+    """Count instructed by lifted object, for the paired language test.
+
+    Args:
+        episodes: The episodes; those that do not count are left out.
+        objects: Names of the objects, in the order of rows and columns.
+
+    Returns:
+        The table.
+    """
     counts = np.zeros((len(objects), len(objects) + 2), dtype=int)
     for episode in episodes:
         if not episode.counted:
@@ -158,7 +173,16 @@ def confusion(episodes: Sequence[Episode], objects: Sequence[str]) -> Confusion:
 
 
 def summarise(episodes: Sequence[Episode], objects: Sequence[str], paired: bool) -> dict[str, Any]:
-    """The part of summary.json that follows from the episodes alone."""
+    """Compute the part of summary.json that follows from the episodes alone.
+
+    Args:
+        episodes: The judged episodes.
+        objects: Names of the objects, for the table.
+        paired: Whether the episodes are paired trials; then the table of instructed by lifted object is included.
+
+    Returns:
+        Rates, outcomes, latencies [s], steps, and one entry an episode.
+    """
     counted = [episode for episode in episodes if episode.counted]
     summary: dict[str, Any] = {
         "success_rate": success_rate(episodes).to_json(),

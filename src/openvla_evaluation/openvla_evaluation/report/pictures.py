@@ -1,4 +1,4 @@
-"""Frames of the demo video, the contact sheet and the confusion table as pictures. Pillow, no display."""
+"""Frames of the demo video, the contact sheet and the confusion table, drawn with Pillow; needs no display."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FULL_TRANSLATION, FULL_ROTATION = 60.0, 18.0  # a full bar [mm], [deg]
 
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font: the same pictures on every machine."""
+    """Load Pillow's own font, so that pictures are the same on every machine."""
     return ImageFont.load_default(size)
 
 
 def outcome_colour(outcome: str) -> tuple[int, int, int]:
-    """Green for success, amber for what says nothing about the policy, else red."""
+    """Return green for success, amber for a fault or an interruption, red for a failure."""
     if outcome == SUCCESS:
         return GOOD
     return ODD if outcome in (FAULT, INTERRUPTED) else BAD
@@ -39,7 +39,7 @@ def outcome_colour(outcome: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Caption:
-    """What the video says beside the picture; the same for a whole episode."""
+    """Text beside the camera image in the video; the same for a whole episode."""
 
     title: str  # e.g. the policy's name
     episode: int
@@ -50,9 +50,17 @@ class Caption:
 
 
 def draw_frame(image: np.ndarray, step: Step, number: int, caption: Caption, outcome: str = "") -> np.ndarray:
-    """One video frame, uint8 RGB (540, 960, 3): a camera image, and beside it the sentence and the action.
+    """Draw one video frame: a camera image, and beside it the instruction and the action.
 
-    With `outcome` the frame also carries the verdict (the last frame of an episode).
+    Args:
+        image: uint8 RGB (H, W, 3) of any size.
+        step: The prediction that was executed when the image was taken.
+        number: The step's number in the episode, from 1.
+        caption: Text of the episode.
+        outcome: The verdict to show on the image; '' for none.
+
+    Returns:
+        uint8 RGB (540, 960, 3).
     """
     canvas = Image.new("RGB", VIDEO_SIZE, BACKGROUND)
     canvas.paste(_fit(image, SIDE, SIDE), (0, 0))
@@ -101,7 +109,15 @@ def draw_frame(image: np.ndarray, step: Step, number: int, caption: Caption, out
 
 
 def contact_sheet(episodes: Sequence[Episode], title: str) -> Image.Image:
-    """Every episode as one strip of its frames over time, with its sentence, seed and verdict beside it."""
+    """Draw each episode as one strip of frames over time, with instruction, seed and verdict beside it.
+
+    Args:
+        episodes: The episodes; those without frames are left out.
+        title: The sheet's title.
+
+    Returns:
+        The picture: one column of strips, two where there are more than 12 episodes.
+    """
     episodes = [episode for episode in episodes if episode.steps]
     frames = SHEET_FRAMES if len(episodes) <= 12 else SHEET_FRAMES // 2
     columns = 1 if len(episodes) <= 12 else 2
@@ -132,14 +148,14 @@ def contact_sheet(episodes: Sequence[Episode], title: str) -> Image.Image:
 
 
 def confusion_picture(table: Confusion, title: str) -> Image.Image:
-    """The instructed × lifted table; right answers shaded green, others red, by their share of the row."""
+    """Draw the table of instructed by lifted object; right answers green, others red, by their share of the row."""
     cell, left, head = 104, 150, 118
     width = max(left + len(table.columns) * cell + 30, 720)
     picture = Image.new("RGB", (width, head + len(table.objects) * cell + 30), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((24, 18), title, font=font(22), fill=TEXT)
     draw.text((24, 52), f"named object lifted: {table.grounded}", font=font(17), fill=FAINT)
-    draw.text((24, head - 30), "told to lift", font=font(15), fill=FAINT)
+    draw.text((24, head - 30), "instructed", font=font(15), fill=FAINT)
     for column, name in enumerate(table.columns):
         draw.text(
             (left + (column + 0.5) * cell, head - 20),
@@ -163,7 +179,7 @@ def confusion_picture(table: Confusion, title: str) -> Image.Image:
 
 
 def _fit(image: np.ndarray, width: int, height: int) -> Image.Image:
-    """The image scaled to cover the box, its middle cut out: faces of different cameras stay undistorted."""
+    """Scale an image to cover the box and crop its centre, so that images of any aspect ratio stay undistorted."""
     picture = Image.fromarray(image)
     scale = max(width / picture.width, height / picture.height)
     size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
@@ -173,14 +189,14 @@ def _fit(image: np.ndarray, width: int, height: int) -> Image.Image:
 
 
 def _spaced(images: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """`count` images spread evenly from the first to the last one."""
+    """Pick `count` images, evenly spaced from the first to the last one."""
     return [images[round(position)] for position in np.linspace(0, len(images) - 1, count)]
 
 
 def _bar(
     draw: ImageDraw.ImageDraw, left: int, right: int, y: int, name: str, value: float, limit: float, text: str
 ) -> None:
-    """A signed bar about its middle, full at ±limit."""
+    """Draw a signed bar about its middle, full at ±limit."""
     start, end = left + 52, right - 84
     middle = (start + end) / 2
     reach = float(np.clip(value / limit, -1.0, 1.0)) * (end - start) / 2
@@ -192,7 +208,7 @@ def _bar(
 
 
 def _gripper(draw: ImageDraw.ImageDraw, left: int, right: int, y: int, opening: float) -> None:
-    """Two fingers, apart by the commanded opening."""
+    """Draw two fingers, apart by the commanded opening."""
     start, end = left + 52, right - 84
     middle, half = (start + end) / 2, float(np.clip(opening, 0.0, 1.0)) * (end - start) / 2 * 0.9
     draw.text((left, y + 9), "grip", font=font(15), anchor="lm", fill=FAINT)

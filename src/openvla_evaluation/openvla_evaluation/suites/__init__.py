@@ -1,1 +1,1 @@
-"""Tasks as data: what is asked for, in which words, from which initial states."""
+"""Tasks as data: objects, sentences, seeds for training and for evaluation. Imports no other part of this project."""

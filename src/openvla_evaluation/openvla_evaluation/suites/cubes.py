@@ -1,4 +1,4 @@
-"""The task of the simulated bench, "lift the named cube": the one place for its sentences and its seeds."""
+"""The task of the simulated bench, "lift the named cube": its objects, its sentences and its seeds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 OBJECTS = ("red", "green", "blue")
 
-# Demonstrations come from seeds below the boundary, every evaluation from seeds at or above it, so that no
-# reported episode starts from an initial state that was trained on.
+# Demonstrations use seeds below the boundary, evaluations seeds at or above it: no reported episode starts from an
+# initial state that was trained on.
 EVALUATION_SEED = 1_000_000
 TRAINING_SEEDS = range(0, EVALUATION_SEED)
 EVALUATION_SEEDS = range(EVALUATION_SEED, 2**31)
 
-# The first template is the one that evaluations use when nothing else is asked for.
+# Evaluations without an instruction of their own in paired trials use the first template.
 TEMPLATES = (
     "lift the {object} cube",
     "pick up the {object} cube",
@@ -28,12 +28,23 @@ TEMPLATES = (
 
 
 def target_for(seed: int) -> str:
-    """The cube an episode of `seed` is about: seeds in a row take turns, so every range is balanced."""
+    """Return the cube of an episode: consecutive seeds take turns, so that every range of seeds is balanced."""
     return OBJECTS[seed % len(OBJECTS)]
 
 
 def instruction_for(target: str, rng: np.random.Generator | None = None) -> str:
-    """A sentence about `target`: the first template, or a random paraphrase when `rng` is given."""
+    """Phrase the instruction to lift a cube.
+
+    Args:
+        target: One of `OBJECTS`.
+        rng: Draws one of the templates; None takes the first one.
+
+    Returns:
+        The sentence.
+
+    Raises:
+        ValueError: The scene has no such object.
+    """
     if target not in OBJECTS:
         raise ValueError(f"unknown object {target!r}; the scene has {', '.join(OBJECTS)}")
     template = TEMPLATES[0] if rng is None else TEMPLATES[int(rng.integers(len(TEMPLATES)))]
@@ -41,17 +52,29 @@ def instruction_for(target: str, rng: np.random.Generator | None = None) -> str:
 
 
 def instruction_of_seed(seed: int, target: str | None = None) -> str:
-    """The paraphrase that an episode of `seed` is given: the same one on every machine and every run.
+    """Phrase the instruction of an episode: the same sentence on every machine and in every run.
 
-    With `target`: the same paraphrase about that cube instead of the one the seed is about.
+    Args:
+        seed: The episode's seed, which selects the template.
+        target: The cube to name; None for the one of the seed.
+
+    Returns:
+        The sentence.
     """
     return instruction_for(target or target_for(seed), np.random.default_rng([seed, len(TEMPLATES)]))
 
 
 def target_of(instruction: str) -> str:
-    """The one object that `instruction` names.
+    """Find the one object that an instruction names.
 
-    Raises ValueError when it names none or several: such an episode could not be judged.
+    Args:
+        instruction: A sentence in any wording.
+
+    Returns:
+        One of `OBJECTS`.
+
+    Raises:
+        ValueError: It names none or several, so that the episode could not be judged.
     """
     words = re.findall(r"[a-z]+", instruction.lower())
     named = [name for name in OBJECTS if name in words]

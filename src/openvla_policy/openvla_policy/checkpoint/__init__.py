@@ -1,1 +1,4 @@
-"""Checkpoints on disk, in the Hugging Face folder layout the published models have."""
+"""Checkpoint folders of Hugging Face, Prismatic and OpenVLA-OFT, read and written; tokenizers and LoRA adapters.
+
+May import `model` and `contract`.
+"""

@@ -1,4 +1,4 @@
-"""LoRA adapters in PEFT's layout: merged by plain arithmetic, attached for training through peft."""
+"""LoRA adapters in PEFT's layout: merged by plain arithmetic, attached for training by peft."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 from openvla_policy.checkpoint.weights import read_pickled
 
 _PREFIX = "base_model.model."
@@ -22,8 +22,11 @@ _PREFIX = "base_model.model."
 class Adapter:
     """An un-merged adapter.
 
-    `pairs` maps a weight's name to (A, B, scale), `magnitudes` to the norm of each of its rows where those were
-    learnt apart from their direction (DoRA), `replaced` to a whole tensor.
+    Attributes:
+        base: Folder or hub id of its base model; '' if unknown.
+        pairs: Weight name to (A, B, scale).
+        replaced: Weight name to the tensor that replaces it.
+        magnitudes: Weight name to the norms of its rows, where they were trained separately (DoRA).
     """
 
     base: str
@@ -32,7 +35,7 @@ class Adapter:
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
 
     def edits(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """For each weight touched, what to do with its float32 base."""
+        """For each changed weight the function of its float32 base value that gives its merged value."""
 
         def low_rank(a: Tensor, b: Tensor, scale: float, norms: Tensor | None) -> Callable[[Tensor], Tensor]:
             def edit(weight: Tensor) -> Tensor:
@@ -57,10 +60,14 @@ def delta(a: Tensor, b: Tensor) -> Tensor:
 
 
 def find_adapter(folder: Path) -> Path | None:
-    """Where the adapter lies, if `folder` holds one rather than whole weights.
+    """Find an un-merged adapter.
 
-    That is the folder itself, or its `lora_adapter` (as the reference's fine-tuning scripts leave it) while nothing
-    is merged yet: beside merged weights it is of no use.
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        The folder itself, or its `lora_adapter` (as the reference's fine-tuning scripts write it) unless merged weights
+        are beside it; None where the folder has whole weights.
     """
     if (folder / "adapter_config.json").is_file():
         return folder
@@ -70,11 +77,22 @@ def find_adapter(folder: Path) -> Path | None:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read adapter_config.json and adapter_model.safetensors (or .bin, as PEFT wrote until 0.5)."""
+    """Read adapter_config.json and adapter_model.safetensors (or .bin, as PEFT wrote until 0.5).
+
+    Args:
+        folder: The adapter's folder.
+
+    Returns:
+        The adapter.
+
+    Raises:
+        FileNotFoundError: The weights are missing.
+        ValueError: It is not a LoRA adapter, or has weights of a kind that cannot be merged.
+    """
     config = json.loads((folder / "adapter_config.json").read_text())
     if config.get("peft_type") != "LORA" or config.get("fan_in_fan_out"):
-        asked = {key: config.get(key) for key in ("peft_type", "fan_in_fan_out")}
-        raise ValueError(f"{folder}: only LoRA adapters can be merged, this is {asked}")
+        found = {key: config.get(key) for key in ("peft_type", "fan_in_fan_out")}
+        raise ValueError(f"{folder}: only LoRA adapters can be merged, this is {found}")
     path = folder / "adapter_model.safetensors"
     pickled = path.with_suffix(".bin")
     if not path.is_file() and not pickled.is_file():
@@ -115,13 +133,23 @@ def _scale(config: Mapping[str, Any], module: str) -> float:
 
 
 def linear_modules(model: nn.Module) -> list[str]:
-    """What the reference's `all-linear` adapts: every Linear, lm_head too, and the patch embeddings."""
+    """Modules that the reference's `all-linear` adapts: every Linear, also lm_head, and the patch embeddings."""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
 
 def attach_lora(model: nn.Module, rank: int = 32, alpha: int | None = None, dropout: float = 0.0) -> Any:
-    """Wrap `model` in a trainable adapter (peft) with the reference's fine-tuning defaults."""
-    quieten()
+    """Wrap a model in a trainable adapter with the reference's fine-tuning defaults.
+
+    Args:
+        model: The model.
+        rank: Rank of the adapter.
+        alpha: Its scale is alpha / rank. None: the lesser of rank and 16.
+        dropout: Share of inputs that training drops.
+
+    Returns:
+        peft's model.
+    """
+    silence_library_logs()
     import peft  # takes over ten CPU-seconds to import
 
     config = peft.LoraConfig(

@@ -1,16 +1,16 @@
 """The policy under transformers' Auto classes, with no remote code.
 
 Importing this module registers it; then `AutoConfig`, `AutoModel`, `AutoModelForImageTextToText` and
-`AutoProcessor` load checkpoint folders that say `"model_type": "openvla"`. For tools that want a
-transformers model: `generate` here keeps no cache and recomputes every position for every token;
-runtime.LocalPolicy gives the same tokens several times faster, and starts without transformers.
+`AutoProcessor` load checkpoint folders with `"model_type": "openvla"`. For tools that need a transformers model:
+`generate` here keeps no cache and computes every position again for every token; runtime.LocalPolicy gives the same
+tokens several times faster, and starts without transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,10 +39,10 @@ from openvla_policy.model.vla import OpenVLA
 
 
 class OpenVLAPreTrainedConfig(PreTrainedConfig):
-    """config.json as transformers holds it; `network` is what our model reads of it."""
+    """config.json as transformers represents it; `network` is what the network reads of it."""
 
     model_type = "openvla"
-    sub_configs = {"text_config": LlamaConfig}
+    sub_configs: ClassVar[dict[str, type]] = {"text_config": LlamaConfig}
 
     def __init__(self, text_config: dict[str, Any] | LlamaConfig | None = None, **values: Any) -> None:
         if not isinstance(text_config, LlamaConfig):
@@ -57,25 +57,25 @@ class OpenVLAPreTrainedConfig(PreTrainedConfig):
 
 
 class OpenVLAForActionPrediction(PreTrainedModel, GenerationMixin):
-    """Our network under transformers' loading, saving and generation, with the reference's key names."""
+    """The network with transformers' loading, saving and generation, and the reference's key names."""
 
     config_class = OpenVLAPreTrainedConfig
     main_input_name = "input_ids"
     network: OpenVLA
-    _no_split_modules = ["Block", "DecoderLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["Block", "DecoderLayer"]
 
     def __init__(self, config: OpenVLAPreTrainedConfig) -> None:
         super().__init__(config)
         network = OpenVLA(config.network)
-        # The parts hang here directly, because a prefix to the keys would be another layout; the network
-        # that ties them together shares them, unregistered.
+        # The parts are submodules of this class, as a prefix would change the keys of the layout; the network that
+        # connects them shares them without being registered.
         self.vision_backbone, self.projector = network.vision_backbone, network.projector
         self.language_model = network.language_model
         self.__dict__["network"] = network
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """The network initialises itself; every checkpoint brings every weight."""
+        """Do nothing: the network initialises itself, and every checkpoint has every weight."""
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Token embeddings."""
@@ -100,7 +100,7 @@ class OpenVLAForActionPrediction(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, pixel_values: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Every step reads the whole sequence again. (`kwargs` must be called that for transformers.)"""
+        """Give the whole sequence to every step. transformers requires the name `kwargs`."""
         return {"input_ids": input_ids, "pixel_values": pixel_values}
 
     @torch.inference_mode()
@@ -127,7 +127,7 @@ class OpenVLAForActionPrediction(PreTrainedModel, GenerationMixin):
 
 
 class PrismaticProcessor:
-    """Text and images -> model inputs. Named as published preprocessor_config.json files name it."""
+    """Text and images to model inputs. Has the name in published preprocessor_config.json files."""
 
     def __init__(self, preparation: ImagePreparation, tokenizer: Tokenizer, pad_id: int) -> None:
         self.preparation, self.tokenizer, self.pad_id = preparation, tokenizer, pad_id
@@ -143,9 +143,17 @@ class PrismaticProcessor:
     def __call__(
         self, text: str | Sequence[str], images: Image.Image | np.ndarray | Sequence[Any], **_: Any
     ) -> BatchFeature:
-        """Prompts (see build_prompt) and as many images -> input_ids, attention_mask, pixel_values.
+        """Prepare prompts and as many images for the model.
 
-        The token that precedes an action is appended; rows are padded on the right.
+        Args:
+            text: Prompts (see build_prompt). The token that precedes an action is appended.
+            images: RGB images (H, W, 3).
+
+        Returns:
+            input_ids and attention_mask (B, T), padded on the right, and pixel_values (B, C, H, W).
+
+        Raises:
+            ValueError: There are not as many images as prompts.
         """
         texts = [text] if isinstance(text, str) else list(text)
         frames = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)

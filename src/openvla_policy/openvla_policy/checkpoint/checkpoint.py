@@ -19,7 +19,16 @@ from openvla_policy.model.vla import OpenVLA
 
 @dataclass
 class Checkpoint:
-    """A policy with everything needed to run it. `statistics` are by dataset name (the `unnorm_key`)."""
+    """A policy with everything needed to run it.
+
+    Attributes:
+        model: The network.
+        config: Its configuration.
+        tokenizer: The text tokenizer.
+        preparation: How images become pixels.
+        statistics: By dataset name (`unnorm_key`).
+        path: Where it was loaded from.
+    """
 
     model: OpenVLA
     config: OpenVLAConfig
@@ -30,12 +39,22 @@ class Checkpoint:
 
     @property
     def action_tokenizer(self) -> ActionTokenizer:
-        """Actions over the end of this vocabulary."""
+        """The action tokens at the end of this vocabulary."""
         return ActionTokenizer(self.config.action_vocab_size, self.config.n_action_bins)
 
 
 def resolve(path: str | Path) -> Path:
-    """A local folder as it is; a hub id (`owner/name`) through the hub's cache, downloaded if need be."""
+    """Find a checkpoint folder.
+
+    Args:
+        path: A local folder, or a hub id (`owner/name`), which is downloaded into the hub's cache unless it is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder, and the hub has no such checkpoint or is out of reach.
+    """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -49,11 +68,25 @@ def resolve(path: str | Path) -> Path:
         return Path(snapshot_download(str(path), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"checkpoint {str(path)!r}: no such folder, and the Hugging Face hub did not give it ({error})"
+            f"checkpoint {str(path)!r}: no such folder, and not available from the Hugging Face hub ({error})"
         ) from error
 
 
-def _base_of(folder: Path, named: str, given: str | Path | None) -> Path:
+def find_base(folder: Path, named: str, given: str | Path | None = None) -> Path:
+    """Find the base model of an adapter.
+
+    Args:
+        folder: The adapter's folder.
+        named: The base in its adapter_config.json; a path may be relative to `folder`.
+        given: The base that the user gives instead.
+
+    Returns:
+        The base's folder.
+
+    Raises:
+        FileNotFoundError: The base does not exist.
+        ValueError: Nobody names a base.
+    """
     if given is not None:
         return resolve(given)
     beside = folder / named
@@ -64,18 +97,19 @@ def _base_of(folder: Path, named: str, given: str | Path | None) -> Path:
     try:
         return resolve(named)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{folder}: its base is not to be found; pass base= ({error})") from error
+        raise FileNotFoundError(f"{folder}: its base is missing; pass base= ({error})") from error
 
 
-def _first(folder: Path, other: Path, *names: str) -> Path:
-    for candidate in (place / name for place in (folder, other) for name in names):
+def find_file(folder: Path, base: Path, *names: str) -> Path:
+    """The first of `names` that exists in `folder`, else in `base`; FileNotFoundError if there is none."""
+    for candidate in (place / name for place in (folder, base) for name in names):
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(f"{folder / names[0]}: missing; is this a checkpoint folder?")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint folder, or an error that names the file."""
+    """Read a JSON object; the ValueError for anything else names the file."""
     try:
         data = json.loads(path.read_text())
     except ValueError as error:
@@ -85,9 +119,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _read_statistics(folder: Path, weights: Path, config: Mapping[str, Any]) -> dict[str, Statistics]:
-    """dataset_statistics.json, which fine-tuning leaves, wins over config.json's norm_stats."""
-    for place in (folder, weights):
+def read_statistics(folder: Path, base: Path, config: Mapping[str, Any]) -> dict[str, Statistics]:
+    """Read the statistics of a checkpoint by dataset name.
+
+    Args:
+        folder: The checkpoint's folder.
+        base: The folder of its weights, if that is another.
+        config: Its config.json.
+
+    Returns:
+        Those of dataset_statistics.json, which fine-tuning writes, else of config.json's norm_stats.
+    """
+    for place in (folder, base):
         path = place / "dataset_statistics.json"
         if path.is_file():
             source, entries = path.name, read_json(path)

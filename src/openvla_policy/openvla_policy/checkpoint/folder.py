@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from openvla_policy.checkpoint.adapters import find_adapter, read_adapter
-from openvla_policy.checkpoint.checkpoint import Checkpoint, _base_of, _first, _read_statistics, read_json, resolve
+from openvla_policy.checkpoint.checkpoint import Checkpoint, find_base, find_file, read_json, read_statistics, resolve
 from openvla_policy.checkpoint.tokenizer import Tokenizer
 from openvla_policy.checkpoint.weights import Edit, Place, load_weights, save_weights
 from openvla_policy.contract.image import ImagePreparation
@@ -24,25 +24,34 @@ def load_folder(
     base: str | Path | None = None,
     place: Place | None = None,
 ) -> Checkpoint:
-    """Load a folder or a hub id; of an un-merged LoRA adapter, its base with the adapter merged in.
+    """Load a checkpoint. An un-merged LoRA adapter is merged into its base.
 
-    A run directory of Prismatic's training code is read too (see prismatic.py, which takes more options).
+    Args:
+        path: A folder, a hub id, or a run directory of Prismatic's training code (prismatic.py has more options).
+        dtype: Of the weights.
+        device: Where the weights go.
+        base: Base model of an adapter. None: the one its adapter_config.json names.
+        place: Puts weights into the model in another way, for example quantised (see weights.py).
 
-    `base` says where an adapter's base is when its adapter_config.json names a place that is not here. `place` is
-    for loading quantised (see weights.py and runtime/precision.py).
+    Returns:
+        The checkpoint.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The files contradict each other.
     """
     folder = resolve(path)
     if any((folder / "checkpoints").glob("*.pt")) and not any(folder.glob("model*.safetensors")):
-        from openvla_policy.checkpoint.prismatic import load_prismatic  # which needs Checkpoint
+        from openvla_policy.checkpoint.prismatic import load_prismatic
 
         return load_prismatic(folder, dtype, device, place=place)
     edits: Mapping[str, Edit] = {}
     weights = folder
     if (adapted := find_adapter(folder)) is not None:
         adapter = read_adapter(adapted)
-        weights = _base_of(adapted, adapter.base, base)
+        weights = find_base(adapted, adapter.base, base)
         edits = adapter.edits()
-    raw = read_json(_first(folder, weights, "config.json"))
+    raw = read_json(find_file(folder, weights, "config.json"))
     config = OpenVLAConfig.from_dict(raw)
     with torch.device("meta"):
         model = OpenVLA(config)
@@ -50,31 +59,31 @@ def load_folder(
     if stray:
         raise ValueError(f"{folder}: the adapter changes {stray[0]}, which its base does not have")
     load_weights(model, weights, dtype, device, edits, place)
-    preprocessor = read_json(_first(folder, weights, "preprocessor_config.json"))
+    preprocessor = read_json(find_file(folder, weights, "preprocessor_config.json"))
     preparation = ImagePreparation.from_config(preprocessor)
     if preparation.size != (config.image_size,) * 2 or len(preparation.means) != len(config.vision):
         raise ValueError(
             f"{folder}: preprocessor_config.json makes {len(preparation.means)} x {preparation.size} images, "
-            f"config.json wants {len(config.vision)} x {config.image_size}"
+            f"config.json needs {len(config.vision)} x {config.image_size}"
         )
     return Checkpoint(
         model=model.eval(),
         config=config,
-        tokenizer=Tokenizer.from_folder(_first(folder, weights, "tokenizer.json", "tokenizer.model").parent),
+        tokenizer=Tokenizer.from_folder(find_file(folder, weights, "tokenizer.json", "tokenizer.model").parent),
         preparation=preparation,
-        statistics=_read_statistics(folder, weights, raw),
+        statistics=read_statistics(folder, weights, raw),
         path=str(path),
     )
 
 
 def save_folder(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write `checkpoint` so that this module and the reference code both load it."""
+    """Write a checkpoint folder that this module and the reference's code load."""
     save_description(path, checkpoint, dtype)
     save_weights(checkpoint.model, Path(path), dtype)
 
 
 def save_description(path: str | Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write all of a folder but the weights: configuration, statistics, image preparation, tokenizer."""
+    """Write everything of a checkpoint folder except the weights."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     statistics = {name: entry.to_json() for name, entry in checkpoint.statistics.items()}

@@ -1,4 +1,4 @@
-"""Libraries that warn, when imported, of optional kernels for other hardware: what a user cannot and need not mend."""
+"""Silences warnings of libraries about optional kernels for other hardware, on which a user cannot act."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 _NOISY = ("torchao", "torchao.kernel.intmm", "bitsandbytes", "bitsandbytes.backends.cpu.ops", "torch.utils._pytree")
 
 
-def quieten() -> None:
-    """Let torchao and bitsandbytes speak of errors alone; before their first import."""
+def silence_library_logs() -> None:
+    """Make torchao and bitsandbytes log errors only. Call it before their first import."""
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
 def without_peft_guesses() -> Iterator[None]:
-    """Within, peft does not warn that a model is none of transformers', nor of what it saves therefore."""
+    """A context in which peft does not warn that the model is not one of transformers'."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Setting `save_embedding_layers`|Could not identify embedding layer")
         yield

@@ -1,4 +1,4 @@
-"""`openvla-merge`: an adapter and its base become one checkpoint folder, without holding either whole."""
+"""`openvla-merge`: an adapter and its base become one checkpoint folder, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -22,27 +22,36 @@ def merge_folder(
     dtype: torch.dtype = torch.bfloat16,
     shard_bytes: int = 5 * 10**9,
 ) -> Path:
-    """Write base + adapter to `output`, adding in float32; returns it.
+    """Merge an adapter into its base, in float32. Holds one matrix and one file of the result in memory.
 
-    One matrix and one file's worth (`shard_bytes`) of the result are in memory at a time. `base` is needed where
-    the adapter's own entry does not lead to it; `statistics` are added to (or replace) the folder's own.
+    Args:
+        adapter: The adapter's folder or hub id.
+        output: The folder to write.
+        base: The base model. None: the one that adapter_config.json names.
+        statistics: Added to the adapter's statistics, replacing those of the same name.
+        dtype: Of the written weights.
+        shard_bytes: Size of a file.
+
+    Returns:
+        The written folder.
 
     Raises:
-        FileNotFoundError: adapter or base are not there. ValueError: they do not fit.
-        FileExistsError: `output` is where one of the two is read from.
+        FileNotFoundError: Adapter or base are missing.
+        ValueError: They do not fit each other.
+        FileExistsError: `output` is the folder of one of the two.
     """
     folder = Path(output)
     for name, path in (("adapter", adapter), ("base", base)):
         if path is not None and folder.resolve() == Path(path).expanduser().resolve():
-            raise FileExistsError(f"output {folder}: the {name} is read from there; choose another folder")
+            raise FileExistsError(f"output {folder}: the {name} is read from there; choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     with WeightWriter(folder, dtype, shard_bytes) as writer:
 
-        def pass_on(model: nn.Module, name: str, tensor: Tensor) -> bool:
+        def write(model: nn.Module, name: str, tensor: Tensor) -> bool:
             writer.add(name, tensor)
             return True
 
-        checkpoint = load_folder(adapter, base=base, place=pass_on)
+        checkpoint = load_folder(adapter, base=base, place=write)
     checkpoint.statistics.update(statistics or {})
     save_description(folder, checkpoint, dtype)
     return folder

@@ -1,10 +1,10 @@
-"""The heads of an OpenVLA-OFT checkpoint: what stands beside the Hugging Face folder, read and written.
+"""The heads of an OpenVLA-OFT checkpoint, read and written: files beside those of the Hugging Face layout.
 
 Layout (openvla-oft: vla-scripts/finetune.py, save_training_checkpoint): the usual folder with the merged weights, or
-only `lora_adapter/`; `action_head--STEP_checkpoint.pt`, `proprio_projector--STEP_checkpoint.pt`, their keys prefixed
-`module.` where training was distributed; dataset_statistics.json with statistics of the proprioception. How many
-images a policy takes and how many actions it gives are nowhere in it; this package's folders carry them in
-config.json (`"oft"`), others are known by the name of their statistics or need to be told.
+only `lora_adapter/`; `action_head--STEP_checkpoint.pt` and `proprio_projector--STEP_checkpoint.pt`, their keys prefixed
+`module.` where training was distributed; dataset_statistics.json with statistics of the proprioception. The layout does
+not say how many images a policy reads and how many actions it gives. Folders written here have both in config.json
+(`"oft"`); for others they follow from the name of the statistics, or the user gives them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAMERAS: dict[int, tuple[str, ...]] = {1: (), 2: ("wrist",), 3: ("left_wrist", 
 
 
 def is_oft(folder: Path) -> bool:
-    """Whether heads lie beside the checkpoint in `folder`, or its config.json speaks of some."""
+    """Whether the checkpoint in `folder` has OFT heads, by its files or its config.json."""
     if any(folder.glob("*--*checkpoint.pt")):
         return True
     path = folder / "config.json"
@@ -46,9 +46,21 @@ def load_heads(
     chunk: int | None = None,
     cameras: Sequence[str] | None = None,
 ) -> OFTHeads:
-    """The heads of the OFT checkpoint at `path`, in the precision and on the device of `checkpoint`'s embeddings.
+    """Load the heads of an OFT checkpoint. Unpickles tensors only.
 
-    `images`, `chunk` and `cameras` (see OFTConfig) win over what the folder says. Nothing but tensors is unpickled.
+    Args:
+        path: The checkpoint's folder or hub id.
+        checkpoint: The loaded checkpoint; the heads take the dtype and device of its embeddings.
+        images: Images that the policy reads. None, here and below: what the folder says.
+        chunk: Actions that it gives.
+        cameras: Names of the images beyond the first (see OFTConfig).
+
+    Returns:
+        The heads.
+
+    Raises:
+        FileNotFoundError: config.json mentions a head whose file is missing.
+        ValueError: The heads are of an unsupported kind, do not fit the model, or their sizes are unknown.
     """
     folder = resolve(path)
     for part, what in (("vision_backbone", "FiLM-conditioned vision"), ("noisy_action_projector", "a diffusion head")):
@@ -57,23 +69,21 @@ def load_heads(
     head, projector = (_read(folder, part) for part in ("action_head", "proprio_projector"))
     if any("noise_predictor" in name for name in head or {}):
         raise ValueError(f"{folder}: its action head denoises (diffusion), which is not supported; only L1 heads are")
-    told = dict(checkpoint.config.extra.get("oft") or _platform(checkpoint.statistics))
+    known = dict(checkpoint.config.extra.get("oft") or _platform(checkpoint.statistics))
     for part, wanted, found in (
-        ("action_head", told.get("regression"), head),
-        ("proprio_projector", told.get("proprio"), projector),
+        ("action_head", known.get("regression"), head),
+        ("proprio_projector", known.get("proprio"), projector),
     ):
         if wanted and found is None:
-            raise FileNotFoundError(
-                f"{folder}: config.json speaks of OFT heads, but {part}--*_checkpoint.pt is missing"
-            )
-    count = images if images is not None else told.get("images")
-    length = chunk if chunk is not None else told.get("chunk")
+            raise FileNotFoundError(f"{folder}: config.json mentions OFT heads, but {part}--*_checkpoint.pt is missing")
+    count = images if images is not None else known.get("images")
+    length = chunk if chunk is not None else known.get("chunk")
     if count is None or length is None:
         raise ValueError(
             f"{folder}: neither config.json nor the statistics' names ({', '.join(sorted(checkpoint.statistics))}) "
-            "tell how many images this policy takes and how many actions it gives; pass images= and chunk="
+            "say how many images this policy reads and how many actions it gives; pass images= and chunk="
         )
-    names = tuple(cameras if cameras is not None else told.get("cameras") or _CAMERAS.get(int(count), ()))
+    names = tuple(cameras if cameras is not None else known.get("cameras") or _CAMERAS.get(int(count), ()))
     config = OFTConfig(
         images=int(count),
         chunk=int(length),
@@ -97,9 +107,9 @@ def load_heads(
 def save_oft_folder(
     path: str | Path, checkpoint: Checkpoint, heads: OFTHeads, step: int = 0, dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write the folder with its heads as the OFT code saves and finds them, and their sizes in config.json."""
-    told = asdict(heads.config) | {"cameras": list(heads.config.cameras)}
-    extra = dict(checkpoint.config.extra) | {"oft": told}
+    """Write a checkpoint folder with its heads in the layout of the OFT code, and their sizes in config.json."""
+    sizes = asdict(heads.config) | {"cameras": list(heads.config.cameras)}
+    extra = dict(checkpoint.config.extra) | {"oft": sizes}
     save_folder(path, replace(checkpoint, config=replace(checkpoint.config, extra=extra)), dtype)
     for stale in Path(path).glob("*--*checkpoint.pt"):
         stale.unlink()
@@ -113,10 +123,10 @@ def save_oft_folder(
 
 
 def _part(folder: Path, name: str) -> str | None:
-    """The file of one part; there must not be two, as nobody could say which is meant."""
+    """Name of the file of one part, or None. Two files of one part are ambiguous, hence a ValueError."""
     found = sorted(file.name for file in folder.glob(f"{name}--*checkpoint.pt"))
     if len(found) > 1:
-        raise ValueError(f"{folder}: several {name} files ({', '.join(found)}); keep the one that is meant")
+        raise ValueError(f"{folder}: several {name} files ({', '.join(found)}); keep one")
     return found[0] if found else None
 
 
@@ -126,7 +136,7 @@ def _read(folder: Path, name: str) -> dict[str, Tensor] | None:
 
 
 def _platform(names: Iterable[str]) -> dict[str, Any]:
-    for platform, told in _PLATFORMS.items():
+    for platform, sizes in _PLATFORMS.items():
         if any(platform in name.lower() for name in names):
-            return told
+            return sizes
     return {}

@@ -1,9 +1,9 @@
 """Checkpoints in the layout of Prismatic's own training code, of vision-language models and of OpenVLA policies.
 
 A run directory as in TRI-ML/prismatic-vlms and openvla/openvla-7b-prismatic on the hub: config.json (`"model"`, or
-`"vla"` with the `base_vlm` it began with), checkpoints/latest-checkpoint.pt or step-*.pt, and of a policy
-dataset_statistics.json. It has no tokenizer (the language model's is used), and where the vision backbone stayed
-frozen no vision weights either (timm's are). Only tensors are unpickled. Save with folder.save_folder to convert.
+`"vla"` with the `base_vlm` from which training began), checkpoints/latest-checkpoint.pt or step-*.pt, and for a policy
+dataset_statistics.json. It has no tokenizer (the language model's is used), and no vision weights where the vision
+backbone stayed frozen (timm's are used). Only tensors are unpickled. Save with folder.save_folder to convert.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NORMALISATION = {  # timm's data configurations
 
 
 def shape_of(folder: Path) -> OpenVLAConfig:
-    """The network of a run directory, as its config.json names it; no weight is read."""
+    """The network of a run directory, by its config.json; reads no weights."""
     return network_of(_base(read_json(folder / "config.json"), folder))
 
 
@@ -52,14 +52,26 @@ def load_prismatic(
     config: OpenVLAConfig | None = None,
     place: Place | None = None,
 ) -> Checkpoint:
-    """Read a run directory.
+    """Load a run directory. A vision-language model has no statistics: it can be trained, but not act.
 
-    `tokenizer` is a folder with the language model's tokenizer (tokenizer.json or tokenizer.model), needed where the
-    run directory has none. `vision` are timm weight files, one an encoder in the model's order, for checkpoints
-    without vision weights. `step` picks one of several checkpoints by a part of its name; else the latest.
-    `config` replaces what config.json says (models of other sizes); `place` is as of load_folder.
+    Args:
+        path: The run directory.
+        dtype: Of the weights.
+        device: Where the weights go.
+        tokenizer: Folder with the language model's tokenizer (tokenizer.json or tokenizer.model), required where the
+            run directory has none.
+        vision: timm weight files, one for each encoder in the model's order, required where the checkpoint has no
+            vision weights.
+        step: Part of the name of one of several checkpoints. None: the latest.
+        config: Replaces what config.json says, for models of other sizes.
+        place: As of load_folder.
 
-    The statistics are empty for a vision-language model: it can be trained, and refuses to act.
+    Returns:
+        The checkpoint.
+
+    Raises:
+        FileNotFoundError: A file is missing, for example the tokenizer.
+        ValueError: The files contradict each other or are of another layout.
     """
     folder = Path(path).expanduser()
     raw = read_json(folder / "config.json")
@@ -80,7 +92,7 @@ def load_prismatic(
     except FileNotFoundError as error:
         hub_id = config.extra.get("hf_llm_id", config.llm_backbone_id)
         raise FileNotFoundError(
-            f"{folder}: this layout carries no tokenizer; pass tokenizer= with a folder that has the one of {hub_id} "
+            f"{folder}: this layout has no tokenizer; pass tokenizer= with a folder that has the one of {hub_id} "
             f"({error})"
         ) from error
     return Checkpoint(
@@ -94,20 +106,20 @@ def load_prismatic(
 
 
 def _base(raw: Mapping[str, Any], folder: Path) -> BaseModel:
-    told = raw.get("model")
-    if told is None and isinstance(raw.get("vla"), dict):
+    described = raw.get("model")
+    if described is None and isinstance(raw.get("vla"), dict):
         name = Path(str(raw["vla"].get("base_vlm"))).name
         if name not in BASE_MODELS:
             known = ", ".join(sorted(BASE_MODELS))
             raise ValueError(f"{folder}/config.json: base_vlm {name!r} is unknown ({known}); pass config=")
         return BASE_MODELS[name]
-    if not isinstance(told, dict):
+    if not isinstance(described, dict):
         raise ValueError(f"{folder}/config.json: expected an object 'model' or 'vla'; is this a Prismatic run?")
     names = {f.name for f in fields(BaseModel)}
-    absent = sorted(names - set(told))
+    absent = sorted(names - set(described))
     if absent:
         raise ValueError(f"{folder}/config.json: 'model' lacks {', '.join(absent)}")
-    return BaseModel(**{name: str(told[name]) for name in names})
+    return BaseModel(**{name: str(described[name]) for name in names})
 
 
 def _checkpoint_file(folder: Path, step: str | None) -> Path:
@@ -133,7 +145,7 @@ def _renamed(
     for key, tensor in state["projector"].items():
         match = re.fullmatch(r"projector\.(?:(\d)\.)?(weight|bias)", key)
         if match is None:
-            raise ValueError(f"{folder}: the projector's {key} is not known")
+            raise ValueError(f"{folder}: unknown projector tensor {key}")
         yield f"projector.fc{int(match[1] or 0) // 2 + 1}.{match[2]}", tensor
     for key, tensor in state["llm_backbone"].items():
         if not key.endswith("rotary_emb.inv_freq"):  # a buffer that older transformers saved
@@ -157,9 +169,19 @@ def _renamed(
 
 
 def read_timm(file: Path, geometry: VisionGeometry) -> dict[str, Tensor]:
-    """A timm (or open_clip) weight file as one encoder's tensors, its position embedding brought to `geometry`.
+    """Read a timm (or open_clip) weight file, with its position embedding resampled.
 
-    Like timm's resample_abs_pos_embed: bicubic with antialiasing over the grid, tokens in front of it unchanged.
+    As timm's resample_abs_pos_embed: bicubic with antialiasing over the grid; the tokens before it are unchanged.
+
+    Args:
+        file: A .safetensors or pickled file.
+        geometry: Sizes of the encoder.
+
+    Returns:
+        The encoder's tensors by name.
+
+    Raises:
+        ValueError: The position embedding is not a square grid.
     """
     stored = load_file(file) if file.suffix == ".safetensors" else read_pickled(file)
     trunk = "visual.trunk."

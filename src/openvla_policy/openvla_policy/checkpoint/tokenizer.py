@@ -16,7 +16,13 @@ from openvla_policy.checkpoint.tokenizer_backends import SPACE, read_sentencepie
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`backend` does the work; `config` and `special_tokens_map` are written back with it."""
+    """A text tokenizer.
+
+    Attributes:
+        backend: Does the work.
+        config: tokenizer_config.json, saved unchanged.
+        special_tokens_map: special_tokens_map.json, saved unchanged.
+    """
 
     backend: tokenizers.Tokenizer
     config: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -24,7 +30,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """Read tokenizer.json, or where there is none tokenizer.model, and the two configuration files beside it."""
+        """Read tokenizer.json, else tokenizer.model, and the two configuration files beside it."""
         path = folder / "tokenizer.json"
 
         def read(name: str) -> dict[str, Any]:
@@ -42,7 +48,7 @@ class Tokenizer:
         raise FileNotFoundError(f"{path}: missing, and no tokenizer.model either; is this a checkpoint folder?")
 
     def with_padding(self, pad_id: int) -> Tokenizer:
-        """The same with the padding token the language model's own tokenizer lacks, as `<PAD>` behind all others."""
+        """Append the padding token `<PAD>`, which the language model's own tokenizer lacks."""
         if self.vocab_size > pad_id:
             return self
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
@@ -54,7 +60,7 @@ class Tokenizer:
         return Tokenizer(backend, self.config | padded, self.special_tokens_map | padded)
 
     def save(self, folder: Path) -> None:
-        """Write the files `from_folder` reads."""
+        """Write the files that `from_folder` reads."""
         self.backend.save(str(folder / "tokenizer.json"))
         for name, data in (
             ("tokenizer_config.json", self.config),
@@ -68,22 +74,28 @@ class Tokenizer:
         return self.backend.encode(text).ids
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, ended by the empty token that stood before the action in training.
+        """Encode a prompt, ending in the empty token that precedes the action in training.
 
-        In Llama's vocabulary that is the lone space mark (29871); the reference appends it unless the
-        prompt ends in it already.
+        In Llama's vocabulary that is the lone space mark (29871). The reference appends it unless the prompt already
+        ends in it.
+
+        Args:
+            prompt: The prompt (see build_prompt).
+
+        Returns:
+            Token ids.
         """
         ids = self.encode(prompt)
         space = self.space_id
         return ids if space is None or ids[-1] == space else [*ids, space]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens left out."""
+        """The text of `ids` without special tokens."""
         return self.backend.decode(list(ids))
 
     @property
     def space_id(self) -> int | None:
-        """Id of the lone space mark, where the vocabulary has one."""
+        """Id of the lone space mark, or None where the vocabulary has none."""
         return self.backend.token_to_id(SPACE)
 
     @property
@@ -98,7 +110,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens, added ones included."""
+        """Number of tokens, including added ones."""
         return self.backend.get_vocab_size()
 
     def _required(self, role: str, default: str) -> int:

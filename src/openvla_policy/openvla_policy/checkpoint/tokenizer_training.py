@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from openvla_policy.checkpoint.tokenizer import Tokenizer
-from openvla_policy.checkpoint.tokenizer_backends import _SPECIAL, SPACE, _llama_backend
+from openvla_policy.checkpoint.tokenizer_backends import SPACE, SPECIAL, llama_backend
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int, action_tokens: int = 256) -> Tokenizer:
-    """A small tokenizer in Llama's layout, learnt from `sentences` (prompts as they will be asked).
+    """Train a small tokenizer in Llama's layout. Deterministic for the same sentences in any order.
 
-    `vocab_size` counts everything but the padding token, which gets the id `vocab_size` as in the published
-    checkpoints: 3 special tokens, 256 bytes (any text can be written), merges, characters, and last
-    `action_tokens` ids kept free for actions. Deterministic for the same sentences in any order.
+    Args:
+        sentences: Prompts as the policy will read them.
+        vocab_size: Tokens without the padding token, which gets the id `vocab_size` as in the published checkpoints:
+            3 special tokens, 256 bytes (any text can be encoded), merges, characters, and the action tokens.
+        action_tokens: Ids at the end reserved for actions.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: The vocabulary is too small for the characters of the sentences.
     """
     text_size = vocab_size - action_tokens
     words: dict[tuple[str, ...], int] = {}
@@ -21,19 +30,19 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, action_tokens: in
         for word in sentence.split(" "):
             symbols = tuple(SPACE + word)
             words[symbols] = words.get(symbols, 0) + 1
-    # ASCII always has its characters, so that an unseen instruction does not fall apart into bytes.
+    # All of ASCII, so that an unseen instruction is not split into bytes.
     letters = [chr(code) for code in range(33, 127)]
     characters = sorted({symbol for word in words for symbol in word} | {SPACE, *letters})
-    room = text_size - len(_SPECIAL) - 256 - len(characters)
+    room = text_size - len(SPECIAL) - 256 - len(characters)
     if room < 0:
         least = vocab_size - room
         raise ValueError(f"vocab_size: {vocab_size} is too small for these sentences; at least {least}")
     merges = _learn_merges(words, room)
-    tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [*(a + b for a, b in merges), *characters]
     tokens += [f"<unused_{n}>" for n in range(text_size - len(tokens))]
     tokens += [f"<action_{n}>" for n in range(action_tokens)]
-    backend = _llama_backend(tokens, merges, [*_SPECIAL, "<PAD>"])
+    backend = llama_backend(tokens, merges, [*SPECIAL, "<PAD>"])
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<PAD>"}
     config = special | {
         "add_bos_token": True,
@@ -48,15 +57,15 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int, action_tokens: in
 
 
 def _learn_merges(words: dict[tuple[str, ...], int], room: int) -> list[tuple[str, str]]:
-    """Byte-pair merges by frequency, ties in alphabetical order; a handful of sentences needs no more."""
+    """Byte-pair merges by frequency, ties in alphabetical order; fast enough for a few hundred sentences."""
     merges: list[tuple[str, str]] = []
     made: set[str] = set()
     while len(merges) < room:
         pairs: dict[tuple[str, str], int] = {}
         for word, count in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] = pairs.get(pair, 0) + count
-        # One token a string: two ways of building the same string would need the same vocabulary entry.
+        # A string is one token: a second way of building it would need the same vocabulary entry.
         pairs = {pair: count for pair, count in pairs.items() if "".join(pair) not in made}
         if not pairs:
             break

@@ -20,7 +20,7 @@ _INDEX = "model.safetensors.index.json"
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of `folder`, all of them present."""
+    """The safetensors files of a checkpoint folder; FileNotFoundError unless all of them exist."""
     if (folder / _INDEX).is_file():
         names = sorted(set(json.loads((folder / _INDEX).read_text())["weight_map"].values()))
         absent = [name for name in names if not (folder / name).is_file()]
@@ -33,18 +33,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) one at a time, as stored."""
+    """Iterate over (name, tensor) as stored."""
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():
+                for name in file.keys():  # noqa: SIM118 (not a dict)
                     yield name, file.get_tensor(name)
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 Edit = Callable[[Tensor], Tensor]
-# Puts a tensor of the checkpoint into the model in its own way (quantised, say); False: do as with all others.
+# Puts a tensor into the model in another way, for example quantised; False: assign it as all others.
 Place = Callable[[nn.Module, str, Tensor], bool]
 
 
@@ -56,10 +56,15 @@ def load_weights(
     edits: Mapping[str, Edit] | None = None,
     place: Place | None = None,
 ) -> None:
-    """Fill a model built on the meta device, one tensor at a time: no second copy is ever held.
+    """Fill a model built on the meta device, tensor by tensor, without a second copy of the weights.
 
-    `edits` maps a name to a function of the float32 tensor (how adapters are merged in passing). `place` is
-    offered each tensor, on the CPU, first (how weights are quantised in passing).
+    Args:
+        model: The model.
+        folder: Folder with safetensors files.
+        dtype: Of the weights.
+        device: Where the weights go.
+        edits: Weight name to a function of its float32 tensor, by which adapters are merged.
+        place: Gets each tensor, on the CPU, first; by it weights are quantised.
     """
     fill(model, read_tensors(folder), str(folder), dtype, device, edits, place)
 
@@ -73,7 +78,7 @@ def fill(
     edits: Mapping[str, Edit] | None = None,
     place: Place | None = None,
 ) -> None:
-    """`load_weights` from any stream of named tensors; `source` stands in errors."""
+    """As `load_weights`, from any stream of named tensors; errors name `source`."""
     expected = model.state_dict()
     tied = model.config.text.tie_word_embeddings
     wrong: list[str] = []
@@ -90,15 +95,15 @@ def fill(
             tensor = edits[name](tensor.float())
         seen.add(name)
         if place is None or not place(model, name, tensor):
-            # Beside quantised weights: a tensor that stayed a view of its shard would keep all of the shard in memory.
+            # A copy beside quantised weights: a view would keep its whole shard in memory.
             assign(model, name, tensor.to(device=device, dtype=dtype, copy=place is not None))
     if tied and "language_model.lm_head.weight" not in seen:
         model.language_model.lm_head.weight = model.language_model.model.embed_tokens.weight
         seen.add("language_model.lm_head.weight")
     wrong += [f"missing {name}" for name in expected if name not in seen]
     if wrong:
-        shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ValueError(f"{source}: the weights do not fit config.json: {shown}")
+        first = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ValueError(f"{source}: the weights do not fit config.json: {first}")
 
 
 def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -108,10 +113,16 @@ def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def save_weights(model: OpenVLA, folder: Path, dtype: torch.dtype, shard_bytes: int = 5 * 10**9) -> None:
-    """Write the weights as `dtype`, in as many files as their size asks for.
+    """Write the weights of a model.
+
+    Args:
+        model: The model.
+        folder: The folder to write to.
+        dtype: Of the written weights.
+        shard_bytes: Size of a file; larger models are written in several.
 
     Raises:
-        ValueError: the model is quantised; its weights are not what a checkpoint holds.
+        ValueError: The model is quantised, which the layout cannot represent.
     """
     for name, parameter in model.named_parameters():
         if type(parameter).__module__.split(".")[0] in ("bitsandbytes", "torchao"):
@@ -125,7 +136,7 @@ def save_weights(model: OpenVLA, folder: Path, dtype: torch.dtype, shard_bytes: 
 
 
 class WeightWriter:
-    """Writes named tensors as `dtype`, holding one file's worth at a time. Replaces what is there when it ends."""
+    """Writes named tensors as `dtype`, holding one file at a time. Replaces the folder's weights when it exits."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, shard_bytes: int = 5 * 10**9) -> None:
         self._folder, self._dtype, self._shard_bytes = folder, dtype, shard_bytes
@@ -134,7 +145,7 @@ class WeightWriter:
         self._size = self._total = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take over one tensor."""
+        """Append a tensor."""
         stored = tensor.detach().to(device="cpu", dtype=self._dtype).contiguous()
         if self._size and self._size + stored.nbytes > self._shard_bytes:
             self._close_shard()
@@ -165,7 +176,7 @@ class WeightWriter:
         (self._folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
     def _close_shard(self) -> None:
-        # Under a name that no reader looks for: how many files there are is known only at the end.
+        # Under a name that no reader expects, until the number of files is known.
         path = self._folder / f"unfinished-{len(self._written)}.safetensors"
         _write(self._shard, path)
         self._written.append((path, list(self._shard)))
@@ -174,21 +185,28 @@ class WeightWriter:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors leaves 0600, which a shared folder or an image does not want
+    path.chmod(0o644)  # safetensors writes 0600, too strict for a shared folder or a container image
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """Named tensors, maybe in nested dictionaries; `module.`, which distributed training prefixes, is taken off.
+    """Read a file of torch.save, unpickling only tensors, numbers and strings.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Named tensors, possibly in nested dictionaries, without the prefix `module.` of distributed training.
 
     Raises:
-        ValueError: the file is damaged, or has something else in it than tensors, numbers and strings.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or has other contents.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError ... by kind of damage
-        raise ValueError(f"{path}: not a file of tensors alone ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path}: not a file of tensors ({type(error).__name__}: {error})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected named tensors, found a {type(state).__name__}")
     return {str(name).removeprefix("module."): value for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""What a policy answers: a short sequence of end-effector deltas."""
+"""The answer of a policy: a short sequence of end-effector deltas."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 class ActionChunk:
     """`T` consecutive actions.
 
-    `actions` is float64 (T, 7): dx dy dz [m], droll dpitch dyaw [rad, fixed-axis XYZ], gripper
-    [0 closed .. 1 open], expressed in `frame`. `period` [s] is the time between two actions.
-    `statistics_name` and `statistics_hash` say which un-normalisation produced the numbers; `timings` are
-    wall-clock seconds by stage; `token_ids` (T, 7) are the action tokens where the policy has any; `accepted`
-    says how many tokens the `draft` runtime had guessed right (0..6 of the first 6), None of others.
+    Attributes:
+        actions: float64 (T, 7): dx dy dz [m], droll dpitch dyaw [rad, fixed axes XYZ], gripper [0 closed .. 1 open].
+        period: Time between two actions [s].
+        frame: Frame in which the actions are expressed.
+        statistics_name: Name of the statistics that un-normalised the numbers.
+        statistics_hash: Hash of those statistics.
+        timings: Wall-clock seconds by stage.
+        token_ids: (T, 7) action tokens, where the policy has any.
+        accepted: Tokens that the `draft` runtime guessed right (0..6 of the first 6); None for other runtimes.
     """
 
     actions: np.ndarray
@@ -50,8 +54,13 @@ class ActionChunk:
 
 
 def is_all_zero(action: np.ndarray, tolerance: float = 1e-3) -> bool:
-    """Whether an action moves nothing: its six deltas (metres, radians) are within `tolerance` of zero.
+    """Whether an action moves nothing. Policies trained on idle frames freeze by repeating such actions (Appendix E).
 
-    Policies trained on data with idle frames freeze by repeating such actions (paper, Appendix E).
+    Args:
+        action: (..., 7) actions.
+        tolerance: Largest delta that counts as zero [m, rad].
+
+    Returns:
+        Whether all six deltas of all actions are within `tolerance` of zero.
     """
     return bool(np.max(np.abs(np.asarray(action, dtype=np.float64)[..., :6])) <= tolerance)

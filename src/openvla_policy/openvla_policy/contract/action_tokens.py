@@ -1,4 +1,4 @@
-"""Numbers in [-1, 1] as tokens: 256 bins written over the last tokens of the vocabulary."""
+"""Numbers in [-1, 1] as tokens: 256 bins in place of the last tokens of the vocabulary."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ class ActionTokenizer:
         return self.centers[index]
 
     def is_action(self, ids: np.ndarray) -> np.ndarray:
-        """Which ids are action tokens at all."""
+        """Which ids are action tokens."""
         ids = np.asarray(ids)
         return (ids >= self.first_id) & (ids <= self.last_id)

@@ -1,8 +1,8 @@
-"""Camera messages to RGB pictures: one function for raw and compressed images in any common encoding.
+"""Camera messages to RGB images: one function for raw and compressed images in any common encoding.
 
-The policy node and the conversion of bags both come here, so that training sees what the robot saw. A message is
-anything with the fields of sensor_msgs/Image or CompressedImage: of rclpy, of a bag, or made by hand. OpenCV does the
-arithmetic (as it does inside cv_bridge), and only where a picture is not plain rgb8.
+The policy node and the conversion of bags both use it, so that training sees what the robot saw. A message is any
+object with the fields of sensor_msgs/Image or CompressedImage, from rclpy or from a bag. OpenCV converts colours, as
+it does inside cv_bridge; plain rgb8 needs no conversion.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 
-# encoding -> (bytes a pixel, or 0 for planar; OpenCV's conversion to 8 or 16 bit RGB, '' where there is nothing to
-# do). Names as in sensor_msgs/image_encodings.hpp; OpenCV names Bayer patterns by the second row's pixels. Its type
-# names carry no colour order: drivers that use 8UC3 and the like mean OpenCV's own order.
+# encoding -> (bytes per pixel, 0 for planar; OpenCV's conversion to 8- or 16-bit RGB, '' for none). Names as in
+# sensor_msgs/image_encodings.hpp; OpenCV names Bayer patterns by the second row's pixels. OpenCV's type names have no
+# colour order: drivers that use 8UC3 and similar names mean OpenCV's own order.
 _ENCODINGS = {
     "rgb8": (3, ""), "bgr8": (3, "BGR2RGB"), "rgba8": (4, "RGBA2RGB"), "bgra8": (4, "BGRA2RGB"),
     "mono8": (1, "GRAY2RGB"), "8UC1": (1, "GRAY2RGB"), "8UC3": (3, "BGR2RGB"), "8UC4": (4, "BGRA2RGB"),
@@ -35,9 +35,16 @@ _WIDE = {"16UC1", *(name for name in _ENCODINGS if name.endswith("16"))}
 
 
 def to_rgb(message: Any) -> Picture:
-    """A sensor_msgs Image or CompressedImage (of rclpy or of a bag) as RGB uint8 (height, width, 3).
+    """Convert a camera message to RGB. 16-bit images are divided by 257.
 
-    16-bit pictures are divided by 257. Raises ValueError naming the encoding or the sizes that do not fit.
+    Args:
+        message: A sensor_msgs Image or CompressedImage, from rclpy or from a bag.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: The encoding is unknown, or the data does not have the size that it implies.
     """
     return _decompressed(message) if hasattr(message, "format") else _converted(message)
 
@@ -58,7 +65,7 @@ def _converted(message: Any) -> Picture:
             f"image of {width} x {height} pixels in '{encoding}' needs {rows} rows of {row_bytes} bytes; "
             f"it has {data.size} bytes with step {step}"
         )
-    if data.size < step * rows:  # the last row's padding may be left out
+    if data.size < step * rows:  # drivers may omit the last row's padding
         data = np.concatenate([data, np.zeros(step * rows - data.size, np.uint8)])
     pixels: NDArray[Any] = np.ascontiguousarray(data[: step * rows].reshape(rows, step)[:, :row_bytes])
     if encoding in _WIDE:
@@ -84,10 +91,10 @@ def _decompressed(message: Any) -> Picture:
 
 
 def encode_jpeg(picture: Picture, quality: int) -> bytes:
-    """An RGB picture as a JPEG file's bytes."""
+    """Encode an RGB image as the bytes of a JPEG file."""
     import cv2
 
     fine, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not fine:
-        raise ValueError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
+        raise ValueError(f"an image of shape {picture.shape} cannot be encoded as JPEG")
     return bytes(encoded)

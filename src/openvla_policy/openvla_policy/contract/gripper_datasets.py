@@ -1,4 +1,4 @@
-"""Gripper conventions of the Open X-Embodiment datasets, one row a dataset."""
+"""Gripper conventions of the Open X-Embodiment datasets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ Convention = Literal["opening", "closing", "signed_opening", "signed_closing", "
 
 @dataclass(frozen=True)
 class DatasetGripper:
-    """One dataset's recorded gripper numbers.
+    """The recorded gripper numbers of one dataset.
 
-    convention: None where the action has no gripper (the reference fills in a constant) or where what it means is
-    not documented, so that the reference passes the numbers on unchanged. binarise: values on their way count as
-    what they become. constant: what stands in a trained policy's seventh number where there is no gripper.
+    Attributes:
+        convention: None where the action has no gripper (the reference fills in a constant), or where its meaning is
+            not documented, so that the reference passes the numbers on unchanged.
+        binarise: Values in transition count as what they become.
+        constant: The seventh number of a trained policy where there is no gripper.
     """
 
     convention: Convention | None = "opening"

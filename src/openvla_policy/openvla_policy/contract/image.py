@@ -1,4 +1,4 @@
-"""The one image preparation: a camera frame on the robot, a frame of a bag and a training sample alike."""
+"""The image preparation of robots, bags and training samples."""
 
 from __future__ import annotations
 
@@ -24,12 +24,17 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class ImagePreparation:
-    """uint8 RGB of any size -> pixel values, one group of three channels an encoder.
+    """uint8 RGB of any size to pixel values, three channels for each encoder (reference: PrismaticImageProcessor).
 
-    Reference: PrismaticImageProcessor. `size` is (height, width) [px]; `means` and `stds` have one RGB
-    triple an encoder; `resample` is Pillow's filter number (3 = bicubic); `letterbox_fill` is uint8 RGB.
-    `crop_area`, where set, zooms into the centre after resizing (evaluation of augmented policies).
-    `source` keeps the preprocessor_config.json this came from, so that it is written back whole.
+    Attributes:
+        size: (height, width) [px].
+        means: An RGB triple for each encoder.
+        stds: Likewise.
+        strategy: How an image is brought to `size`.
+        resample: Pillow's filter number (3: bicubic).
+        letterbox_fill: uint8 RGB of the padding.
+        crop_area: Share of the area to zoom into after resizing (evaluation of augmented policies). None: no zoom.
+        source: The preprocessor_config.json that was read, which is written back unchanged.
     """
 
     size: tuple[int, int]
@@ -48,18 +53,18 @@ class ImagePreparation:
         if self.crop_area is not None and not 0.0 < self.crop_area <= 1.0:
             raise ValueError(f"crop_area: expected a share of the area in (0, 1], got {self.crop_area}")
         if self.strategy == "letterbox" and self.letterbox_fill is None:
-            # As in the reference: what the first encoder's normalisation turns into nothing.
+            # As in the reference: the colour that the first encoder's normalisation turns into 0.
             object.__setattr__(self, "letterbox_fill", tuple(int(value * 255) for value in self.means[0]))
 
     @classmethod
     def standard(cls, size: int, encoders: Sequence[Literal["imagenet", "half"]]) -> ImagePreparation:
-        """The published models' preparation at `size` px: DINOv2 wants `imagenet`, SigLIP `half`."""
+        """The published models' preparation at `size` px: DINOv2 has `imagenet` statistics, SigLIP `half`."""
         pairs = [_IMAGENET if kind == "imagenet" else _HALF for kind in encoders]
         return cls(size=(size, size), means=tuple(p[0] for p in pairs), stds=tuple(p[1] for p in pairs))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ImagePreparation:
-        """Read a preprocessor_config.json. Its `tvf_*` values, where present, win (as in the reference)."""
+        """Read a preprocessor_config.json. Its `tvf_*` values have precedence, as in the reference."""
         sizes = [tuple(int(n) for n in size[-2:]) for size in config["input_sizes"]]
         means, stds = config["means"], config["stds"]
         if config.get("tvf_normalize_params"):
@@ -87,7 +92,7 @@ class ImagePreparation:
         )
 
     def to_config(self) -> dict[str, Any]:
-        """preprocessor_config.json, in the reference's layout."""
+        """The contents of preprocessor_config.json, in the reference's layout."""
         if self.source:
             return dict(self.source)
         count, (height, width) = len(self.means), self.size
@@ -112,11 +117,11 @@ class ImagePreparation:
         }
 
     def with_crop(self, area: float | None = EVALUATION_CROP_AREA) -> ImagePreparation:
-        """The same with (or, for None, without) the evaluation centre crop."""
+        """Replace the evaluation's centre crop; None removes it."""
         return replace(self, crop_area=area)
 
     def resize(self, image: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (*size, 3): the geometry alone, which a trainer may cache."""
+        """uint8 (H, W, 3) -> uint8 (*size, 3): the geometric part, which a trainer may cache."""
         check_rgb(image)
         picture = Image.fromarray(image)
         height, width = self.size
@@ -131,7 +136,7 @@ class ImagePreparation:
         return resized if self.crop_area is None else center_crop(resized, self.crop_area)
 
     def resize_tensor(self, image: Tensor) -> Tensor:
-        """`resize` where the image is, bit for bit: uint8 (H, W, 3) -> uint8 (*size, 3)."""
+        """`resize`, bit for bit, on the device of the image: uint8 (H, W, 3) -> uint8 (*size, 3)."""
         height, width = self.size
         if self.strategy == "resize-naive":
             image = resampling.resize(image, height, width, self.resample)
@@ -149,9 +154,9 @@ class ImagePreparation:
         return image if self.crop_area is None else _zoom(image, self.crop_area, height, width)
 
     def normalise(self, images: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
-        """uint8 (..., h, w, 3) -> float32 (..., 3 * encoders, h, w), on `device` (done there)."""
+        """uint8 (..., h, w, 3) -> float32 (..., 3 * encoders, h, w), computed on `device`."""
         if isinstance(images, np.ndarray):
-            # Pillow hands out read-only arrays, which torch warns about.
+            # Pillow returns read-only arrays, about which torch warns.
             images = torch.from_numpy(images if images.flags.writeable else images.copy())
         pixels = images.to(device=device).movedim(-1, -3).float().div(255.0)
         means, stds = (_columns(values, pixels.device) for values in (self.means, self.stds))
@@ -159,10 +164,17 @@ class ImagePreparation:
         return torch.cat(groups, dim=-3) if len(groups) > 1 else groups[0].contiguous()
 
     def prepare(self, images: Sequence[np.ndarray], device: torch.device | str | None = None) -> Tensor:
-        """Frames of any sizes, uint8 (H, W, 3) -> float32 (B, 3 * encoders, h, w) on `device`.
+        """Prepare frames of any sizes.
 
-        On a GPU the frames cross the bus as bytes from pinned memory and are resized there, bit for bit as
-        Pillow does on the CPU (contract/resample.py).
+        For a GPU the frames are copied as bytes from pinned memory and resized there, bit for bit as Pillow does on the
+        CPU (contract/resample.py).
+
+        Args:
+            images: uint8 RGB (H, W, 3) each.
+            device: Where the result goes. None: the CPU.
+
+        Returns:
+            float32 (B, 3 * encoders, h, w).
         """
         device = torch.device(device or "cpu")
         if device.type != "cuda" or not resampling.supports(self.resample):
@@ -176,24 +188,24 @@ class ImagePreparation:
         return self.normalise(torch.stack(resized))
 
     def __call__(self, image: np.ndarray, device: torch.device | str | None = None) -> Tensor:
-        """One frame, uint8 (H, W, 3) -> float32 (3 * encoders, h, w)."""
+        """uint8 (H, W, 3) -> float32 (3 * encoders, h, w)."""
         return self.normalise(self.resize(image), device)
 
 
-@lru_cache(maxsize=16)  # small, but a copy to a GPU each
+@lru_cache(maxsize=16)  # small, but each is a copy to the GPU
 def _columns(values: tuple[tuple[float, ...], ...], device: torch.device) -> list[Tensor]:
     return [torch.tensor(channels, dtype=torch.float32, device="cpu").view(3, 1, 1).to(device) for channels in values]
 
 
 def _padding(width: int, height: int) -> tuple[int, int]:
-    """Columns and rows to add on either side to make a square."""
+    """Columns and rows to add on either side for a square image."""
     side = max(width, height)
     # The reference pads both sides alike, so an odd difference leaves the square one pixel short.
     return int((side - width) / 2), int((side - height) / 2)
 
 
 def _short_side(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height once the shorter is `side`."""
+    """Width and height after scaling the shorter to `side`."""
     other = int(side * max(width, height) / min(width, height))
     return (side, other) if width <= height else (other, side)
 
@@ -221,10 +233,17 @@ def _crop_centre(picture: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def center_crop(image: np.ndarray, area: float = EVALUATION_CROP_AREA) -> np.ndarray:
-    """Zoom into the central `area` share of a uint8 (H, W, 3) image, keeping its size.
+    """Zoom into the centre of an image, keeping its size.
 
     Bilinear with corner-aligned samples, as tf.image.crop_and_resize in the reference's evaluation code
     (experiments/robot/openvla_utils.py, crop_and_resize).
+
+    Args:
+        image: uint8 (H, W, 3).
+        area: Share of the area to keep.
+
+    Returns:
+        uint8 (H, W, 3).
     """
     return crop_and_resize(image, area, image.shape[0], image.shape[1])
 
@@ -236,7 +255,7 @@ def crop_and_resize(image: np.ndarray, area: float, height: int, width: int) -> 
 
 
 def _zoom(image: Tensor, area: float, height: int, width: int) -> Tensor:
-    """`crop_and_resize` where the image is."""
+    """`crop_and_resize` on the device of the image."""
     pixels = image.float() * (1.0 / 255.0)
     for axis, count in ((1, width), (0, height)):  # TensorFlow's order, for the same rounding
         low, high, weight = _samples(pixels.shape[axis], count, area, image.device)
@@ -247,7 +266,7 @@ def _zoom(image: Tensor, area: float, height: int, width: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _samples(length: int, count: int, area: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The places before and behind each of `count` samples along an axis, and the weight of those behind."""
+    """Indices before and after each of `count` samples along an axis, and the weight of those after."""
     side = np.sqrt(np.float32(area))
     start = (np.float32(1) - side) / np.float32(2)
     last = np.float32(length - 1)

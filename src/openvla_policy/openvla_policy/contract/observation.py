@@ -1,4 +1,4 @@
-"""What a policy sees at one instant."""
+"""What a policy observes at one instant."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Observation:
-    """One camera frame, with the robot's state where a policy wants it.
+    """One camera frame, with further cameras and the robot's state for policies that read them.
 
-    `image` is uint8 RGB (H, W, 3). `stamp` is the time the frame was taken, in seconds of the clock the
-    robot runs on. `state` is proprioception (float64, any length), which the base OpenVLA ignores.
-    `extra_images` are further cameras by name, for policies trained with several.
+    Attributes:
+        image: uint8 RGB (H, W, 3).
+        stamp: When the frame was taken, on the robot's clock [s].
+        state: Proprioception, float64 of any length; the base OpenVLA ignores it.
+        extra_images: Further cameras by name, uint8 RGB.
     """
 
     image: np.ndarray
@@ -27,7 +29,7 @@ class Observation:
 
 
 def check_rgb(image: np.ndarray, name: str = "image") -> None:
-    """Raise unless `image` is a uint8 RGB array (H, W, 3): a float or BGRA frame must never be guessed at."""
+    """Raise TypeError or ValueError unless `image` is a uint8 RGB array (H, W, 3); nothing is converted silently."""
     if not isinstance(image, np.ndarray):
         raise TypeError(f"{name}: expected a uint8 RGB array (H, W, 3), got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -1,4 +1,4 @@
-"""The one interface between something that decides and something that moves."""
+"""The interface between what decides and what moves a robot."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Policy(Protocol):
     """A local model, a remote client, a scripted expert or a replayed recording."""
 
     def predict(self, observation: Observation, instruction: str) -> ActionChunk:
-        """Answer with the next actions for `instruction`, seen from `observation`."""
+        """Predict the next actions for `instruction` from `observation`."""
         ...
 
     def reset(self) -> None:
-        """Forget whatever was kept between steps: a new episode begins."""
+        """Begin a new episode: drop everything kept between steps."""
         ...

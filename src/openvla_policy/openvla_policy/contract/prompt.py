@@ -1,4 +1,4 @@
-"""The sentence put to the language model."""
+"""The prompt for the language model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ _VICUNA_SYSTEM = (
 
 
 def build_prompt(instruction: str, style: PromptStyle = "openvla") -> str:
-    """The prompt for `instruction`, up to where the action begins.
+    """Build the prompt of an instruction, up to where the action begins.
 
-    `openvla` is what every released checkpoint uses except the `v01` ones, which use `vicuna`
-    (reference: vla-scripts/deploy.py, get_openvla_prompt). Instructions are lower-cased, as in training.
+    Args:
+        instruction: The task in words; lower-cased, as in training.
+        style: `openvla` for every released checkpoint except the `v01` ones, which use `vicuna` (reference:
+            vla-scripts/deploy.py, get_openvla_prompt).
+
+    Returns:
+        The prompt.
+
+    Raises:
+        ValueError: The instruction is empty or the style unknown.
     """
     if not instruction.strip():
         raise ValueError("instruction: expected a sentence, got an empty string")

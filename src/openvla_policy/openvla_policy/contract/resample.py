@@ -1,4 +1,4 @@
-"""Pillow's resize of 8-bit images as two matrix products, bit for bit, on whatever device the image is.
+"""Pillow's resize of 8-bit images as two matrix products, bit for bit, on the device of the image.
 
 Pillow (src/libImaging/Resample.c) filters columns, rounds to 8 bits, then filters rows, with coefficients rounded to
 22 fractional bits. All sums are integers below 2^53, so that float64 products give them exactly in any order.
@@ -42,7 +42,7 @@ _FILTERS: dict[int, tuple[Callable[[float], float], float]] = {  # Pillow's numb
 
 
 def supports(resample: int) -> bool:
-    """Whether Pillow's filter number `resample` is to be had here."""
+    """Whether Pillow's filter number `resample` is implemented."""
     return resample in _FILTERS
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a dataset's actions, and the (un)normalisation made of them."""
+"""Statistics of a dataset's actions, and normalisation by them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _VECTORS = ("mean", "std", "max", "min", "q01", "q99")
 class FieldStatistics:
     """Statistics of one vector (action or proprioception), each float64 (D,), in the dataset's units.
 
-    `mask` says which dimensions are normalised; None stands for all of them (and is written back as
-    absent, as some released checkpoints have it).
+    `mask` says which dimensions are normalised; None: all of them. None is written as absent, as in some released
+    checkpoints.
     """
 
     mean: np.ndarray
@@ -38,10 +38,15 @@ class FieldStatistics:
         return len(self.q01)
 
     def normalise(self, values: np.ndarray, kind: Kind = "bounds_q99") -> np.ndarray:
-        """Dataset units -> [-1, 1] (`normal`: unit variance), in the dtype of `values`.
+        """Normalise a vector (reference: prismatic/vla/datasets/rlds/utils/data_utils.py).
 
-        Reference: prismatic/vla/datasets/rlds/utils/data_utils.py. Dimensions that never change
-        (min == max) become 0; masked-out dimensions pass unchanged unless they never change.
+        Args:
+            values: (..., D) in the dataset's units.
+            kind: By quantiles or by bounds to [-1, 1], or to zero mean and unit variance (`normal`).
+
+        Returns:
+            (..., D) in the dtype of `values`. Dimensions that never change (min == max) become 0; masked-out
+            dimensions are unchanged unless they never change.
         """
         values = self._checked(values)
         mask = np.ones(self.dim, bool) if self.mask is None else self.mask
@@ -55,7 +60,7 @@ class FieldStatistics:
         return np.where(self.min == self.max, np.zeros((), dtype), scaled)
 
     def unnormalise(self, values: np.ndarray) -> np.ndarray:
-        """[-1, 1] -> dataset units, float64 (reference: modeling_prismatic.py, predict_action)."""
+        """(..., D) in [-1, 1] -> dataset units, float64 (reference: modeling_prismatic.py, predict_action)."""
         values = self._checked(values)
         mask = np.ones(self.dim, bool) if self.mask is None else self.mask
         return np.where(mask, 0.5 * (values + 1) * (self.q99 - self.q01) + self.q01, values)
@@ -70,7 +75,7 @@ class FieldStatistics:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str = "statistics") -> FieldStatistics:
-        """Read `{"q01": [...], "q99": [...], ...}`. Only the quantiles are indispensable."""
+        """Read `{"q01": [...], "q99": [...], ...}`. Only the quantiles are required; errors name `where`."""
         absent = [key for key in ("q01", "q99") if key not in data]
         if absent:
             found = ", ".join(sorted(data)) or "nothing"
@@ -91,7 +96,7 @@ class FieldStatistics:
         return cls(**vectors)
 
     def to_json(self) -> dict[str, Any]:
-        """The form `from_json` reads."""
+        """The form that `from_json` reads."""
         data: dict[str, Any] = {key: getattr(self, key).tolist() for key in _VECTORS}
         if self.mask is not None:
             data["mask"] = self.mask.tolist()
@@ -117,7 +122,7 @@ class Statistics:
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change when un-normalisation would: of q01, q99 and mask."""
+        """16 hex digits that identify the un-normalisation: of q01, q99 and mask."""
         mask = self.action.mask
         text = json.dumps([self.action.q01.tolist(), self.action.q99.tolist(), None if mask is None else mask.tolist()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -136,14 +141,14 @@ class Statistics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The form `from_json` reads, key for key as the reference saves it."""
+        """The form that `from_json` reads, with the keys that the reference writes."""
         data: dict[str, Any] = {"action": self.action.to_json()}
         if self.proprio is not None:
             data["proprio"] = self.proprio.to_json()
         return data | {"num_transitions": self.num_transitions, "num_trajectories": self.num_trajectories}
 
     def with_mask(self, mask: Iterable[bool]) -> Statistics:
-        """The same with an action mask (False for a gripper that is absolute already)."""
+        """Replace the action mask (False for a gripper that is absolute already)."""
         return replace(self, action=replace(self.action, mask=np.asarray(list(mask), dtype=bool)))
 
 
@@ -152,10 +157,18 @@ def compute(
     proprios: Iterable[np.ndarray] | None = None,
     mask: Iterable[bool] | None = None,
 ) -> Statistics:
-    """Statistics over trajectories: each of `actions` is (T_i, D), each of `proprios` (T_i, P).
+    """Compute statistics over trajectories, to the last digit as the reference (quantiles in float64, others float32).
 
-    The arithmetic follows the reference (mean and std in float32, quantiles in float64), so that a
-    dataset measured here and there has the same numbers to the last digit.
+    Args:
+        actions: (T_i, D) of each trajectory.
+        proprios: (T_i, P) of each trajectory. None: no statistics of the proprioception.
+        mask: Which of the D numbers are normalised. None: all.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        ValueError: There is no trajectory, or a value is not finite.
     """
     trajectories = [np.asarray(a, dtype=np.float32) for a in actions]
     if not trajectories:
@@ -170,17 +183,28 @@ def compute(
 
 
 def choose(statistics: Mapping[str, Statistics], key: str | None) -> tuple[str, Statistics]:
-    """The statistics to un-normalise with (`unnorm_key`): those named, or the only ones there are."""
+    """Choose the statistics for un-normalisation.
+
+    Args:
+        statistics: Those of a checkpoint, by name.
+        key: Name of one (`unnorm_key`). None: the only one.
+
+    Returns:
+        Name and statistics.
+
+    Raises:
+        ValueError: There are none, or the name is missing or unknown.
+    """
     if not statistics:
         raise ValueError(
             "the checkpoint has no action statistics (config.json norm_stats or dataset_statistics.json); "
-            "without them its tokens mean nothing in metres"
+            "without them its tokens have no meaning in metres"
         )
     if key is None and len(statistics) == 1:
         key = next(iter(statistics))
     if key is None or key not in statistics:
-        said = "is not set" if key is None else f"{key!r} is unknown"
-        raise ValueError(f"unnorm_key {said}; this checkpoint has: {', '.join(sorted(statistics))}")
+        problem = "is not set" if key is None else f"{key!r} is unknown"
+        raise ValueError(f"unnorm_key {problem}; this checkpoint has: {', '.join(sorted(statistics))}")
     entry = statistics[key]
     if entry.action.dim != ACTION_DIM:
         raise ValueError(f"unnorm_key {key!r}: {entry.action.dim} numbers, actions have {ACTION_DIM}")
@@ -202,10 +226,8 @@ def _describe(trajectories: list[np.ndarray]) -> FieldStatistics:
 
 
 def _quantile(values: np.ndarray, q: float) -> np.ndarray:
-    """np.quantile as NumPy 1 (the reference's) computes it on float32: float32 gap, float64 weight.
-
-    NumPy 2 keeps the whole computation in float32, which moves the last digits.
-    """
+    """np.quantile as NumPy 1, which the reference uses, computes it on float32: float32 gap, float64 weight."""
+    # NumPy 2 computes all of it in float32, which changes the last digits.
     ordered = np.sort(values, axis=0)
     position = q * (len(ordered) - 1)
     below = int(np.floor(position))

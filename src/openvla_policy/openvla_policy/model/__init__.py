@@ -1,1 +1,4 @@
-"""The network: plain torch, any size, the reference's parameter names. Knows no file and no topic."""
+"""The network in plain torch: vision encoders, projector, language model, OpenVLA-OFT's heads; names and sizes.
+
+Imports nothing else of this package.
+"""

@@ -1,4 +1,4 @@
-"""Prismatic's backbone names, as its own checkpoints use them, and the networks they stand for.
+"""The networks behind Prismatic's backbone names, as its own checkpoints use them.
 
 Names and pairings: openvla, prismatic/extern/hf/configuration_prismatic.py and prismatic/conf/models.py; sizes of the
 language models: the config.json of each on the Hugging Face hub.
@@ -49,7 +49,7 @@ LANGUAGE: dict[str, tuple[str, dict[str, Any]]] = {  # name: (hub id, text_confi
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What a `model_id` of Prismatic stands for (the fields of its config.json that shape the network)."""
+    """The network of a Prismatic `model_id`: the fields of its config.json that determine it."""
 
     vision_backbone_id: str
     llm_backbone_id: str
@@ -58,7 +58,7 @@ class BaseModel:
 
 
 _FUSED = "no-align+fused-gelu-mlp"
-BASE_MODELS: dict[str, BaseModel] = {  # the bases that OpenVLA's own training configurations name, and their kin
+BASE_MODELS: dict[str, BaseModel] = {  # those in OpenVLA's own training configurations, and related ones
     "siglip-224px+7b": BaseModel("siglip-vit-so400m", "vicuna-v15-7b", image_resize_strategy="letterbox"),
     "clip-224px+7b": BaseModel("clip-vit-l", "vicuna-v15-7b", image_resize_strategy="letterbox"),
     "reproduction-llava-v15+7b": BaseModel("clip-vit-l-336px", "vicuna-v15-7b", "gelu-mlp", "letterbox"),
@@ -73,10 +73,19 @@ BASE_MODELS: dict[str, BaseModel] = {  # the bases that OpenVLA's own training c
 
 
 def network_of(base: BaseModel) -> OpenVLAConfig:
-    """The network of a Prismatic model: its vision and language backbones with `<PAD>` and 63 spare rows added.
+    """Build the configuration of a Prismatic model: its backbones, with `<PAD>` and 63 spare rows added.
 
-    Unlike the published Hugging Face conversions, whose config.json leaves rms_norm_eps out and so gets 1e-6, the
-    language model keeps the 1e-5 it was trained with, as the reference's native code does.
+    The language model has the rms_norm_eps of its training, 1e-5, as in the reference's native code. The published
+    Hugging Face conversions omit it from config.json, which makes it 1e-6.
+
+    Args:
+        base: The model.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: A backbone is unknown or unsupported.
     """
     if base.vision_backbone_id not in VISION:
         known = ", ".join(sorted(VISION))
@@ -98,9 +107,16 @@ def network_of(base: BaseModel) -> OpenVLAConfig:
 
 
 def prismatic_7b(model_id: str = "prism-dinosiglip-224px+7b") -> OpenVLAConfig:
-    """A Prismatic vision-language model without action tuning, to train a policy from (paper, section 3.1).
+    """The configuration of a Prismatic vision-language model, from which a policy is trained (paper, section 3.1).
 
-    `model_id` as on the hub in TRI-ML/prismatic-vlms; the default is the published OpenVLA's base.
+    Args:
+        model_id: As on the hub in TRI-ML/prismatic-vlms. Default: the base of the published OpenVLA.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: The model is unknown.
     """
     if model_id not in BASE_MODELS:
         raise ValueError(f"Prismatic model {model_id!r} is unknown; known are {', '.join(sorted(BASE_MODELS))}")

@@ -1,4 +1,4 @@
-"""Every size of an OpenVLA, read from and written to the reference's config.json."""
+"""All sizes of an OpenVLA, read from and written to the reference's config.json."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TextGeometry:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TextGeometry:
-        """Read `text_config`; what is absent has the default the reference's transformers gave it."""
+        """Read `text_config`. Absent values have the defaults of the reference's version of transformers."""
         kind = data.get("model_type", "llama")
         if kind != "llama":
             raise ValueError(f"text_config.model_type: {kind!r} is not supported; only 'llama' is")
@@ -62,13 +62,13 @@ class TextGeometry:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """`text_config` with every value spelled out."""
+        """`text_config` with every value explicit."""
         return {"model_type": "llama"} | asdict(self)
 
 
 @dataclass(frozen=True)
 class OpenVLAConfig:
-    """What the network needs, plus the names config.json carries along for the reference code."""
+    """What the network needs, and the names that the reference's code reads from config.json."""
 
     vision: tuple[VisionGeometry, ...]
     text: TextGeometry
@@ -83,22 +83,22 @@ class OpenVLAConfig:
 
     @property
     def fused(self) -> bool:
-        """Whether two encoders' features are joined."""
+        """Whether the features of two encoders are concatenated."""
         return len(self.vision) > 1
 
     @property
     def image_size(self) -> int:
-        """Side of the square image, px."""
+        """Side of the square image [px]."""
         return self.vision[0].image_size
 
     @property
     def patches(self) -> int:
-        """Image tokens put behind the first text token."""
+        """Image tokens, which follow the first text token."""
         return self.vision[0].patches
 
     @property
     def vision_width(self) -> int:
-        """Features of one image token, all encoders joined."""
+        """Features of one image token, of all encoders."""
         return sum(geometry.width for geometry in self.vision)
 
     @property
@@ -120,7 +120,7 @@ class OpenVLAConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OpenVLAConfig:
-        """Read config.json (without its `norm_stats`, which are not the network's)."""
+        """Read config.json (without `norm_stats`, which do not concern the network)."""
         ids = data.get("timm_model_ids")
         sizes = data.get("image_sizes")
         if not ids or not sizes or len(ids) != len(sizes):
@@ -144,7 +144,7 @@ class OpenVLAConfig:
         return cls(vision, text, projector="linear" if linear else "mlp", extra=extra, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """config.json as the reference writes it; `vision_geometry` only for encoders it cannot know."""
+        """config.json as the reference writes it; with `vision_geometry` for encoders that it does not know."""
         mlp = "fused-gelu-mlp" if self.fused else "gelu-mlp"
         data = {
             "arch_specifier": f"no-align+{'linear' if self.projector == 'linear' else mlp}",
@@ -211,10 +211,13 @@ def siglip_7b() -> OpenVLAConfig:
 
 
 def mid() -> OpenVLAConfig:
-    """108M parameters in the published model's form, for measuring without a GPU.
+    """Build a model of 108M parameters in the published model's form, for benchmarks without a GPU.
 
     Two ViTs 384 wide and 12 deep at 224 px, Llama 512 wide and 8 deep, the published vocabulary. Every matrix
-    has sizes that the int4 kernels take (rows in 32s, columns in 64s).
+    has a size that the int4 kernels support (rows in multiples of 32, columns of 64).
+
+    Returns:
+        The configuration.
     """
     return replace(
         tiny(
@@ -249,9 +252,25 @@ def tiny(
     fused: bool = True,
     layer_scale: float | None = None,
 ) -> OpenVLAConfig:
-    """A small model of the same form. `vocab_size` counts the 256 action tokens, not the padding.
+    """Build a small model of the published model's form.
 
-    `vision_depth` blocks are built and, as in the reference, the last one is not used.
+    Args:
+        vocab_size: Tokens with the 256 action tokens, without the padding.
+        image_size: Side of the image [px].
+        patch: Side of a patch [px].
+        vision_width: Width of the encoders, or of each.
+        vision_depth: Blocks of an encoder; the last one is built, but not used, as in the reference.
+        vision_heads: Attention heads of an encoder.
+        hidden_size: Width of the language model.
+        layers: Its layers.
+        heads: Its attention heads.
+        kv_heads: Its key-value heads. None: as many as `heads`.
+        intermediate_size: Width of its MLPs. None: 8/3 of its width.
+        fused: Two encoders (DINOv2 and SigLIP) rather than one (SigLIP).
+        layer_scale: Initial LayerScale of the DINOv2 encoder. None: without LayerScale.
+
+    Returns:
+        The configuration.
     """
     widths = [vision_width] * 2 if isinstance(vision_width, int) else list(vision_width)
     common: dict[str, Any] = dict(

@@ -1,4 +1,4 @@
-"""What OpenVLA-OFT (Kim et al., 2025) adds: a proprioception token, and actions read off hidden states at once.
+"""The additions of OpenVLA-OFT (Kim et al., 2025): a proprioception token, and all actions from one forward pass.
 
 Parameter names are those of the released heads (openvla-oft: prismatic/models/action_heads.py and projectors.py).
 """
@@ -19,12 +19,15 @@ from openvla_policy.model.vla import OpenVLA
 
 @dataclass(frozen=True)
 class OFTConfig:
-    """Sizes that the weights of a fine-tuned policy do not tell.
+    """Sizes that do not follow from the weights of a fine-tuned policy.
 
-    images: cameras read, the primary one first. chunk: actions predicted at once. proprio: numbers of the state
-    token, 0 for none. regression: an L1 head gives the actions; else they are tokens, all chosen in one pass.
-    cameras: names of the further images in `Observation.extra_images`, in the order of training. numbers: of one
-    action.
+    Attributes:
+        images: Cameras, the primary one first.
+        chunk: Actions predicted at once.
+        proprio: Length of the state; 0: no state token.
+        regression: Whether an L1 head gives the actions; else they are tokens, all chosen in one pass.
+        cameras: Names of the further images in `Observation.extra_images`, in the order of training.
+        numbers: Length of an action.
     """
 
     images: int = 1
@@ -42,7 +45,7 @@ class OFTConfig:
 
 
 class ProprioProjector(nn.Module):
-    """The normalised state as one token."""
+    """Projects the normalised state to one token."""
 
     def __init__(self, proprio: int, width: int) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class ProprioProjector(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, linear, ReLU, and the input added."""
+    """Norm, linear and ReLU with a residual connection."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class ResidualBlock(nn.Module):
 
 
 class ActionHead(nn.Module):
-    """The hidden states of an action's seven tokens, side by side, to the action: an MLP with two residual blocks."""
+    """An MLP with two residual blocks: the concatenated hidden states of an action's seven tokens to the action."""
 
     def __init__(self, width: int, numbers: int) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class ActionHead(nn.Module):
 
 
 class OFTHeads(nn.Module):
-    """The parts beside the network, as far as `config` asks for them."""
+    """The modules beside the network that `config` requires."""
 
     def __init__(self, config: OFTConfig, width: int) -> None:
         super().__init__()
@@ -102,12 +105,24 @@ class OFTHeads(nn.Module):
         state_BP: Tensor | None,
         eos_id: int,
     ) -> Tensor:
-        """Hidden states (B, 7 K, D) from which the chunk's numbers are read.
+        """Compute the hidden states from which the chunk's numbers are read.
 
         The sequence is `<s>`, the patches of every image, the state token, the rest of the prompt, 7 K empty
-        embeddings and `</s>`; every token sees every other (the fine-tuned model's attention has no order but
-        position). As in next-token prediction a number is read one position before its own embedding. Rows of
-        different length are padded on the right, and padding is seen by nobody.
+        embeddings and `</s>`. Attention is bidirectional. As in next-token prediction, a number is read one position
+        before its own embedding. Rows of different length are padded on the right, and padding is masked.
+
+        Args:
+            model: The network.
+            prompts: Token ids of each row.
+            pixels_BICHW: The prepared images of each row.
+            state_BP: The normalised state of each row; None without a state token.
+            eos_id: The end-of-sequence token.
+
+        Returns:
+            (B, 7 K, D).
+
+        Raises:
+            ValueError: The arguments differ in number, do not suit the heads, or do not fit the model's positions.
         """
         language, count = model.language_model.model, self.config.numbers * self.config.chunk
         B, images = pixels_BICHW.shape[:2]

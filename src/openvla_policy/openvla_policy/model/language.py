@@ -14,16 +14,16 @@ from openvla_policy.model.linear import Linear
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, in buffers allocated once (every layer alike)."""
+    """Keys and values of the tokens read so far, in buffers allocated once for every layer."""
 
     def __init__(self, text: TextGeometry, batch: int, length: int, like: Tensor) -> None:
         shape = (batch, text.num_key_value_heads, length, text.head_dim)
         self.keys = [like.new_empty(shape) for _ in range(text.num_hidden_layers)]
         self.values = [like.new_empty(shape) for _ in range(text.num_hidden_layers)]
-        self.length = 0  # tokens written; advanced once a forward, by the model
+        self.length = 0  # tokens written; the model advances it once in a forward pass
 
     def append(self, layer: int, k_BkTd: Tensor, v_BkTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new tokens behind the old and return all of them."""
+        """Append the new tokens and return all of them."""
         end = self.length + k_BkTd.shape[2]
         if end > self.keys[layer].shape[2]:
             raise ValueError(f"KV cache holds {self.keys[layer].shape[2]} tokens, {end} needed")
@@ -35,9 +35,9 @@ class KVCache:
 class SlotCache:
     """Keys and values of `rows` sequences, each token's at the slot of its own position.
 
-    The buffers are allocated once and never move, as graph capture asks. Rows may be of different length: what
-    padding leaves behind a row's end is seen by nobody, since a token sees the slots up to its own and the slot
-    is rewritten when a real token reaches it.
+    The buffers are allocated once and never move, as graph capture requires. Rows may differ in length: nothing
+    attends to what padding writes after a row's end, as a token attends to the slots up to its own, and a slot is
+    overwritten when a real token reaches it.
     """
 
     def __init__(self, text: TextGeometry, rows: int, length: int, like: Tensor) -> None:
@@ -45,7 +45,7 @@ class SlotCache:
         shape = (rows, text.num_key_value_heads, length, text.head_dim)
         self.keys = [like.new_zeros(shape) for _ in range(text.num_hidden_layers)]
         self.values = [like.new_zeros(shape) for _ in range(text.num_hidden_layers)]
-        self.positions_BT: Tensor | None = None  # of the tokens to come; None where they begin the sequence
+        self.positions_BT: Tensor | None = None  # of the next tokens; None where they begin the sequence
 
     def append(self, layer: int, k_BkTd: Tensor, v_BkTd: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new tokens. Return all slots, or the new tokens alone where they begin the sequence."""
@@ -81,14 +81,14 @@ def rotary(text: TextGeometry, positions_BT: Tensor, dtype: torch.dtype) -> tupl
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x_i, x_{i + d/2}) by the position's angles."""
+    """Rotate the pairs (x_i, x_{i + d/2}) by the position's angles."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def pick(x_BTD: Tensor, places_BR: Tensor) -> Tensor:
-    """(B, R, D): of each row its `places_BR`."""
-    return torch.take_along_dim(x_BTD, places_BR[:, :, None], 1)
+def pick(x_BTD: Tensor, positions_BR: Tensor) -> Tensor:
+    """The given positions of each row, (B, R, D)."""
+    return torch.take_along_dim(x_BTD, positions_BR[:, :, None], 1)
 
 
 class Attention(nn.Module):
@@ -112,9 +112,18 @@ class Attention(nn.Module):
         mask_B1TS: Tensor | None,
         read_BR: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D). Without a mask: causal over T, which then begins the sequence or is 1.
+        """Attend from the new tokens to themselves and to the cache.
 
-        With `read_BR`: only those of the T places ask, so that T becomes R in the answer and in the mask.
+        Args:
+            x_BTD: Hidden states of the new tokens.
+            rotation: Cosines and sines of their positions.
+            cache: Keys and values of earlier tokens; the new ones are appended.
+            mask_B1TS: Which tokens each new one attends to. None: causal; the new tokens then begin the sequence,
+                or there is only one.
+            read_BR: The positions among the T whose output is needed. None: all.
+
+        Returns:
+            (B, T, D), or (B, R, D) with `read_BR`.
         """
         B, T, _ = x_BTD.shape
         k_BkSd = rotate(self.k_proj(x_BTD).view(B, T, -1, self.d).transpose(1, 2), *rotation)
@@ -162,19 +171,21 @@ class DecoderLayer(nn.Module):
         mask_B1TS: Tensor | None = None,
         read_BR: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D), or (B, R, D): only the places `read_BR` go on, all leave keys and values."""
+        """(B, T, D) -> (B, T, D), or (B, R, D) with `read_BR`: keys and values of all, outputs of these only."""
         attended = self.self_attn(self.input_layernorm(x_BTD), rotation, cache, mask_B1TS, read_BR)
         x_BTD = (x_BTD if read_BR is None else pick(x_BTD, read_BR)) + attended
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
 class LlamaModel(nn.Module):
-    """Embeddings in, hidden states out."""
+    """The decoder, from embeddings to hidden states."""
 
     def __init__(self, text: TextGeometry) -> None:
         super().__init__()
         self.text = text
-        self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size)
+        # As Embedding's own initialisation, which on the meta device would import torch._dynamo (0.5 s, 40 MB).
+        initial = torch.randn(text.vocab_size, text.hidden_size)
+        self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size, _weight=initial)
         self.layers = nn.ModuleList(DecoderLayer(text, n) for n in range(text.num_hidden_layers))
         self.norm = RMSNorm(text.hidden_size, text.rms_norm_eps)
 
@@ -185,16 +196,25 @@ class LlamaModel(nn.Module):
         cache: KVCache | None = None,
         mask_B1TS: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states (B, T, D) after the final norm.
+        """Compute the hidden states after the final norm.
 
-        `positions_BT` counts from the sequence's start and defaults to what follows the cache.
-        `mask_B1TS` (True = may look) is needed only where causal order does not say it all: padded rows
-        that go on, or several new tokens behind a cache.
+        Args:
+            embeds_BTD: Embeddings of the new tokens.
+            positions_BT: Their positions in the sequence. None: those that follow the cache.
+            cache: Keys and values of earlier tokens; the new ones are appended.
+            mask_B1TS: True where a token attends to another. Required only where causal order is not enough: padded
+                rows that continue, or several new tokens after a cache.
+
+        Returns:
+            (B, T, D).
+
+        Raises:
+            ValueError: A required mask is missing.
         """
         start = 0 if cache is None else cache.length
         T = embeds_BTD.shape[1]
         if start and T > 1 and mask_B1TS is None:
-            raise ValueError(f"{T} new tokens behind {start} cached ones need an explicit mask")
+            raise ValueError(f"{T} new tokens after {start} cached ones need an explicit mask")
         if positions_BT is None:
             positions_BT = torch.arange(start, start + T, device=embeds_BTD.device)[None]
         rotation = rotary(self.text, positions_BT, embeds_BTD.dtype)

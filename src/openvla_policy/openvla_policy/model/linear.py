@@ -1,4 +1,4 @@
-"""A linear layer that takes the faster of torch's two CPU libraries."""
+"""A linear layer by the faster of torch's two CPU libraries."""
 
 from __future__ import annotations
 
@@ -11,28 +11,36 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_l
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., K), (N, K), (N,) -> (..., N), as torch's F.linear.
+    """Compute torch's F.linear; in float32 on a CPU, outside of training, by oneDNN.
 
-    In float32 on a CPU, outside of training, by oneDNN, the operator torch.compile chooses there: it uses AVX-512
-    on every maker's CPUs, MKL on Intel's alone. Measured on 2 cores of an AMD EPYC (Zen 5), 280 rows: 450 against
-    195 GFLOP/s, the weights left as they are stored. Both are float32 and differ in the last bits.
+    oneDNN, which torch.compile uses there, has AVX-512 on the CPUs of every vendor, MKL on Intel's only. Measured on 2
+    cores of an AMD EPYC (Zen 5) with 280 rows: 450 against 195 GFLOP/s, without repacking the weights. Both compute
+    in float32 and differ in the last bits.
+
+    Args:
+        x: (..., K).
+        weight: (N, K).
+        bias: (N,) or None.
+
+    Returns:
+        (..., N).
     """
     if (
         _ONEDNN
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and type(weight) in (Tensor, nn.Parameter)  # quantised and distributed weights know their own way
+        and type(weight) in (Tensor, nn.Parameter)  # quantised and distributed weights have kernels of their own
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # the compiler chooses for itself
+        and not torch.compiler.is_compiling()  # the compiler chooses its own operator
         and x.numel() * weight.shape[0] >= _LEAST_WORK
     ):
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")  # noqa: SLF001
     return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
-    """nn.Linear by `linear`."""
+    """nn.Linear, computed by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., N)."""

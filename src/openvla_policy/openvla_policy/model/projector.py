@@ -1,4 +1,4 @@
-"""Image features into the language model's embedding space."""
+"""The projector from image features to the language model's embedding space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vision transformers with timm's parameter names, giving the patch features OpenVLA reads."""
+"""Vision transformers with timm's parameter names, for the patch features that OpenVLA reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QuickGELU(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut the image in patches and project each."""
+    """Split the image into patches and project each."""
 
     def __init__(self, geometry: VisionGeometry) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt gain a channel. Named scale_factor, as the reference renames timm's gamma."""
+    """A trained gain for each channel; `scale_factor` is the reference's name for timm's gamma."""
 
     def __init__(self, width: int, initial: float) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """SigLIP's pooling head: weights only, because OpenVLA reads patches, not the pooled vector."""
+    """SigLIP's pooling head: weights only, as OpenVLA reads patches and not the pooled vector."""
 
     def __init__(self, geometry: VisionGeometry) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class AttentionPool(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """One encoder. Its last block, final norm and pooling are there to be loaded and written back, unused."""
+    """One encoder. Its last block, final norm and pooling are loaded and saved, but not used."""
 
     def __init__(self, geometry: VisionGeometry) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class VisionTransformer(nn.Module):
 
 
 class VisionBackbone(nn.Module):
-    """One encoder, or two whose features are joined: [DINOv2 | SigLIP]."""
+    """One encoder, or two whose features are concatenated: [DINOv2 | SigLIP]."""
 
     def __init__(self, geometries: tuple[VisionGeometry, ...]) -> None:
         super().__init__()
@@ -166,10 +166,16 @@ class VisionBackbone(nn.Module):
 
 
 def sinusoids_2d(side: int, width: int) -> Tensor:
-    """Fixed position codes (side², width) of a square grid: sine and cosine of row and column, values in [-1, 1].
+    """Compute fixed position codes of a square grid: sine and cosine of row and column (Vaswani et al., 2017).
 
-    As in Vaswani et al. (2017), half of the features for each axis, with wavelengths from two cells up to four
-    times the grid.
+    Half of the features are for each axis, with wavelengths from two cells up to four times the grid.
+
+    Args:
+        side: Cells on a side of the grid.
+        width: Features of a code.
+
+    Returns:
+        (side * side, width) with values in [-1, 1].
     """
     count = -(-width // 4)
     frequency = math.pi * torch.logspace(0.0, math.log10(1.0 / (2.0 * side)), count)

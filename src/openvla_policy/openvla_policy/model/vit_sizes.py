@@ -1,4 +1,4 @@
-"""Vision towers by their geometry: one table of known timm ids, and a way to describe any other."""
+"""Sizes of vision encoders: a table of known timm ids, and a description for any other."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class VisionGeometry:
-    """One ViT. In config.json's `vision_geometry` these fields stand under the same names.
+    """One ViT. config.json's `vision_geometry` has the same fields.
 
-    name: timm id it answers to. image_size, patch: px. width, depth, heads: of the transformer (the last
-    of `depth` blocks is kept but not used, see vision.py). mlp_ratio: hidden width = int(width * ratio).
-    class_token, registers: tokens in front of the patches. embed_class: the position embedding covers the
-    class token too (CLIP, plain ViT). layer_scale: initial LayerScale, None for none. attention_pool:
-    SigLIP's pooling head (unused, but its weights exist). pre_norm: a norm before the first block, and no
-    bias in the patch embedding (CLIP). quick_gelu: CLIP's activation. eps: of the layer norms.
+    Attributes:
+        name: timm id.
+        image_size: Side of the image [px].
+        patch: Side of a patch [px].
+        width: Width of the transformer.
+        depth: Blocks; the last one is loaded but not used (see vision.py).
+        heads: Attention heads.
+        mlp_ratio: An MLP's hidden width is int(width * mlp_ratio).
+        class_token: Whether a class token precedes the patches.
+        registers: Register tokens before the patches.
+        embed_class: Whether the position embedding covers the class token (CLIP, plain ViT).
+        layer_scale: Initial LayerScale. None: without LayerScale.
+        attention_pool: Whether it has SigLIP's pooling head, whose weights are not used.
+        pre_norm: A norm before the first block, and no bias in the patch embedding (CLIP).
+        quick_gelu: CLIP's activation.
+        eps: Of the layer norms.
     """
 
     name: str
@@ -44,12 +54,12 @@ class VisionGeometry:
 
     @property
     def patches(self) -> int:
-        """Image tokens; a rim narrower than a patch (SigLIP at 384) is not looked at."""
+        """Image tokens; a margin narrower than a patch (SigLIP at 384 px) is ignored."""
         return (self.image_size // self.patch) ** 2
 
     @property
     def prefix(self) -> int:
-        """Tokens in front of the patches."""
+        """Tokens before the patches."""
         return int(self.class_token) + self.registers
 
     @property
@@ -70,10 +80,19 @@ class VisionGeometry:
 def geometry_of(
     name: str, image_size: int, explicit: Mapping[str, Any] | None = None, activation: str | None = None
 ) -> VisionGeometry:
-    """The geometry of timm id `name` at `image_size` px.
+    """Find the sizes of an encoder.
 
-    `explicit` is its entry of config.json's `vision_geometry` and wins over the table. `activation` is its
-    entry of `timm_override_act_layers`.
+    Args:
+        name: timm id.
+        image_size: Side of the image [px].
+        explicit: Its entry in config.json's `vision_geometry`, which replaces the table's.
+        activation: Its entry in `timm_override_act_layers`.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        ValueError: The encoder is not in the table, or its entries are wrong.
     """
     if activation not in (None, "gelu", "quick_gelu"):
         raise ValueError(f"timm_override_act_layers: {activation!r} is unknown; null, gelu or quick_gelu")

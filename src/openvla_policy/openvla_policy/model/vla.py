@@ -1,4 +1,4 @@
-"""OpenVLA: see, project, read the sentence, predict the next token."""
+"""OpenVLA: vision encoders, projector and language model, for next-token prediction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ IGNORE_INDEX = -100
 
 @dataclass
 class VLAOutput:
-    """What a forward pass gives.
+    """The results of a forward pass.
 
-    Without labels: `logits` (B, T + N, V), the image tokens standing behind the first text token.
-    With labels: `loss` (scalar), and for the M labelled tokens alone, in batch order, `label_logits`
-    (M, V) and `label_targets` (M,); `logits` only where asked for, as the head over all positions costs
-    more than the decoder of a small model.
+    Attributes:
+        logits: (B, T + N, V), with the image tokens after the first text token. With labels only on request, as the
+            head over all positions costs more than the decoder of a small model.
+        loss: Scalar; with labels.
+        label_logits: (M, V) of the labelled tokens, in batch order; with labels.
+        label_targets: (M,) their labels.
     """
 
     logits: Tensor | None = None
@@ -48,11 +50,11 @@ class OpenVLA(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Fresh weights for training from scratch (loading replaces them; left out on meta).
+        """Initialise the weights for training from scratch (omitted on the meta device; loading replaces them).
 
-        Matrices have the variance of one over their inputs, so that signals keep their size at any width.
-        Position embeddings start as 2-D sinusoids as large as the patch features: a small network that cannot
-        tell patches apart learns everything about a scene but where things are.
+        Matrices have a variance of one over their inputs, so that signals keep their scale at any width. Position
+        embeddings start as 2-D sinusoids as large as the patch features: a small network that cannot distinguish
+        patches learns everything about a scene except where things are.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -74,7 +76,7 @@ class OpenVLA(nn.Module):
         return self.projector(self.vision_backbone(pixels_BCHW))
 
     def embed(self, ids_BT: Tensor, pixels_BCHW: Tensor) -> Tensor:
-        """The sequence the language model reads (B, T + N, D): first token, image, the rest."""
+        """The sequence that the language model reads (B, T + N, D): first token, image, other tokens."""
         text_BTD = self.language_model.model.embed_tokens(ids_BT)
         image_BND = self.image_tokens(pixels_BCHW)
         return torch.cat([text_BTD[:, :1], image_BND.to(text_BTD.dtype), text_BTD[:, 1:]], dim=1)
@@ -87,21 +89,34 @@ class OpenVLA(nn.Module):
         labels: Tensor | None = None,
         all_logits: bool = False,
     ) -> VLAOutput:
-        """Token ids (B, T), pixels (B, C, H, W), labels (B, T) with -100 where there is nothing to learn.
+        """Compute logits, or the mean cross-entropy of the labelled tokens in float32.
 
-        Padding stands on the right, as in the reference; causal attention then keeps every real token from
-        seeing it, so `attention_mask` (B, T) changes nothing and is only checked. The loss is the mean
-        cross-entropy over labelled tokens, each predicted from the position before it, in float32.
+        Args:
+            input_ids: (B, T) token ids, padded on the right as in the reference. Causal attention then keeps real
+                tokens from attending to padding.
+            pixel_values: (B, C, H, W) prepared images.
+            attention_mask: (B, T), only checked: it changes nothing.
+            labels: (B, T) with -100 where there is no label; each is predicted from the position before it.
+            all_logits: Compute all logits beside the loss.
+
+        Returns:
+            The results.
+
+        Raises:
+            ValueError: Padding is not on the right.
         """
-        if attention_mask is not None and attention_mask.device.type == "cpu":
-            if not bool(attention_mask[:, 0].all()) or bool((attention_mask.int().diff(dim=1) > 0).any()):
-                raise ValueError("attention_mask: padding must stand on the right of each row")
+        if (
+            attention_mask is not None
+            and attention_mask.device.type == "cpu"
+            and (not attention_mask[:, 0].all() or (attention_mask.int().diff(dim=1) > 0).any())
+        ):
+            raise ValueError("attention_mask: padding must be on the right of each row")
         hidden_BLD = self.language_model.model(self.embed(input_ids, pixel_values))
         head = self.language_model.lm_head
         output = VLAOutput()
         if labels is not None:
-            # Image tokens carry no label, and the first text token predicts one of them: what remains is
-            # labels[:, 1:], predicted from the last image token and all text tokens but the last.
+            # Image tokens have no label, and the first text token predicts one of them. The others, labels[:, 1:], are
+            # predicted from the last image token and all text tokens but the last.
             targets_BT = labels[:, 1:]
             hidden_BTD = hidden_BLD[:, self.config.patches : -1]
             chosen = targets_BT != IGNORE_INDEX

@@ -1,1 +1,4 @@
-"""From a model to a predictor: decoding, precision, and the policy that runs in this process."""
+"""From a checkpoint to a policy: decoding, number formats, memory. `load.load_policy` is the entry.
+
+May import `checkpoint`, `model` and `contract`.
+"""

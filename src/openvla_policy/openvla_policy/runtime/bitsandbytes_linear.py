@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 
-quieten()
+silence_library_logs()
 import bitsandbytes as bnb  # noqa: E402 (it logs while it is imported)
 
 OUTLIER = 6.0  # LLM.int8's threshold: activations beyond it are multiplied in 16 bits (Dettmers et al., 2022)
@@ -80,10 +80,12 @@ class _SplitBlocksLinear4bit(bnb.nn.Linear4bit):
         """The weights, (out, in) in the compute dtype."""
         state = self.weight.quant_state
         size = state.shape.numel()
-        rows = (size // _BLOCK, _BLOCK) if size % _BLOCK == 0 else (1, size)
-        return torch.ops.bitsandbytes.dequantize_4bit(
-            self.weight.data, state.absmax, _BLOCK, state.quant_type, rows, self.compute_dtype
-        ).view(state.shape)
+        blocks = len(state.absmax)
+        codes = F.pad(self.weight.data.flatten(), (0, blocks * _BLOCK // 2 - self.weight.numel()))  # two codes a byte
+        weights = torch.ops.bitsandbytes.dequantize_4bit(
+            codes, state.absmax, _BLOCK, state.quant_type, (blocks, _BLOCK), self.compute_dtype
+        )
+        return weights.flatten()[:size].view(state.shape)
 
 
 class _DequantisedProduct(torch.autograd.Function):

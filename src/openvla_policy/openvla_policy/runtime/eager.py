@@ -1,33 +1,21 @@
-"""Greedy decoding with a key/value cache, step by step: the runtime the others are measured against."""
+"""Greedy decoding with a key/value cache, step by step: the runtime with which the others are compared."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from openvla_policy.model.language import KVCache
-from openvla_policy.model.vla import OpenVLA
-from openvla_policy.runtime.decoding import Generated, Head, Stopwatch, check_request
+from openvla_policy.runtime.decoding import Generated, Guesses, Prompts, Runtime, Stopwatch
 
 
-class EagerRuntime:
-    """One prefill over prompt and image, then one forward a token, each reading the head once."""
+class EagerRuntime(Runtime):
+    """One prefill over prompt and image, then one forward pass a token.
 
-    def __init__(self, model: OpenVLA, head: Head) -> None:
-        self.model, self.head = model, head
+    Rows of different length share the cache: they are padded on the right, and the gap is masked.
+    """
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        pixels_BCHW: Tensor,
-        count: int = 7,
-        guesses: Sequence[Sequence[int] | None] | None = None,
-    ) -> Generated:
-        """See Runtime. Rows of different length share the cache: padded on the right, the gap masked out."""
-        check_request(self.model, prompts, pixels_BCHW, count)
+    def _generate(self, prompts: Prompts, pixels_BCHW: Tensor, count: int, guesses: Guesses) -> Generated:
         device, patches = pixels_BCHW.device, self.model.config.patches
         watch = Stopwatch(device)
         lengths = [len(prompt) + patches for prompt in prompts]

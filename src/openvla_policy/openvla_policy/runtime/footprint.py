@@ -1,4 +1,4 @@
-"""What a checkpoint is and would take, told from its headers: nothing of its weights is read."""
+"""What a checkpoint is and how much memory it would take, from its headers: no weights are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from openvla_policy.checkpoint.adapters import find_adapter, read_adapter
-from openvla_policy.checkpoint.checkpoint import _base_of, _first, _read_statistics, read_json, resolve
+from openvla_policy.checkpoint.checkpoint import find_base, find_file, read_json, read_statistics, resolve
 from openvla_policy.checkpoint.weights import weight_files
 from openvla_policy.contract.statistics import Statistics
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.model.vla import OpenVLA
-from openvla_policy.runtime.precision import _ALL_BUT_THE_HEAD, _DECODER, _LIBRARIES, Precision, compute_dtype
+from openvla_policy.runtime.precision import Precision, compute_dtype, quantised_parts
 
 # Bytes of a quantised weight, and of its scales: by weight (4 bits: by block) and by row (docs/reference/precision.md).
 _QUANTISED = {
@@ -31,7 +31,14 @@ _MAX_HEADER = 100_000_000  # bytes, as the format allows
 
 @dataclass(frozen=True)
 class Header:
-    """What the files beside the weights say, and the names and shapes of the weights."""
+    """What the files of a checkpoint say about it.
+
+    Attributes:
+        path: Its folder.
+        config: Configuration of the network.
+        statistics: By dataset name.
+        stored_bytes: Size of its weight files.
+    """
 
     path: Path
     config: OpenVLAConfig
@@ -40,14 +47,22 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Check a checkpoint folder, hub id or adapter without loading it: files, configuration, names and shapes.
+    """Check files, configuration, names and shapes of a checkpoint without loading it.
 
-    Raises FileNotFoundError or ValueError in one line, as loading would.
+    Args:
+        path: A checkpoint folder, hub id or un-merged adapter.
+
+    Returns:
+        What the files say.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The files contradict each other, as loading would report.
     """
     folder = weights = resolve(path)
     if (adapted := find_adapter(folder)) is not None:
-        weights = _base_of(adapted, read_adapter(adapted).base, None)
-    raw = read_json(_first(folder, weights, "config.json"))
+        weights = find_base(adapted, read_adapter(adapted).base)
+    raw = read_json(find_file(folder, weights, "config.json"))
     config = OpenVLAConfig.from_dict(raw)
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in OpenVLA(config).state_dict().items()}
@@ -62,19 +77,19 @@ def read_header(path: str | Path) -> Header:
         if stored[name] != shape:
             raise ValueError(f"{weights}: {name} is {stored[name]}, config.json makes it {shape}")
     for names in (("preprocessor_config.json",), ("tokenizer.json", "tokenizer.model")):
-        _first(folder, weights, *names)
-    return Header(folder, config, _read_statistics(folder, weights, raw), size)
+        find_file(folder, weights, *names)
+    return Header(folder, config, read_statistics(folder, weights, raw), size)
 
 
 def weight_bytes(config: OpenVLAConfig, precision: Precision, device: str = "cpu") -> int:
-    """Bytes of the weights in memory in `precision`, from their shapes (the model is made on the meta device)."""
+    """Memory of the weights in `precision` [bytes], from their shapes."""
     with torch.device("meta"):
         model = OpenVLA(config)
     item = compute_dtype(precision, device).itemsize
     total = 0.0
     quantised = set()
     if precision in _QUANTISED:
-        parts = _ALL_BUT_THE_HEAD if _LIBRARIES[precision] == "bitsandbytes" else _DECODER
+        parts = quantised_parts(precision)
         each, scale, row = _QUANTISED[precision]
         for path, module in model.named_modules():
             if isinstance(module, nn.Linear) and path.startswith(parts):
@@ -85,11 +100,11 @@ def weight_bytes(config: OpenVLAConfig, precision: Precision, device: str = "cpu
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file: its length in 8 bytes, then JSON; and whether its end is there."""
+    """Names and shapes of a safetensors file, from its header: the length in 8 bytes, then JSON. Checks its size."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
         if not 2 <= length <= min(_MAX_HEADER, file.stat().st_size):
-            raise ValueError(f"{file}: not a readable safetensors file (its header would be {length} bytes)")
+            raise ValueError(f"{file}: not a readable safetensors file (header length {length} bytes)")
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)

@@ -1,4 +1,4 @@
-"""Load a policy from a checkpoint folder: the plain one or, where OFT heads lie beside the weights, an OFT policy."""
+"""Load a policy from a checkpoint folder: an OFT policy where the folder has OFT heads, else the plain one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def load_policy(
 
     Args:
         path: The folder or hub id.
-        precision: Of the weights; see `runtime.precision`.
-        device: Default: cuda where there is a GPU, else cpu.
-        base: The base model of an un-merged adapter, where its own `adapter_config.json` does not name one.
+        precision: Number format of the weights; see `runtime.precision`.
+        device: None: cuda where there is a GPU, else cpu.
+        base: Base model of an un-merged adapter. None: the one its adapter_config.json names.
         options: Of `LocalPolicy`; for an OFT policy also `images`, `chunk`, `cameras` of `checkpoint.oft.load_heads`.
-            One of these given makes it an OFT policy without heads too, whose chunk is tokens chosen in one pass.
+            Any of these makes an OFT policy also of a folder without heads, whose chunk is tokens chosen in one pass.
 
     Returns:
         A `LocalPolicy`, or its subclass `OFTPolicy`.

@@ -1,4 +1,4 @@
-"""How much memory a policy takes: its weights by part, and the most that was in use."""
+"""Memory of a policy: its weights by part, and the peak in use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes. `peak` is the most in use since `reset_peak`: allocated by torch on a GPU, resident for a CPU process."""
+    """Memory of a policy.
+
+    Attributes:
+        device: The device of the weights.
+        weights: Weights by part of the network [bytes].
+        peak: Most in use since `reset_peak`: allocated by torch on a GPU, resident of the process on a CPU [bytes].
+    """
 
     device: str
     weights: dict[str, int]
@@ -31,7 +37,7 @@ class MemoryUse:
 
     @property
     def total(self) -> int:
-        """All weights."""
+        """All weights [bytes]."""
         return sum(self.weights.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,12 +51,12 @@ class MemoryUse:
 
 
 def readable(size: int) -> str:
-    """Bytes in decimal units."""
+    """A number of bytes in decimal units."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def measure(model: nn.Module, device: torch.device | str) -> MemoryUse:
-    """What `model` takes and the peak so far."""
+    """Memory of `model` and the peak so far."""
     weights: dict[str, int] = dict.fromkeys(_PARTS.values(), 0)
     seen: set[int] = set()
     for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
@@ -67,7 +73,7 @@ def measure(model: nn.Module, device: torch.device | str) -> MemoryUse:
 
 
 def tensor_bytes(tensor: Tensor) -> int:
-    """Bytes of a weight, with the scales that belong to it where it is quantised."""
+    """Bytes of a weight, including its scales if it is quantised."""
     if hasattr(tensor, "__tensor_flatten__"):  # torchao
         return sum(tensor_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     size = tensor.nbytes
@@ -80,30 +86,30 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 
 def peak(device: torch.device | str) -> int:
-    """Bytes: the most since `reset_peak`, or since the process began. 0 where the system does not tell."""
+    """Peak since `reset_peak` or the start of the process [bytes]; 0 where the system does not report it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status("VmHWM")
 
 
 def resident() -> int:
-    """Bytes this process has in memory now."""
+    """Resident memory of this process [bytes]."""
     return _status("VmRSS")
 
 
 def reset_peak(device: torch.device | str) -> None:
-    """Begin to look for the peak anew."""
+    """Measure the peak from now on."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the high-water mark
     except OSError as error:
-        logging.getLogger("openvla.policy").debug("the peak cannot be reset here (%s)", error)
+        logging.getLogger("openvla.policy").debug("the peak cannot be reset on this system (%s)", error)
 
 
-def give_back() -> None:
-    """Hand freed memory back to the system, which glibc otherwise keeps between the blocks still in use."""
+def release_free_memory() -> None:
+    """Release freed memory to the system; glibc otherwise keeps what lies between blocks in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
-from openvla_policy.contract.action import ACTION_DIM, ActionChunk
-from openvla_policy.contract.gripper import convert_actions
+from openvla_policy.contract.action import ACTION_DIM
 from openvla_policy.contract.observation import Observation
-from openvla_policy.contract.statistics import Statistics, choose
+from openvla_policy.contract.statistics import Statistics
 from openvla_policy.model.heads import OFTHeads
-from openvla_policy.runtime.decoding import Head, Vocabulary
-from openvla_policy.runtime.local_policy import LocalPolicy
+from openvla_policy.runtime.decoding import Vocabulary
+from openvla_policy.runtime.local_policy import Answers, LocalPolicy
 
 
 class OFTPolicy(LocalPolicy):
@@ -29,29 +28,31 @@ class OFTPolicy(LocalPolicy):
     def __init__(
         self, checkpoint: Checkpoint, heads: OFTHeads, *, vocabulary: Vocabulary = "full", **options: object
     ) -> None:
-        """Options as of LocalPolicy. `vocabulary` matters only where the actions are tokens (no L1 head), `runtime`
-        not at all: everything is one pass. Runners-up (`token_rank`, `idle`) are not to be had.
+        """Make a policy of a loaded checkpoint and its heads.
+
+        Args:
+            checkpoint: The checkpoint.
+            heads: Its heads.
+            vocabulary: Tokens that decoding may choose, where the actions are tokens (no L1 head).
+            options: Of LocalPolicy. `runtime` has no effect, as everything is one pass.
+
+        Raises:
+            ValueError: An option is unknown or needs decoding token by token (`token_rank`, `idle`).
         """
         if options.get("token_rank", 1) != 1 or options.get("idle", "keep") != "keep":
             raise ValueError("token_rank and idle: a policy with OFT heads has no second most likely tokens")
         super().__init__(checkpoint, vocabulary=vocabulary, **(options | {"runtime": "eager"}))  # type: ignore[arg-type]
         self.heads = heads
-        self.head = Head(checkpoint.model, self.tokens, checkpoint.tokenizer.eos_id, vocabulary)
 
     @torch.inference_mode()
-    def predict_batch(
+    def _answer(
         self,
         observations: Sequence[Observation],
-        instructions: Sequence[str],
-        statistics: Sequence[str | None] | None = None,
-        streams: Sequence[Hashable] | None = None,
-    ) -> list[ActionChunk]:
-        """A chunk for each (observation, instruction); `statistics` may name another key a row, `streams` is unused."""
+        prompts: list[tuple[int, ...]],
+        chosen: Sequence[tuple[str, Statistics]],
+        streams: Sequence[Hashable] | None,
+    ) -> Answers:
         start = time.perf_counter()
-        if not observations or len(observations) != len(instructions):
-            raise ValueError(f"{len(observations)} observations and {len(instructions)} instructions")
-        keys = [self.unnorm_key if key is None else key for key in statistics or [None] * len(observations)]
-        chosen = [choose(self.checkpoint.statistics, key) for key in keys]
         images = [self._images(observation) for observation in observations]
         pixels = self.preparation.prepare([image for row in images for image in row], self.device).to(self.dtype)
         pixels_BICHW = pixels.unflatten(0, (len(images), -1))
@@ -59,9 +60,7 @@ class OFTPolicy(LocalPolicy):
         if self.heads.config.proprio:
             rows = [self._state(o, name, entry) for o, (name, entry) in zip(observations, chosen, strict=True)]
             state_BP = torch.from_numpy(np.stack(rows)).to(self.device, self.dtype)
-        prompts = [self._prompt_ids(instruction) for instruction in instructions]
         prepared = time.perf_counter()
-
         model, eos = self.checkpoint.model, self.checkpoint.tokenizer.eos_id
         hidden_BMD = self.heads.hidden(model, prompts, pixels_BICHW, state_BP, eos)
         shape = (len(observations), self.heads.config.chunk, ACTION_DIM)
@@ -71,20 +70,7 @@ class OFTPolicy(LocalPolicy):
         else:
             ids = self.head.choose(hidden_BMD.flatten(0, 1)).view(shape).cpu().numpy()
             normalised = self.tokens.decode(ids)
-        end = time.perf_counter()
-        timings = {"preparation": prepared - start, "inference": end - prepared, "total": end - start}
-        return [
-            ActionChunk(
-                actions=convert_actions(entry.unnormalise(normalised[row]), self.gripper, name),
-                period=self.period,
-                frame=self.frame,
-                statistics_name=name,
-                statistics_hash=entry.hash,
-                timings=dict(timings),
-                token_ids=None if ids is None else ids[row],
-            )
-            for row, (name, entry) in enumerate(chosen)
-        ]
+        return Answers(ids, normalised, {"preparation": prepared - start, "inference": time.perf_counter() - prepared})
 
     def _images(self, observation: Observation) -> list[np.ndarray]:
         config, extra = self.heads.config, observation.extra_images

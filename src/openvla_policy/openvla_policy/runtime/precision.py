@@ -1,11 +1,11 @@
-"""In what numbers a policy is held and computed, and loading it so.
+"""Number formats of weights and arithmetic, and loading a policy in them.
 
-A weight is quantised as it is read, one at a time, on the device it is for: what is ever held is the quantised model
-and one full-precision matrix. Models loaded quantised are for inference.
+Each weight is quantised on its device as it is read, so that memory holds the quantised model and one full-precision
+matrix. Quantised models are for inference.
 
-Which matrices: bitsandbytes (`int8`, `int4`) all of them but the head, as the reference's load_in_8bit / load_in_4bit;
-torchao (`int8-torchao`, `int4-torchao`, `fp8`) those of the decoder's layers, which hold nine tenths of a 7B policy and
-are read once a token, while vision and projector, read once an action, stay bf16. docs/reference/precision.md compares.
+bitsandbytes (`int8`, `int4`) quantises all matrices but the head, as the reference's load_in_8bit and load_in_4bit.
+torchao (`int8-torchao`, `int4-torchao`, `fp8`) quantises the decoder's layers, nine tenths of a 7B policy, which each
+token reads; vision and projector, which each action reads once, stay bf16. docs/reference/precision.md compares them.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from torch import Tensor, nn
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.checkpoint.folder import load_folder
-from openvla_policy.checkpoint.library_logs import quieten
+from openvla_policy.checkpoint.library_logs import silence_library_logs
 from openvla_policy.checkpoint.weights import Place
-from openvla_policy.runtime.memory import give_back
+from openvla_policy.runtime.memory import release_free_memory
 
 Precision = Literal["fp32", "bf16", "int8", "int4", "int8-torchao", "int4-torchao", "fp8"]
 
-_LIBRARIES = {  # what is not named here is plain torch
+_LIBRARIES = {  # the others are plain torch
     "int8": "bitsandbytes",
     "int4": "bitsandbytes",
     "int8-torchao": "torchao",
     "int4-torchao": "torchao",
     "fp8": "torchao",
 }
-# Least compute capability, the GPUs' name, and what to take instead.
+# Least compute capability, the GPUs' name, and the alternative.
 _GPU_ONLY = {"int4-torchao": ((8, 0), "Ampere", "int4"), "fp8": ((8, 9), "Ada or Hopper", "int8")}
-_GIVE_BACK_AFTER = 32 * 2**20  # bytes of full-precision weights
+RELEASE_AFTER = 32 * 2**20  # full-precision weights freed before memory is released to the system [bytes]
 _DECODER = ("language_model.model.layers.",)
 _ALL_BUT_THE_HEAD = ("vision_backbone.", "projector.", *_DECODER)
 
 
 def obstacle(precision: str, device: torch.device | str) -> str | None:
-    """Say why `precision` cannot be had on `device` and what to do, or None where it can."""
+    """Why `precision` is not available on `device`, and the remedy; None where it is available."""
     if precision not in get_args(Precision):
         return f"{precision!r} is unknown; choose one of {', '.join(get_args(Precision))}"
     library = _LIBRARIES.get(precision)
@@ -61,21 +61,30 @@ def obstacle(precision: str, device: torch.device | str) -> str | None:
 
 
 def compute_dtype(precision: Precision, device: torch.device | str) -> torch.dtype:
-    """Of activations, and of the weights that are not quantised."""
+    """The dtype of activations and of weights that are not quantised."""
     if precision == "fp32":
         return torch.float32
     if precision in ("bf16", "int8-torchao", "int4-torchao", "fp8") or torch.device(device).type == "cuda":
         return torch.bfloat16
-    return torch.float32  # bitsandbytes on a CPU: its kernels take both, and not every CPU multiplies in bf16
+    return torch.float32  # bitsandbytes on a CPU supports both, and not every CPU multiplies in bf16
 
 
 def load(
     path: str | Path, precision: Precision = "fp32", device: torch.device | str = "cpu", base: str | Path | None = None
 ) -> Checkpoint:
-    """Load a checkpoint folder, hub id or un-merged adapter (with its `base`), for inference in `precision`.
+    """Load a checkpoint for inference.
+
+    Args:
+        path: A checkpoint folder, hub id or un-merged adapter.
+        precision: Number format of the weights.
+        device: Where the weights go.
+        base: Base model of an adapter. None: the one its adapter_config.json names.
+
+    Returns:
+        The checkpoint.
 
     Raises:
-        ValueError: `precision` is unknown or not to be had here; says which library or hardware it needs.
+        ValueError: The precision is unknown, or needs a library or hardware that is missing.
     """
     reason = obstacle(precision, device)
     if reason:
@@ -83,11 +92,24 @@ def load(
     return load_folder(path, compute_dtype(precision, device), device, base, placer(precision, device))
 
 
-def placer(precision: Precision, device: torch.device | str, *, trainable_inputs: bool = False) -> Place | None:
-    """What quantises the matrices of a model as they come; None where nothing is quantised.
+def quantised_parts(precision: Precision) -> tuple[str, ...]:
+    """Prefixes of the modules whose linear layers are quantised; empty for unquantised formats."""
+    if precision not in _LIBRARIES:
+        return ()
+    return _ALL_BUT_THE_HEAD if _LIBRARIES[precision] == "bitsandbytes" else _DECODER
 
-    `trainable_inputs` is for adapters trained on a quantised base: it forgoes the kernel for which bitsandbytes, in
-    the first forward pass on CPUs with AVX512-BF16, repacks int4 weights such that later gradients are wrong.
+
+def placer(precision: Precision, device: torch.device | str, *, trainable_inputs: bool = False) -> Place | None:
+    """Make the function that quantises matrices while a model loads.
+
+    Args:
+        precision: Number format of the weights.
+        device: Where the weights go.
+        trainable_inputs: For adapters trained on a quantised base: avoids the kernel for which bitsandbytes repacks
+            int4 weights in the first evaluation on CPUs with AVX512-BF16, after which gradients are wrong.
+
+    Returns:
+        The function, for `place` of weights.load_weights; None for unquantised formats.
     """
     if precision in ("fp32", "bf16"):
         return None
@@ -100,7 +122,7 @@ def placer(precision: Precision, device: torch.device | str, *, trainable_inputs
         replace = int4 if precision == "int4" else partial(int8_linear, device=where)
     else:
         replace = partial(_torchao, precision=precision, device=where, dtype=dtype)
-    parts = _ALL_BUT_THE_HEAD if _LIBRARIES[precision] == "bitsandbytes" else _DECODER
+    parts = quantised_parts(precision)
     dropped = 0
 
     def place(model: nn.Module, name: str, weight: Tensor) -> bool:
@@ -113,8 +135,8 @@ def placer(precision: Precision, device: torch.device | str, *, trainable_inputs
         with torch.no_grad():
             setattr(model.get_submodule(parent), own, replace(linear, weight))
         dropped += weight.nbytes
-        if dropped > _GIVE_BACK_AFTER:
-            give_back()
+        if dropped > RELEASE_AFTER:
+            release_free_memory()
             dropped = 0
         return True
 
@@ -138,17 +160,17 @@ def _torchao_config(precision: str, columns: int) -> Any:
         return q.Float8DynamicActivationFloat8WeightConfig(granularity=q.PerRow())
     group = next((size for size in (128, 64, 32) if columns % size == 0), None)
     if group is None:
-        return None  # an odd matrix of a small model: it stays bf16
+        return None  # a small model's matrix without a valid group size stays bf16
     if find_spec("mslk") is not None and torch.cuda.get_device_capability() >= (9, 0):
-        return q.Int4WeightOnlyConfig(group_size=group)  # mixed-input kernels for Hopper, good at any row count
+        return q.Int4WeightOnlyConfig(group_size=group)  # mixed-input kernels for Hopper, fast at any row count
     return q.Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d")  # tinygemm, in torch
 
 
 class _OneRowFused(nn.Linear):
     """A Linear whose product with a single row is compiled, which reads each int8 weight once.
 
-    Weight-only int8 has no kernel of its own in torchao: eager torch would write the matrix out in bf16 first. The
-    compiler makes one pass of conversion and product where there is one row (decoding); many rows amortise it.
+    torchao has no kernel for weight-only int8: eager torch first writes the matrix in bf16. Compiled, conversion and
+    product are one pass where there is one row (decoding); many rows amortise the conversion.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -169,7 +191,7 @@ def _compiled_linear() -> Callable[..., Tensor]:
 
 @cache
 def _import_torchao() -> Any:
-    quieten()
+    silence_library_logs()
     import torchao.quantization
 
     return torchao.quantization

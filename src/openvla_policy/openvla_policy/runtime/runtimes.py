@@ -19,7 +19,7 @@ _RUNTIMES: dict[str, type[EagerRuntime | StaticRuntime | DraftRuntime]] = {
 
 
 def make_runtime(name: RuntimeName, model: OpenVLA, head: Head) -> Runtime:
-    """Build the runtime `name`; all give the same tokens (docs/explanation/runtimes.md)."""
+    """Build the runtime `name`. All decode the same tokens (docs/explanation/runtimes.md)."""
     if name not in _RUNTIMES:
         raise ValueError(f"runtime: {name!r} is unknown; choose one of {', '.join(get_args(RuntimeName))}")
     return _RUNTIMES[name](model, head)

@@ -1,4 +1,8 @@
-"""The policy over HTTP and WebSocket: a server that OpenVLA's clients can call, and clients that are Policies."""
+"""The policy over HTTP and WebSocket: a server that OpenVLA's clients can call, and clients that are Policies.
+
+The server may import all of this package. The clients (`http_client`, `websocket_client`, `remote_policy`, codecs)
+import only `contract.action` and `contract.observation`: they need NumPy, but neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,18 @@ __all__ = ["Client", "LateAnswer", "RemotePolicy", "ServerRefused", "connect"]
 
 
 def connect(url: str, **options: Any) -> RemotePolicy:
-    """The client for `url`: http:// and https:// as the reference's clients ask, ws:// and wss:// for streaming.
+    """Make a client. It connects at the first request.
 
-    `options` are those of RemotePolicy. Nothing is sent yet.
+    Args:
+        url: http:// or https:// for requests as of the reference's clients, ws:// or wss:// for streaming.
+        options: Of RemotePolicy.
+
+    Returns:
+        The client.
     """
     if url.startswith(("ws://", "wss://")):
-        from openvla_policy.serving.websocket_client import (
-            StreamClient,  # only where it is used: websockets and msgpack
-        )
+        # Here, as only this one needs websockets and msgpack.
+        from openvla_policy.serving.websocket_client import StreamClient
 
         return StreamClient(url, **options)
     return Client(url, **options)

@@ -1,4 +1,4 @@
-"""The one thread that enters the policy. It takes what is waiting, up to a batch, in the order it came."""
+"""The one thread that calls the policy: it computes waiting requests in batches, in order of arrival."""
 
 from __future__ import annotations
 
@@ -21,25 +21,36 @@ log = logging.getLogger("openvla.serve")
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way. `received` [s] and all deadlines are of time.perf_counter()."""
+    """One request in the queue. Times are of time.perf_counter() [s].
+
+    Attributes:
+        observation: What the policy sees.
+        instruction: The task in words.
+        unnorm_key: Name of the statistics. None: the policy's default.
+        stream: Names the connection.
+        received: When the request arrived.
+        budget: How long after `received` an answer is of use [s]. None: without limit.
+        queued: When the job was made.
+        result: The answer, or the exception.
+    """
 
     observation: Observation
     instruction: str
     unnorm_key: str | None
-    stream: str  # whose it is: a connection
+    stream: str
     received: float
-    budget: float | None  # [s] from `received`; an answer after it is late
+    budget: float | None
     queued: float = field(default_factory=time.perf_counter)
     result: Future[ActionChunk] = field(default_factory=Future)
 
     def late(self) -> Late | None:
-        """Why nobody is to have this request's answer any more, if so."""
+        """The refusal of a job whose deadline has passed, else None."""
         took = time.perf_counter() - self.received
         return None if self.budget is None or took <= self.budget else Late(self.budget, took)
 
 
-class Worker:
-    """Computes jobs one batch after another. A job that cannot be computed spoils none of its neighbours."""
+class Batcher:
+    """Computes jobs batch by batch. A job that fails does not affect the others of its batch."""
 
     def __init__(self, policy: LocalPolicy, limits: Limits, metrics: Metrics) -> None:
         self._policy, self._limits, self._metrics = policy, limits, metrics
@@ -47,24 +58,34 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        # One thread for good: a policy is not to be entered twice, and a client that goes away cannot cause it.
+        # One thread for the server's life: a policy must not be called twice at once, also not when a client leaves.
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job) -> Future[ActionChunk]:
-        """Queue a job; cancelling its future drops it, unless it is being computed. Raises Refused when full."""
+        """Queue a job.
+
+        Args:
+            job: The job.
+
+        Returns:
+            Its result. Cancelling it removes the job, unless it is being computed.
+
+        Raises:
+            Refused: The queue is full or the server shuts down.
+        """
         with self._changed:
             if self._closed:
                 raise Refused(503, "the server is shutting down")
             if len(self._waiting) >= self._limits.queue:
                 raise Refused(503, f"{len(self._waiting)} requests are waiting already; ask again later")
             self._waiting.append(job)
-            self._metrics.queue_length(len(self._waiting))
+            self._metrics.set_queue_length(len(self._waiting))
             self._changed.notify()
         return job.result
 
     def close(self) -> None:
-        """Finish the batch that is being computed, refuse the rest."""
+        """Finish the batch that is being computed and refuse the waiting jobs."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -75,11 +96,11 @@ class Worker:
         self._waiting.clear()
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
+        while (batch := self._next_batch()) is not None:
             self._start(batch)
 
-    def _take(self) -> list[Job] | None:
-        """What to compute next: jobs of as many streams as there are, one of each. None at the end."""
+    def _next_batch(self) -> list[Job] | None:
+        """At most one job of each stream, oldest first. None when the server shuts down."""
         limits = self._limits
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -87,24 +108,25 @@ class Worker:
                 self._changed.wait_for(lambda: len(self._waiting) >= limits.batch or self._closed, limits.batch_wait)
             if self._closed:
                 return None
-            taken: dict[str, Job] = {}
+            batch: dict[str, Job] = {}
             left: list[Job] = []
-            while self._waiting and len(taken) < limits.batch:
+            while self._waiting and len(batch) < limits.batch:
                 job = self._waiting.popleft()
-                # A stream's next image is looked at when its last one is answered: its guess comes from that.
-                if job.stream in taken:
+                # A stream's next request waits for the answer to its last one, from which `draft` guesses.
+                if job.stream in batch:
                     left.append(job)
                 else:
-                    taken[job.stream] = job
+                    batch[job.stream] = job
             self._waiting.extendleft(reversed(left))
-            self._metrics.queue_length(len(self._waiting))
-            return list(taken.values())
+            self._metrics.set_queue_length(len(self._waiting))
+            return list(batch.values())
 
     def _start(self, jobs: list[Job]) -> None:
+        """Compute the jobs that are still wanted."""
         now, batch = time.perf_counter(), []
         for job in jobs:
             if not job.result.set_running_or_notify_cancel():
-                continue  # its client has gone
+                continue  # its client has disconnected
             if late := job.late():
                 job.result.set_exception(late)
             elif now - job.received > self._limits.wait:
@@ -117,13 +139,13 @@ class Worker:
 
     def _compute(self, batch: list[Job]) -> None:
         started = time.perf_counter()
-        more = {"streams": [job.stream for job in batch]} if self._takes_streams else {}
+        options = {"streams": [job.stream for job in batch]} if self._takes_streams else {}
         try:
             chunks = self._policy.predict_batch(
                 [job.observation for job in batch],
                 [job.instruction for job in batch],
                 [job.unnorm_key for job in batch],
-                **more,
+                **options,
             )
             if len(chunks) != len(batch):
                 raise RuntimeError(f"the policy gave {len(chunks)} answers to {len(batch)} requests")

@@ -1,4 +1,4 @@
-"""A policy on another machine over HTTP: one request an action, as the reference's clients ask."""
+"""A policy on another machine over HTTP: one request for each action, as the reference's clients send."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from openvla_policy.serving.remote_policy import RemotePolicy, ServerRefused, se
 
 
 class Client(RemotePolicy):
-    """Asks an `openvla-serve` (or the reference's deploy.py) at http:// or https:// for one action at a time.
+    """Client of an `openvla-serve` (or the reference's deploy.py) at http:// or https://, one action at a time.
 
-    Connections are kept open and opened again after a failure; a request is never sent twice, because a
-    late answer to an old image must not move a robot. Raises LateAnswer for a missed deadline, ServerRefused with
-    the server's sentence, ConnectionError for what else fails. Safe to call from several threads.
+    Connections stay open and are opened again after a failure. A request is never sent twice, as a late answer to an
+    old image must not move a robot. Safe to call from several threads.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", **options: Any) -> None:
-        """`options` are those of RemotePolicy."""
+        """Make a client; `options` are those of RemotePolicy."""
         super().__init__(url, **options)
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"{url}: expected http:// or https://; connect() takes ws:// too")
         if self.jpeg_quality is not None:
-            raise ValueError(f"{url}: jpeg_quality goes with ws:// only; POST /act carries arrays")
+            raise ValueError(f"{url}: jpeg_quality is for ws:// only; POST /act sends arrays")
         self._http = httpx.Client(
             base_url=self.url, headers=self._headers, verify=self._ssl if self._ssl is not None else True
         )
 
     def reset(self) -> None:
-        """Nothing is kept between steps."""
+        """Do nothing: the server keeps nothing between requests of this kind."""
 
     def metadata(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """The server's metadata."""
         return self._checked("GET", "/metadata", self.timeout).json()
 
     def predict(self, observation: Observation, instruction: str, deadline: float | None = None) -> ActionChunk:
@@ -73,8 +72,8 @@ class Client(RemotePolicy):
             if isinstance(data, dict):
                 return np.asarray(decode_array(data), dtype=np.float64).reshape(-1, ACTION_DIM)
         except (BadRequest, ValueError) as error:
-            raise ConnectionError(f"{self.url}: the server's answer holds no action ({error})") from error
-        # deploy.py says "error" with status 200
+            raise ConnectionError(f"{self.url}: the server's answer has no action ({error})") from error
+        # deploy.py answers "error" with status 200.
         raise ConnectionError(f"{self.url}: the server answered {str(data)[:80]!r} instead of an action")
 
     def _checked(
@@ -100,6 +99,6 @@ def _stages(header: str) -> dict[str, float]:
         name, _, milliseconds = entry.partition(";dur=")
         try:
             stages[name] = float(milliseconds) / 1e3
-        except ValueError:  # another server's header, in a form of its own
+        except ValueError:  # another server's header, in another form
             continue
     return stages

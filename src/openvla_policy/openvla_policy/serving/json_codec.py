@@ -1,6 +1,6 @@
-"""What `POST /act` carries: JSON with arrays in it, as the `json-numpy` package writes them. No pickle.
+"""The JSON of `POST /act`, with arrays as the `json-numpy` package writes them; no pickle.
 
-Also the checks that every transport shares: what an image, an instruction, a state may be.
+Also the checks of images, instructions and states that all transports share.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ from typing import Any
 import numpy as np
 
 MAX_SIDE = 8192  # px
-MAX_PIXELS = 2**25  # px; what a compressed image may unpack to
+MAX_PIXELS = 2**25  # px, also of a decompressed image
 MAX_INSTRUCTION = 1000  # characters
 MAX_STATE = 256  # numbers
 MAX_EXTRA_IMAGES = 8
-MAX_JSON_VALUES = 4096  # of a real request: about twenty; a body of brackets would cost 20 times its size in memory
+MAX_JSON_VALUES = 4096  # a request has about 20; a body of brackets would need 20 times its size in memory
 _DTYPE = re.compile(r"[<>=|]?[biuf][1248]|[<>=|]?\?")
 
 
 class BadRequest(ValueError):
-    """The request cannot be understood; the message is one sentence for whoever sent it."""
+    """The request is malformed; the message is one sentence for the client."""
 
 
 @dataclass(frozen=True)
 class ActRequest:
-    """One question. `double_encoded` requests get their answer as a JSON string holding JSON.
+    """A request for an action.
 
-    `image` and each of `extra_images` are uint8 RGB (H, W, 3), `state` is float64 (D,).
+    Attributes:
+        image: uint8 RGB (H, W, 3).
+        instruction: The task in words.
+        unnorm_key: Name of the statistics. None: the server's default.
+        double_encoded: Whether the answer is a JSON string that contains JSON.
+        extra_images: Further cameras by name, uint8 RGB.
+        state: Proprioception, float64 (D,).
     """
 
     image: np.ndarray
@@ -44,7 +50,7 @@ class ActRequest:
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:
-    """An array as json-numpy writes it: its bytes in base64, dtype and shape."""
+    """Encode an array as json-numpy does: bytes in base64, dtype and shape."""
     return {
         "__numpy__": base64.b64encode(array.tobytes()).decode(),
         "dtype": array.dtype.str,
@@ -53,7 +59,7 @@ def encode_array(array: np.ndarray) -> dict[str, Any]:
 
 
 def decode_array(data: Mapping[str, Any]) -> np.ndarray:
-    """The array in `data`; plain numbers only, and exactly as many bytes as dtype and shape say."""
+    """Decode an array; BadRequest unless it is plain numbers of exactly the size of dtype and shape."""
     text = data.get("__numpy__")
     dtype, shape = checked_layout(data.get("dtype"), data.get("shape"))
     try:
@@ -64,7 +70,7 @@ def decode_array(data: Mapping[str, Any]) -> np.ndarray:
 
 
 def checked_layout(name: Any, shape: Any) -> tuple[np.dtype, list[int]]:
-    """A dtype and a shape that somebody sent, or BadRequest. Nothing of the declared size is allocated."""
+    """Check the dtype and shape of a request, or raise BadRequest. Allocates nothing of the declared size."""
     try:
         dtype = np.dtype(name) if isinstance(name, str) and _DTYPE.fullmatch(name) else None
     except TypeError:  # f1, b4
@@ -77,7 +83,7 @@ def checked_layout(name: Any, shape: Any) -> tuple[np.dtype, list[int]]:
 
 
 def view(raw: bytes, dtype: np.dtype, shape: list[int]) -> np.ndarray:
-    """`raw` as an array, read-only and not copied; BadRequest unless it has just the bytes that layout needs."""
+    """View `raw` as a read-only array; BadRequest unless it has exactly the bytes of that layout."""
     expected = dtype.itemsize
     for size in shape:
         expected *= size
@@ -87,9 +93,17 @@ def view(raw: bytes, dtype: np.dtype, shape: list[int]) -> np.ndarray:
 
 
 def parse_request(body: bytes | str) -> ActRequest:
-    """Read what the reference's deploy client posts: {image, instruction, unnorm_key?}, or that in `encoded`.
+    """Parse the body of a request.
 
-    Beyond the reference: `extra_images` {name: array} and `state` (array), for policies that take them.
+    Args:
+        body: {image, instruction, unnorm_key?} as the reference's clients post, or that as a string in `encoded`.
+            Beyond the reference: `extra_images` {name: array} and `state` (array), for policies that read them.
+
+    Returns:
+        The request.
+
+    Raises:
+        BadRequest: It is malformed.
     """
     payload = _load(body)
     double = "encoded" in payload
@@ -103,7 +117,19 @@ def parse_request(body: bytes | str) -> ActRequest:
 def read_request(
     payload: Mapping[str, Any], read_array: Callable[[str, Any], np.ndarray], double_encoded: bool = False
 ) -> ActRequest:
-    """The request in a decoded tree; `read_array(name, value)` is the transport's way of writing an array."""
+    """Check a decoded request.
+
+    Args:
+        payload: Its entries.
+        read_array: Decodes an array of the transport, from its name (for errors) and value.
+        double_encoded: Whether the answer is a JSON string that contains JSON.
+
+    Returns:
+        The request.
+
+    Raises:
+        BadRequest: An entry is missing, unknown or out of range.
+    """
     known = ("image", "instruction", "unnorm_key", "extra_images", "state")
     unknown = sorted(str(key) for key in set(payload) - set(known))
     if unknown:
@@ -120,7 +146,7 @@ def read_request(
         raise BadRequest(f"unnorm_key: expected a name, got a {type(key).__name__}")
     for name, text in (("instruction", instruction), ("unnorm_key", key or "")):
         if not text.isascii() and not _is_unicode(text):
-            raise BadRequest(f"{name}: it holds half a surrogate pair, which is no character")
+            raise BadRequest(f"{name}: it has half a surrogate pair, which is not a character")
     image = checked_image("image", read_array("image", payload["image"]))
     extra, state = payload.get("extra_images") or {}, payload.get("state")
     if not isinstance(extra, dict) or not all(isinstance(name, str) and _is_unicode(name) for name in extra):
@@ -129,14 +155,14 @@ def read_request(
         raise BadRequest(f"extra_images: {len(extra)} are over the limit of {MAX_EXTRA_IMAGES}")
     images: dict[str, np.ndarray] = {}
     for name, data in extra.items():
-        where = f"extra_images {name[:40]!r}"  # a name may hold anything, line breaks for one
+        where = f"extra_images {name[:40]!r}"  # a name may contain anything, for example line breaks
         images[name] = checked_image(where, read_array(where, data))
     vector = None if state is None else checked_state(read_array("state", state))
     return ActRequest(image, instruction, key, double_encoded, images, vector)
 
 
 def checked_image(name: str, image: np.ndarray) -> np.ndarray:
-    """`image` if it is uint8 RGB (H, W, 3) of a bearable size."""
+    """Return `image`, or raise BadRequest unless it is uint8 RGB (H, W, 3) within the limits."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise BadRequest(f"{name}: expected uint8 RGB (H, W, 3), got {image.dtype} {image.shape}")
     checked_size(name, image.shape[1], image.shape[0])
@@ -144,13 +170,13 @@ def checked_image(name: str, image: np.ndarray) -> np.ndarray:
 
 
 def checked_size(name: str, width: int, height: int) -> None:
-    """Raise for an image (pixels) that is too large to look at."""
+    """Raise BadRequest for an image size [px] over the limits."""
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise BadRequest(f"{name}: {width} x {height} px is over the limit of {MAX_SIDE} a side, {MAX_PIXELS} in all")
 
 
 def checked_state(state: np.ndarray) -> np.ndarray:
-    """`state` as float64 (D,) if it is a short vector of finite floats."""
+    """Convert `state` to float64 (D,), or raise BadRequest unless it is a short vector of finite floats."""
     if state.dtype.kind != "f" or state.ndim != 1 or not 0 < len(state) <= MAX_STATE:
         raise BadRequest(f"state: expected 1 to {MAX_STATE} floats, got {state.dtype} {state.shape}")
     state = state.astype(np.float64)
@@ -177,10 +203,10 @@ def _load(text: bytes | str) -> dict[str, Any]:
     def refuse(name: str) -> None:
         raise BadRequest(f"{name} is not a number in JSON")
 
-    # Counting is not parsing, and that is the point: it costs no memory.
+    # Counted before parsing, which would need the memory.
     values = sum(text.count(m.encode()) if isinstance(text, bytes) else text.count(m) for m in "[{,")
     if values > MAX_JSON_VALUES:
-        raise BadRequest(f"the body holds over {MAX_JSON_VALUES} values; send arrays as json-numpy writes them")
+        raise BadRequest(f"the body has over {MAX_JSON_VALUES} values; send arrays as json-numpy writes them")
     try:
         data = json.loads(text, parse_constant=refuse)
     except BadRequest:
@@ -193,7 +219,7 @@ def _load(text: bytes | str) -> dict[str, Any]:
 
 
 def answer(actions: np.ndarray, double_encoded: bool) -> str:
-    """The response body for `actions` (7,), or (T, 7) of a policy with chunks, in the form its request came in."""
+    """Encode the response for `actions` (7,), or (T, 7) of a policy with chunks, in the form of its request."""
     encoded = encode_array(np.asarray(actions, dtype=np.float64))
     if double_encoded:
         return json.dumps(json.dumps(encoded))

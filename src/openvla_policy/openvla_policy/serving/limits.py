@@ -1,4 +1,4 @@
-"""What a request and a connection may cost, and how one is refused."""
+"""What a request and a connection may cost, and how a request is refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What clients may ask of the server.
+    """What clients may request of the server.
 
-    `body` [bytes] the size of a request or message; `queue` how many requests may wait in all; `wait` [s] for the
-    policy to be free; `receive` [s] for a body to arrive; `connections` open WebSockets; `in_flight` requests of one
-    WebSocket that are not answered yet; `batch` requests computed in one pass; `batch_wait` [s] that a pass waits
-    for others to join it.
+    Attributes:
+        body: Size of a request or message [bytes].
+        queue: Requests that may wait for the policy.
+        wait: Longest time that a request waits for the policy [s].
+        receive: Longest time for a body to arrive [s].
+        connections: Open WebSockets.
+        in_flight: Unanswered requests of one WebSocket.
+        batch: Requests computed in one pass.
+        batch_wait: How long a pass waits for further requests [s].
     """
 
     body: int = 32 * 2**20
@@ -41,7 +46,7 @@ class Refused(Exception):
 
 
 class Late(Refused):
-    """The answer would come after the request's deadline, so nobody is to move by it."""
+    """The deadline passed before the answer, so no robot may execute it."""
 
     def __init__(self, budget: float, took: float) -> None:
         super().__init__(504, f"late: the deadline was {budget * 1e3:.0f} ms, {took * 1e3:.0f} ms went by")

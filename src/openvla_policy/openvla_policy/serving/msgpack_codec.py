@@ -1,4 +1,4 @@
-"""What the WebSocket carries: one msgpack map a message, arrays as {dtype, shape, data}. docs/reference/serving.md."""
+"""The messages of the WebSocket: msgpack maps, with arrays as {dtype, shape, data} (docs/reference/serving.md)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from openvla_policy.contract.action import ACTION_DIM, ActionChunk
 from openvla_policy.serving.json_codec import ActRequest, BadRequest, checked_layout, checked_size, read_request, view
 
 PROTOCOL = 1
-MAX_ITEMS = 64  # maps and lists in one message, and entries in each; a request has about ten
+MAX_ITEMS = 64  # maps and lists in a message, and entries in each; a request has about ten
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for an action: its `id` in this connection, and the `budget` [s] from receipt, if it has one."""
+    """A request for an action.
+
+    Attributes:
+        id: Its number in this connection.
+        budget: How long after receipt an answer is of use [s]. None: without limit.
+        request: The request.
+    """
 
     id: int
     budget: float | None
@@ -29,21 +35,21 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reset:
-    """A new episode begins on this connection."""
+    """Begin a new episode on this connection."""
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """A message as it is sent."""
+    """Encode a message."""
     return msgpack.packb(message)
 
 
 def pack_array(array: np.ndarray) -> dict[str, Any]:
-    """An array as messages carry it."""
+    """Encode an array for a message."""
     return {"dtype": array.dtype.str, "shape": list(array.shape), "data": array.tobytes()}
 
 
 def pack_jpeg(image: np.ndarray, quality: int) -> dict[str, Any]:
-    """A uint8 RGB image (H, W, 3) as JPEG of `quality` 1..100: a tenth of the bytes, and not the same pixels."""
+    """Encode a uint8 RGB image (H, W, 3) as JPEG of `quality` 1..100: a tenth of the bytes, lossy."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -52,9 +58,18 @@ def pack_jpeg(image: np.ndarray, quality: int) -> dict[str, Any]:
 
 
 def unpack(raw: bytes, size: int, items: int = MAX_ITEMS) -> dict[str, Any]:
-    """The map in a message of at most `size` bytes, or BadRequest.
+    """Decode a message. Refuses extension types, timestamps and many containers, so that memory stays near its size.
 
-    No extension types, no timestamps, few maps and lists: whatever comes in, memory stays near the message's size.
+    Args:
+        raw: The message.
+        size: Its largest size [bytes].
+        items: Most maps and lists in it, and entries in each.
+
+    Returns:
+        Its entries.
+
+    Raises:
+        BadRequest: It is malformed or over a limit.
     """
     if len(raw) > size:
         raise BadRequest(f"the message is over the limit of {size} bytes; send a smaller image")
@@ -64,11 +79,11 @@ def unpack(raw: bytes, size: int, items: int = MAX_ITEMS) -> dict[str, Any]:
         nonlocal count
         count += 1
         if count > items:
-            raise BadRequest(f"the message holds over {items} maps and lists")
+            raise BadRequest(f"the message has over {items} maps and lists")
         return container
 
     def refused(code: int, data: bytes) -> None:
-        raise BadRequest(f"msgpack extension type {code} is not taken; only maps, lists, text, numbers, bytes")
+        raise BadRequest(f"msgpack extension type {code} is not supported; only maps, lists, text, numbers, bytes")
 
     try:
         message = msgpack.unpackb(
@@ -78,14 +93,14 @@ def unpack(raw: bytes, size: int, items: int = MAX_ITEMS) -> dict[str, Any]:
     except BadRequest:
         raise
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise BadRequest(f"the message is not msgpack that this server takes ({str(error)[:80]})") from error
+        raise BadRequest(f"the message is not msgpack that this server supports ({str(error)[:80]})") from error
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise BadRequest(f"expected a msgpack map with names as keys, got a {type(message).__name__}")
     return message
 
 
 def unpack_array(name: str, data: Any) -> np.ndarray:
-    """The array in one entry of a message: read-only, a view of the message; a JPEG is decoded."""
+    """Decode an array: a read-only view of the message, or the pixels of a JPEG."""
     if not isinstance(data, dict):
         raise BadRequest(f"{name}: expected an array {{dtype, shape, data}}, got a {type(data).__name__}")
     if "jpeg" in data:
@@ -103,23 +118,23 @@ def _decode_jpeg(name: str, raw: Any) -> np.ndarray:
     if not isinstance(raw, bytes):
         raise BadRequest(f"{name}: jpeg is a {type(raw).__name__}, expected bytes")
     try:
-        with Image.open(io.BytesIO(raw), formats=("JPEG",)) as picture:
-            checked_size(name, *picture.size)  # known from the header: a bomb is not unpacked
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(io.BytesIO(raw), formats=("JPEG",)) as image:
+            checked_size(name, *image.size)  # by its header, before decompressing a bomb
+            return np.asarray(image.convert("RGB"))
     except BadRequest:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
-        raise BadRequest(f"{name}: this is not a JPEG image ({type(error).__name__})") from error
+    except Exception as error:  # Pillow's decoders raise many kinds of errors
+        raise BadRequest(f"{name}: not a JPEG image ({type(error).__name__})") from error
 
 
 def message_id(message: Mapping[str, Any]) -> int | None:
-    """The id of a message that may be wrong otherwise, so that its sender learns which one it was."""
+    """The id of a message, or None; for answers also to messages that are otherwise malformed."""
     number = message.get("id")
     return number if type(number) is int and 0 <= number < 2**63 else None
 
 
 def read_message(message: Mapping[str, Any]) -> Ask | Reset:
-    """What a client asks for, or BadRequest."""
+    """Decode a client's message, or raise BadRequest."""
     kind = message.get("type")
     if kind == "reset":
         return Reset()
@@ -138,7 +153,7 @@ def read_message(message: Mapping[str, Any]) -> Ask | Reset:
 
 
 def action_message(number: int, chunk: ActionChunk) -> dict[str, Any]:
-    """The answer to request `number`; `timings` are seconds."""
+    """Make the answer to request `number`; `timings` are in seconds."""
     return {
         "type": "action",
         "id": number,
@@ -149,7 +164,7 @@ def action_message(number: int, chunk: ActionChunk) -> dict[str, Any]:
 
 
 def read_actions(data: Any) -> np.ndarray:
-    """The actions in an answer, float64 (T, 7)."""
+    """Decode the actions of an answer, float64 (T, 7), or raise BadRequest."""
     actions = unpack_array("actions", data)
     if actions.dtype.kind != "f" or actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not len(actions):
         raise BadRequest(f"actions: expected floats (T, {ACTION_DIM}), got {actions.dtype} {actions.shape}")

@@ -1,4 +1,4 @@
-"""What the clients of both transports have in common."""
+"""The base of the clients: what both transports share. Needs neither torch nor a transport's library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from openvla_policy.contract.observation import Observation
 
 
 class ServerRefused(ConnectionError):
-    """The server answered, with an error: `status` as in HTTP, and its sentence."""
+    """The server answered with an error: `status` as in HTTP, and a sentence."""
 
     def __init__(self, where: str, status: int, sentence: str) -> None:
         super().__init__(f"{where}: {status}, {sentence}")
@@ -27,16 +27,16 @@ class ServerRefused(ConnectionError):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may be taken later: the server is busy, not offended."""
+        """Whether the same request may succeed later."""
         return self.status in (408, 429, 500, 502, 503, 504)
 
 
 class LateAnswer(TimeoutError):
-    """No answer within the deadline; should one come after all, it is thrown away."""
+    """No answer within the deadline; one that arrives later is discarded."""
 
 
 class RemotePolicy(ABC):
-    """A policy on another machine: its address, what is asked of it, and how long it took lately."""
+    """A policy on another machine."""
 
     def __init__(
         self,
@@ -50,11 +50,20 @@ class RemotePolicy(ABC):
         ca_file: str | Path | None = None,
         jpeg_quality: int | None = None,
     ) -> None:
-        """`timeout` [s] is every request's deadline unless it brings its own.
+        """Set the options. Nothing is sent yet.
 
-        `frame` and `period` [s] go into every chunk, as in LocalPolicy. `token` is the server's bearer token.
-        `ca_file` (PEM) is trusted beside the system's authorities. `jpeg_quality` (1..100, WebSocket only) sends
-        images compressed, which changes the pixels that the policy sees.
+        Args:
+            url: Address of the server.
+            unnorm_key: Name of the statistics. None: the server's default.
+            token: The server's bearer token.
+            timeout: Deadline of requests that have none of their own [s].
+            frame: Frame in which the statistics were made; part of every chunk.
+            period: Time between the actions of the data [s]; part of every chunk.
+            ca_file: PEM file of a certificate authority, trusted beside the system's.
+            jpeg_quality: 1..100: send images as JPEG (WebSocket only), which changes the pixels that the policy sees.
+
+        Raises:
+            ValueError: An option is out of range.
         """
         if not timeout > 0:
             raise ValueError(f"timeout: expected seconds > 0, got {timeout}")
@@ -74,22 +83,36 @@ class RemotePolicy(ABC):
 
     @abstractmethod
     def predict(self, observation: Observation, instruction: str, deadline: float | None = None) -> ActionChunk:
-        """The action, within `deadline` [s]; `timings` has the server's stages, `round_trip` and `network`."""
+        """Predict the next actions.
+
+        Args:
+            observation: What the policy observes.
+            instruction: The task in words.
+            deadline: How long the answer is of use [s]. None: `timeout`.
+
+        Returns:
+            The action chunk; its timings are the server's stages, `round_trip` and `network`.
+
+        Raises:
+            LateAnswer: The deadline passed.
+            ServerRefused: The server answered with an error.
+            ConnectionError: Anything else failed.
+        """
 
     @abstractmethod
     def reset(self) -> None:
-        """A new episode begins."""
+        """Begin a new episode."""
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """The server's metadata."""
 
     @abstractmethod
     def close(self) -> None:
         """Close the connections."""
 
     def round_trips(self) -> dict[str, float]:
-        """Of the newest requests, at most 256: `count`, `p50` and `p99` [s]."""
+        """Round trips of the last 256 requests: `count`, `p50` and `p99` [s]."""
         with self._lock:
             newest = list(self._round_trips)
         if not newest:
@@ -100,7 +123,7 @@ class RemotePolicy(ABC):
     def _chunk(
         self, actions: np.ndarray, name: str, digest: str, timings: Mapping[str, float], round_trip: float
     ) -> ActionChunk:
-        """The answer, with the server's stages, `round_trip` and `network`: what of it the server did not use [s]."""
+        """Make the answer; `network` is the part of the round trip that the server did not use [s]."""
         with self._lock:
             self._round_trips.append(round_trip)
         network = round_trip - timings.get("total", 0.0)
@@ -126,7 +149,7 @@ class RemotePolicy(ABC):
         encode: Callable[[np.ndarray], dict[str, Any]],
         encode_image: Callable[[np.ndarray], dict[str, Any]],
     ) -> dict[str, Any]:
-        """What is asked; of the observation, what the base OpenVLA has no use for goes along where it is there."""
+        """Make the request; with further cameras and the state where the observation has them."""
         payload: dict[str, Any] = {"image": encode_image(observation.image), "instruction": instruction}
         if self.unnorm_key is not None:
             payload["unnorm_key"] = self.unnorm_key
@@ -138,7 +161,7 @@ class RemotePolicy(ABC):
 
 
 def sentence_of(body: str) -> str:
-    """What an answer with an error status says: its `detail`, or as much of its text as fits on a line."""
+    """The sentence in an answer with an error status: its `detail`, else the beginning of its text."""
     try:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):

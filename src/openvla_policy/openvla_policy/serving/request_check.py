@@ -1,4 +1,4 @@
-"""Whether a request brings what the policy reads: its cameras, its state, an instruction that fits."""
+"""Whether a request has what the policy reads: its cameras, its state, an instruction that fits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from openvla_policy.serving.json_codec import ActRequest
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a policy reads beside the image: further cameras by name, so many numbers of state, and its chunk."""
+    """What a policy reads beside the primary image, and how many actions it answers with.
+
+    Attributes:
+        cameras: Names of the further cameras.
+        state: Length of the state vector.
+        chunk: Actions in an answer.
+    """
 
     cameras: tuple[str, ...] = ()
     state: int = 0
@@ -23,34 +29,41 @@ class Inputs:
 
     @classmethod
     def of(cls, policy: Any) -> Inputs:
-        """What `policy` reads: nothing more, unless it has heads that do (OpenVLA-OFT)."""
+        """The inputs of `policy`: none, unless it has OpenVLA-OFT's heads."""
         heads = getattr(policy, "heads", None)
         if heads is None:
             return cls()
         return cls(tuple(heads.config.cameras), int(heads.config.proprio), int(heads.config.chunk))
 
 
-class InputCheck:
-    """Finds what would end the whole batch that a request is in, before it is in one."""
+class RequestCheck:
+    """Finds errors of one request that would otherwise fail the whole batch that it is in."""
 
     def __init__(self, policy: Any) -> None:
         self._policy = policy
         self.inputs = Inputs.of(policy)
         self._prompt_length = lru_cache(maxsize=256)(self._count_tokens)
 
-    def __call__(self, asked: ActRequest) -> None:
-        """Raise ValueError with one sentence for a request that this policy cannot answer."""
+    def __call__(self, request: ActRequest) -> None:
+        """Check a request.
+
+        Args:
+            request: The request.
+
+        Raises:
+            ValueError: This policy cannot answer it; the message is one sentence for the client.
+        """
         checkpoint, inputs = self._policy.checkpoint, self.inputs
-        choose(checkpoint.statistics, asked.unnorm_key or self._policy.unnorm_key)
-        given = set(asked.extra_images)
+        choose(checkpoint.statistics, request.unnorm_key or self._policy.unnorm_key)
+        given = set(request.extra_images)
         if given != set(inputs.cameras):
             raise ValueError(f"extra_images: this policy reads {_names(inputs.cameras)}, got {_names(given)}")
-        size = 0 if asked.state is None else len(asked.state)
+        size = 0 if request.state is None else len(request.state)
         if size != inputs.state:
             raise ValueError(f"state: this policy reads {inputs.state or 'no'} numbers, got {size or 'none'}")
         config = checkpoint.model.config
         others = config.patches * (1 + len(inputs.cameras)) + bool(inputs.state) + ACTION_DIM * inputs.chunk
-        length, limit = self._prompt_length(asked.instruction), config.text.max_position_embeddings
+        length, limit = self._prompt_length(request.instruction), config.text.max_position_embeddings
         if length + others > limit:
             raise ValueError(
                 f"instruction: its prompt has {length} tokens, the model has room for {limit - others}; shorten it"

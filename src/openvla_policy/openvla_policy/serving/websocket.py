@@ -1,12 +1,11 @@
-"""One WebSocket: requests come in, several at a time, and are answered by id, as each is ready."""
+"""One WebSocket connection: several requests at a time, each answered by its id when it is ready."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.concurrency import run_in_threadpool
@@ -23,83 +22,81 @@ from openvla_policy.serving.msgpack_codec import (
     read_message,
     unpack,
 )
+from openvla_policy.serving.service import PolicyService, log
 
-if TYPE_CHECKING:
-    from openvla_policy.serving.http_server import PolicyServer
-
-log = logging.getLogger("openvla.serve")
 _numbers = itertools.count(1)
 
 
 class Stream:
-    """A connection that was let in, from its hello to its end."""
+    """An authorized connection, from its hello to its end."""
 
-    def __init__(self, server: PolicyServer, websocket: WebSocket) -> None:
-        self._server, self._websocket = server, websocket
+    def __init__(self, service: PolicyService, websocket: WebSocket) -> None:
+        self._service, self._websocket = service, websocket
         self._name = f"ws {next(_numbers)}"
         self._sending = asyncio.Lock()
-        self._asked: dict[int, asyncio.Task[None]] = {}
+        self._pending: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
-        """Answer until the client goes; then nothing more is computed for it."""
+        """Answer until the client disconnects; its pending requests are then cancelled."""
         try:
             await self._websocket.accept()
-            await self._send({"type": "hello", "protocol": PROTOCOL, "metadata": self._server.metadata()})
+            await self._send({"type": "hello", "protocol": PROTOCOL, "metadata": self._service.metadata()})
             while True:
-                received = await self._websocket.receive()
-                if received["type"] == "websocket.disconnect":
+                event = await self._websocket.receive()
+                if event["type"] == "websocket.disconnect":
                     break
-                await self._take(received.get("bytes"), time.perf_counter())
-        except (WebSocketDisconnect, RuntimeError) as error:  # starlette says so when a client went in mid-send
+                await self._receive(event.get("bytes"), time.perf_counter())
+        except (WebSocketDisconnect, RuntimeError) as error:  # starlette's, when a client disconnects during a send
             log.debug("%s: %s", self._name, error)
         finally:
-            for task in list(self._asked.values()):
-                task.cancel()  # what waits is not computed; what is being computed is thrown away
+            for task in list(self._pending.values()):
+                task.cancel()  # queued requests are not computed; the answer of a running one is discarded
 
-    async def _take(self, raw: bytes | None, received: float) -> None:
-        """One message: start on it, or say what is wrong with it."""
+    async def _receive(self, raw: bytes | None, received: float) -> None:
+        """Start on one message, or refuse it."""
         number: int | None = None
         try:
             if raw is None:
                 raise BadRequest("a text message; expected a binary one with a msgpack map")
-            message = unpack(raw, self._server.limits.body)
+            message = unpack(raw, self._service.limits.body)
             number = message_id(message)
-            # Only a JPEG takes long enough to be worth another thread, which has to wait for its turn.
-            asked = await run_in_threadpool(read_message, message) if b"jpeg" in raw else read_message(message)
+            # Only decoding a JPEG takes long enough to pay for another thread.
+            parsed = await run_in_threadpool(read_message, message) if b"jpeg" in raw else read_message(message)
         except BadRequest as error:
             await self._refuse(number, Refused(400, str(error)))
             return
-        if isinstance(asked, Reset):
-            self._name = f"ws {next(_numbers)}"  # whoever has a new name is not remembered
-        elif asked.id in self._asked:
-            await self._refuse(asked.id, Refused(400, f"id {asked.id} is asked already and not answered yet"))
-        elif len(self._asked) >= self._server.limits.in_flight:
-            sentence = f"{len(self._asked)} requests of this connection are not answered yet; ask again later"
-            await self._refuse(asked.id, Refused(429, sentence))
+        if isinstance(parsed, Reset):
+            self._name = f"ws {next(_numbers)}"  # a new stream, so that `draft` has no earlier answer to guess from
+        elif parsed.id in self._pending:
+            await self._refuse(parsed.id, Refused(400, f"id {parsed.id} is already in use by a pending request"))
+        elif len(self._pending) >= self._service.limits.in_flight:
+            sentence = f"{len(self._pending)} requests of this connection are not answered yet; ask again later"
+            await self._refuse(parsed.id, Refused(429, sentence))
         else:
-            self._asked[asked.id] = asyncio.create_task(self._answer(asked, received))
+            self._pending[parsed.id] = asyncio.create_task(self._answer(parsed, received))
 
-    async def _answer(self, asked: Ask, received: float) -> None:
+    async def _answer(self, parsed: Ask, received: float) -> None:
+        metrics = self._service.metrics
         try:
-            chunk = await self._server.ask(asked.request, self._name, received, asked.budget)
+            chunk = await self._service.ask(parsed.request, self._name, received, parsed.budget)
             took = time.perf_counter() - received
-            if asked.budget is not None and took > asked.budget:
-                raise Late(asked.budget, took)
-            await self._send(action_message(asked.id, chunk))
-            self._server.metrics.count("/ws", 200)
-            self._server.metrics.observe("/ws", chunk.timings)
+            if parsed.budget is not None and took > parsed.budget:
+                raise Late(parsed.budget, took)
+            await self._send(action_message(parsed.id, chunk))
+            metrics.count("/ws", 200)
+            metrics.observe("/ws", chunk.timings)
         except Refused as refused:
-            await self._refuse(asked.id, refused)
-        except (WebSocketDisconnect, RuntimeError, asyncio.CancelledError):  # the client went meanwhile
-            self._server.metrics.count_dropped()
+            await self._refuse(parsed.id, refused)
+        except (WebSocketDisconnect, RuntimeError, asyncio.CancelledError):  # the client has disconnected
+            metrics.count_dropped()
         finally:
-            self._asked.pop(asked.id, None)
+            self._pending.pop(parsed.id, None)
 
     async def _refuse(self, number: int | None, refused: Refused) -> None:
-        self._server.metrics.count("/ws", refused.status)
-        kind: dict[str, Any] = {"type": "late" if isinstance(refused, Late) else "error", "id": number}
+        self._service.metrics.count("/ws", refused.status)
+        kind = "late" if isinstance(refused, Late) else "error"
         try:
-            await self._send({**kind, "status": refused.status, "detail": refused.sentence})
+            await self._send({"type": kind, "id": number, "status": refused.status, "detail": refused.sentence})
         except (WebSocketDisconnect, RuntimeError) as error:
             log.debug("%s: %s", self._name, error)
 

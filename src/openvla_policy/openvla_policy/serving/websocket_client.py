@@ -1,4 +1,4 @@
-"""A policy on another machine over a WebSocket: arrays as bytes, several requests under way at a time."""
+"""A policy on another machine over a WebSocket: arrays as bytes, several requests at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from openvla_policy.serving.remote_policy import LateAnswer, RemotePolicy, Serve
 _MAX_ANSWER = 2**20  # bytes
 
 
-class _Asked:
+class _Pending:
     """A request that is not answered yet."""
 
     def __init__(self, budget: float) -> None:
@@ -32,14 +33,14 @@ class _Asked:
 
 
 class StreamClient(RemotePolicy):
-    """Asks an `openvla-serve` at ws:// or wss:// (the path is /ws unless the URL has one).
+    """Client of an `openvla-serve` at ws:// or wss:// (the path is /ws unless the URL has one).
 
-    The connection is opened by the first request, and again by the first one after it broke; what was under way
-    then fails with ConnectionError and is never sent again. Safe to call from several threads.
+    The first request opens the connection, and the first one after a failure opens it again. Requests that were pending
+    at the failure end with ConnectionError and are never sent again. Safe to call from several threads.
     """
 
     def __init__(self, url: str = "ws://127.0.0.1:8000", **options: Any) -> None:
-        """`options` are those of RemotePolicy."""
+        """Make a client; `options` are those of RemotePolicy."""
         super().__init__(url, **options)
         if not self.url.startswith(("ws://", "wss://")):
             raise ValueError(f"{url}: expected ws:// or wss://; connect() takes http:// too")
@@ -48,21 +49,20 @@ class StreamClient(RemotePolicy):
         self._socket: ClientConnection | None = None
         self._metadata: dict[str, Any] = {}
         self._numbers = itertools.count(1)
-        self._asked: dict[int, _Asked] = {}
+        self._pending: dict[int, _Pending] = {}
 
     def metadata(self) -> dict[str, Any]:
-        """What the server said of itself when the connection was opened."""
+        """The server's metadata as of when the connection was opened."""
         self._connection()
         return self._metadata
 
     def reset(self) -> None:
-        """Tell the server that a new episode begins, if there is a connection; without one nothing is kept."""
+        """Tell the server that a new episode begins. Without a connection the server keeps nothing."""
         socket = self._socket
         if socket is not None:
-            try:
+            # After a failure the next request opens a new connection, which has no earlier answers.
+            with suppress(WebSocketException, OSError):
                 socket.send(pack({"type": "reset"}))
-            except (WebSocketException, OSError):
-                pass  # the next request finds out, and a new connection is as good as reset
 
     def predict(self, observation: Observation, instruction: str, deadline: float | None = None) -> ActionChunk:
         """See RemotePolicy."""
@@ -74,33 +74,43 @@ class StreamClient(RemotePolicy):
         except LateAnswer:
             raise
         except TimeoutError as error:
-            self._forget(future)
+            self._abandon(future)
             raise self._late(budget, start) from error
 
     def ask(self, observation: Observation, instruction: str, deadline: float | None = None) -> Future[ActionChunk]:
-        """As `predict`, without waiting: several may be under way. The future raises what `predict` does.
+        """As `predict`, without waiting for the answer: several requests may be pending.
 
-        Whoever stops waiting for the future before its deadline has its answer dropped by `cancel()`.
+        Args:
+            observation: What the policy observes.
+            instruction: The task in words.
+            deadline: How long the answer is of use [s]. None: `timeout`.
+
+        Returns:
+            The answer, or the exceptions of `predict`. Cancel it to drop the answer.
+
+        Raises:
+            ConnectionError: The request cannot be sent.
+            ValueError: The deadline is not positive.
         """
         budget = self.timeout if deadline is None else deadline
         if not budget > 0:
             raise ValueError(f"deadline: expected seconds > 0, got {budget}")
-        asked = _Asked(budget)
+        pending = _Pending(budget)
         encode_image = pack_array if self.jpeg_quality is None else partial(pack_jpeg, quality=self.jpeg_quality)
         message = self._payload(observation, instruction, pack_array, encode_image)
         socket = self._connection(budget)
         number = next(self._numbers)
-        self._asked[number] = asked
-        left = budget - (time.perf_counter() - asked.start)
+        self._pending[number] = pending
+        left = budget - (time.perf_counter() - pending.start)
         try:
             socket.send(pack({"type": "act", **message, "id": number, "deadline_ms": max(1.0, left * 1e3)}))
         except (WebSocketException, OSError) as error:
-            self._asked.pop(number, None)
+            self._pending.pop(number, None)
             raise self._lost(error) from error
-        return asked.future
+        return pending.future
 
     def close(self) -> None:
-        """Close the connection; what is under way fails."""
+        """Close the connection; pending requests fail."""
         socket = self._socket
         if socket is not None:
             socket.close()
@@ -120,10 +130,10 @@ class StreamClient(RemotePolicy):
                 self._address, additional_headers=self._headers, ssl=self._ssl, open_timeout=timeout,
                 compression=None, max_size=_MAX_ANSWER, ping_interval=5.0, ping_timeout=10.0,
             )  # fmt: skip
-            socket = opening.__enter__()  # left by close(), or by whoever closes at the other end
+            socket = opening.__enter__()  # close() or the server ends it
         except InvalidStatus as error:
-            said = sentence_of(bytes(error.response.body or b"").decode(errors="replace")) or "no WebSocket there"
-            raise ServerRefused(self._address, error.response.status_code, said) from error
+            sentence = sentence_of(bytes(error.response.body or b"").decode(errors="replace")) or "no WebSocket there"
+            raise ServerRefused(self._address, error.response.status_code, sentence) from error
         except (WebSocketException, OSError, TimeoutError) as error:
             raise self._lost(error) from error
         try:
@@ -140,46 +150,48 @@ class StreamClient(RemotePolicy):
         return socket
 
     def _listen(self, socket: ClientConnection) -> None:
-        """In a thread of its own: hand each answer to whoever asked."""
+        """Thread: set the result of each request to its answer."""
         reason: Exception = ConnectionError("closed")
         try:
             for raw in socket:
-                self._take(_unpack(raw))
+                self._receive(_unpack(raw))
         except (WebSocketException, OSError, BadRequest) as error:
             reason = error
             socket.close()
         with self._opening:
             self._socket = None
-            lost, self._asked = self._asked, {}
-        for asked in lost.values():
-            if asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(self._lost(reason))
+            lost, self._pending = self._pending, {}
+        for pending in lost.values():
+            if pending.future.set_running_or_notify_cancel():
+                pending.future.set_exception(self._lost(reason))
 
-    def _take(self, message: Mapping[str, Any]) -> None:
+    def _receive(self, message: Mapping[str, Any]) -> None:
         number, kind = message.get("id"), message.get("type")
-        asked = self._asked.pop(number, None) if isinstance(number, int) else None
-        if asked is None or not asked.future.set_running_or_notify_cancel():
-            return  # given up long ago: the answer is to move nobody
-        round_trip = time.perf_counter() - asked.start
+        pending = self._pending.pop(number, None) if isinstance(number, int) else None
+        if pending is None or not pending.future.set_running_or_notify_cancel():
+            return  # abandoned: its answer must not move a robot
+        round_trip = time.perf_counter() - pending.start
         try:
-            if kind == "late" or (kind == "action" and round_trip > asked.budget):
-                raise self._late(asked.budget, asked.start)
+            if kind == "late" or (kind == "action" and round_trip > pending.budget):
+                raise self._late(pending.budget, pending.start)
             if kind != "action":
                 status = message.get("status")
                 raise ServerRefused(self._address, status if isinstance(status, int) else 0, str(message.get("detail")))
-            said, timings = message.get("statistics") or {}, message.get("timings") or {}
+            statistics, timings = message.get("statistics") or {}, message.get("timings") or {}
             actions = read_actions(message.get("actions"))
-            chunk = self._chunk(actions, str(said.get("name", "")), str(said.get("hash", "")), timings, round_trip)
+            chunk = self._chunk(
+                actions, str(statistics.get("name", "")), str(statistics.get("hash", "")), timings, round_trip
+            )
         except Exception as error:
-            asked.future.set_exception(error)
+            pending.future.set_exception(error)
         else:
-            asked.future.set_result(chunk)
+            pending.future.set_result(chunk)
 
-    def _forget(self, future: Future[ActionChunk]) -> None:
+    def _abandon(self, future: Future[ActionChunk]) -> None:
         future.cancel()
-        for number, asked in list(self._asked.items()):
-            if asked.future is future:
-                self._asked.pop(number, None)
+        for number, pending in list(self._pending.items()):
+            if pending.future is future:
+                self._pending.pop(number, None)
 
     def _lost(self, error: Exception) -> ConnectionError:
         return ConnectionError(f"{self._address}: {type(error).__name__} {error}".rstrip())
@@ -188,4 +200,4 @@ class StreamClient(RemotePolicy):
 def _unpack(message: bytes | str) -> dict[str, Any]:
     if isinstance(message, str):
         raise BadRequest("the server sent text")
-    return unpack(message, _MAX_ANSWER, items=4096)  # a checkpoint may have a hundred statistics
+    return unpack(message, _MAX_ANSWER, items=4096)  # metadata of a checkpoint with a hundred statistics

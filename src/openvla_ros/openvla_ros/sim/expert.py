@@ -1,7 +1,7 @@
-"""A scripted expert that lifts a named cube from the simulator's true state.
+"""A scripted expert that lifts a named cube, from the simulator's true state.
 
-It is a pure function of the present state (no phases to remember), so it can label any state a policy gets
-itself into: demonstrations and DAgger corrections (Ross et al., 2011) come from the same code.
+It is a pure function of the present state, without phases, so that it can label any state that a policy reaches:
+demonstrations and DAgger corrections (Ross et al., 2011) come from the same code.
 """
 
 from __future__ import annotations
@@ -19,36 +19,42 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExpertConfig:
-    """Distances in metres, angles in radians, all per action."""
+    """Sizes of the expert's motions; distances [m] and angles [rad] are per action."""
 
     max_step: float = 0.10  # per translation axis
     max_turn: float = 0.30  # about each axis
-    clearance: float = 0.075  # height of the finger tips above a cube's centre while travelling
+    clearance: float = 0.075  # height of the finger tips above a cube's centre during travel
     grasp_height: float = 0.0  # above the cube's centre
-    aligned: float = 0.012  # horizontal distance at which the hand goes down
-    at_height: float = 0.010  # height error at which the fingers close
-    yaw_dead_band: float = 0.08  # smaller turns are not asked for: nobody could see them in the image
+    aligned: float = 0.012  # horizontal distance below which the gripper descends
+    at_height: float = 0.010  # height error below which the fingers close
+    yaw_dead_band: float = 0.08  # smaller rotations are not commanded: they are not visible in the image
     lift: float = 0.06
-    wander_low: tuple[float, float, float] = (0.36, -0.20, 0.09)  # box of :meth:`Expert.wander`, base frame
+    wander_low: tuple[float, float, float] = (0.36, -0.20, 0.09)  # box of `Expert.wander`, base frame
     wander_high: tuple[float, float, float] = (0.62, 0.20, 0.28)
 
 
 class Expert:
-    """Actions are relative end-effector motions in the base frame, as in openvla_policy.contract.action."""
+    """Computes actions: end-effector displacements in the base frame, as in openvla_policy.contract.action."""
 
     def __init__(self, scene: Scene, config: ExpertConfig | None = None) -> None:
         self._scene, self._config = scene, config or ExpertConfig(**scene.expert_settings)
 
     def action(self, target: str) -> Array:
-        """The next action (7,) towards lifting cube `target`: Δxyz [m], Δrpy [rad], gripper 0 closed … 1 open.
+        """The next action towards lifting a cube.
+
+        Args:
+            target: Name of the cube.
+
+        Returns:
+            Action (7,): Δxyz [m], Δrpy [rad], gripper 0 closed … 1 open; base frame.
 
         Raises:
-            ValueError: there is no such cube.
+            ValueError: There is no such cube.
         """
         if target not in self._scene.objects:
             raise ValueError(f"no cube is called {target!r}: choose one of {', '.join(self._scene.objects)}")
         cfg = self._config
-        cube, cube_yaw = self._scene._object_pose(target)
+        cube, cube_yaw = self._scene.object_pose(target)
         position, quaternion = self._scene.ee_pose()
         delta = cube - position
         distance, height = float(np.hypot(*delta[:2])), -delta[2]
@@ -57,11 +63,11 @@ class Expert:
         holding = around and 0.3 < opening < 0.75
         turn = self._turn(Rotation.from_quat(quaternion), cube_yaw)
         if holding or (around and opening > 0.75 and distance < 2 * cfg.aligned and height < cfg.at_height):
-            # Close and lift in one: the bridge has the hand closed before the arm moves (gripper.first). Whether the
-            # fingers touch the cube yet is hard to see, and so makes no difference to what is to be done.
+            # Close and lift in one action: the bridge closes the gripper before the arm moves (gripper.first). Whether
+            # the fingers touch the cube is hardly visible, so the action does not depend on it.
             return self._pack(np.array([0.0, 0.0, cfg.lift]), 0.0, 0.0)
         if opening < 0.75 and distance < 0.06 and height < cfg.clearance:
-            # Closed beside the cube: open where it stands before moving on.
+            # Closed beside the cube: open before moving on.
             return self._pack(np.zeros(3), 0.0, 1.0)
         if distance < cfg.aligned or (distance < 2 * cfg.aligned and height < 0.045):
             goal_height = cfg.grasp_height
@@ -69,14 +75,20 @@ class Expert:
             goal_height = cfg.clearance
         motion = np.array([delta[0], delta[1], goal_height - height])
         if goal_height > 0 and height < 0.05 and distance > 2 * cfg.aligned:
-            motion[:2] = 0.0  # beside or on a cube: up first
+            motion[:2] = 0.0  # beside or on a cube: go up first
         return self._pack(motion, turn, 1.0)
 
     def wander(self, rng: np.random.Generator) -> Array:
-        """A random action (7,) with an open hand, towards a random place above the table.
+        """A random action with an open gripper, towards a random place above the table.
 
-        Executed before the task begins, it spreads the states that get labelled: an undisturbed demonstration
-        reaches its cube in two or three actions and hardly ever shows how to travel.
+        Executed before the task, it spreads the states that are labelled: an undisturbed demonstration reaches its cube
+        in two or three actions and contains little travel.
+
+        Args:
+            rng: Source of randomness.
+
+        Returns:
+            Action (7,): Δxyz [m], Δrpy [rad], gripper 0 closed … 1 open; base frame.
         """
         cfg = self._config
         position, quaternion = self._scene.ee_pose()

@@ -48,7 +48,7 @@ class CartesianImpedance:
         twist = jacobian @ velocity
         w = np.repeat([gains.translation, gains.rotation], 3)
         minv_jt = np.linalg.solve(mass, jacobian.T)
-        # Damped inverse: near a singularity the task gives way instead of asking for infinite force.
+        # Damped inverse: bounds the force near a singularity, at the cost of accuracy.
         inertia = np.linalg.inv(jacobian @ minv_jt + 1e-4 * np.eye(6))
         torque = jacobian.T @ (inertia @ (w * w * error - 2 * w * twist))
         p = gains.posture
@@ -59,10 +59,16 @@ class CartesianImpedance:
     def solve_pose(
         self, data: mujoco.MjData, position: Array, orientation: Rotation, joints: NDArray[np.int64]
     ) -> None:
-        """Move the joints, without physics, until the site stands at a pose (damped least squares).
+        """Set the joints, without physics, so that the site is at a pose (damped least squares).
+
+        Args:
+            data: State of the model, which is changed.
+            position: Position of the site (3,) [m], base frame.
+            orientation: Orientation of the site, base frame.
+            joints: Indices of the arm's joints in `qpos`.
 
         Raises:
-            ValueError: the pose is out of the arm's reach.
+            ValueError: The pose is out of the arm's reach.
         """
         quaternion = orientation.as_quat()
         for _ in range(100):
@@ -73,7 +79,9 @@ class CartesianImpedance:
                 return
             jacobian = self._site_jacobian(data)
             data.qpos[joints] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-4 * np.eye(6), error)
-        raise ValueError(f"no joint positions reach the pose {position.tolist()}: the error stays {error.tolist()}")
+        raise ValueError(
+            f"no joint positions reach the pose {position.tolist()}: the remaining error is {error.tolist()}"
+        )
 
     def _site_jacobian(self, data: mujoco.MjData) -> Array:
         mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)

@@ -1,9 +1,8 @@
 """A Franka Panda with three coloured cubes on a table, in MuJoCo, under Cartesian impedance control.
 
-The robot's description (links, inertias, meshes, hand) is the one shipped inside the robosuite wheel; only its
-asset files are read, robosuite itself is not imported. The scene is compiled once: a reset sets poses and costs
-milliseconds. Positions are in metres in the robot's base frame, whose origin lies on the table top; orientations
-are unit quaternions in x y z w order.
+The robot's description (links, inertias, meshes, gripper) is that of the robosuite wheel; only its asset files are
+read, robosuite is not imported. The scene is compiled once: a reset sets poses and takes milliseconds. Positions are in
+the robot's base frame [m], whose origin is on the table top; orientations are unit quaternions in x y z w order.
 """
 
 from __future__ import annotations
@@ -29,15 +28,23 @@ COLOURS = dict(
     zip(OBJECTS, ((0.84, 0.07, 0.09, 1.0), (0.06, 0.58, 0.16, 1.0), (0.05, 0.20, 0.82, 1.0)), strict=True)
 )  # RGBA, 0 … 1
 FINGER_TRAVEL = 0.04  # [m] each finger, closed to open
-HAND_LENGTH = 0.097  # [m] flange to the point between the finger tips
-# A ready pose with the hand pointing down, used as the seed and null-space attractor of the arm.
+HAND_LENGTH = 0.097  # [m] from the flange to the point between the finger tips
+# A ready pose with the gripper pointing down: seed of the inverse kinematics and null-space attractor of the arm.
 READY = np.array([0.0, 0.1, 0.0, -2.3, 0.0, 2.4, 0.785])
 DOWN = Rotation.from_euler("x", np.pi)  # end-effector z axis towards the table, x axis forward
 
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The third-person camera. Position and look-at point in the base frame [m], vertical field of view [deg]."""
+    """The third-person camera.
+
+    Attributes:
+        width: Width of the image [px].
+        height: Height of the image [px].
+        position: Position, base frame [m].
+        look_at: Point in the middle of the image, base frame [m].
+        field_of_view: Vertical field of view [deg].
+    """
 
     width: int = 224
     height: int = 224
@@ -48,13 +55,13 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """Everything random about the scene is drawn from the seed given to :meth:`Scene.reset`."""
+    """Configuration of the scene; everything random is drawn from the seed of `Scene.reset`."""
 
     camera: CameraConfig = field(default_factory=CameraConfig)
     gains: ImpedanceGains = field(default_factory=ImpedanceGains)
     cube_size: float = 0.04  # [m] edge
     cube_area: tuple[tuple[float, float], tuple[float, float]] = ((0.38, 0.60), (-0.17, 0.17))  # [m] x, y ranges
-    cube_separation: float = 0.10  # [m] least distance between cube centres: an open hand fits between
+    cube_separation: float = 0.10  # [m] least distance between cube centres: an open gripper fits between
     cube_yaw: float = 0.3  # [rad] half range
     start_position: tuple[float, float, float] = (0.46, 0.0, 0.22)  # [m]
     start_spread: tuple[float, float, float] = (0.08, 0.12, 0.06)  # [m] half ranges
@@ -63,11 +70,18 @@ class SceneConfig:
 
 
 class Scene:
-    """The simulated robot and its table. Not thread safe; render from the thread that made it (OpenGL)."""
+    """The simulated robot and its table. Not thread-safe; render from the thread that created it (OpenGL).
+
+    Attributes:
+        base_frame: Name of the robot's base frame.
+        down: Orientation of the end effector that points at the table, fingers' axis along y.
+        expert_settings: Settings of `expert.ExpertConfig` that this robot needs.
+        seed: Seed of the newest reset.
+    """
 
     base_frame = BASE_FRAME
-    down = DOWN  # orientation of the end effector that points at the table, fingers' axis along y
-    expert_settings: ClassVar[dict[str, Any]] = {}  # of `expert.ExpertConfig`, where this robot needs others
+    down = DOWN
+    expert_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: SceneConfig | None = None) -> None:
         self.config = config or SceneConfig()
@@ -79,7 +93,7 @@ class Scene:
         self._control = CartesianImpedance(self._model, self._site, READY, self.config.gains)
         self._renderer: mujoco.Renderer | None = None
         self._options = mujoco.MjvOption()
-        self._options.geomgroup[:] = [0, 1, 1, 0, 0, 0]  # collision hulls stay invisible
+        self._options.geomgroup[:] = [0, 1, 1, 0, 0, 0]  # collision hulls are not rendered
         self._options.sitegroup[:] = 0
         self._target = (np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
         self._opening = 1.0
@@ -95,11 +109,11 @@ class Scene:
 
     @property
     def time(self) -> float:
-        """Simulated time [s] since construction; a reset does not turn it back."""
+        """Simulated time [s] since construction; a reset does not change it."""
         return float(self._data.time)
 
     def reset(self, seed: int) -> None:
-        """Put the cubes and the arm where `seed` says; the arm rests at its (perturbed) start pose, hand open."""
+        """Put cubes and arm at the start state of `seed`: the arm at rest at its perturbed start pose, gripper open."""
         cfg, data, rng = self.config, self._data, np.random.default_rng(seed)
         now = data.time
         mujoco.mj_resetData(self._model, data)
@@ -124,10 +138,14 @@ class Scene:
     # ---- the robot's commands and state ---------------------------------------------------------------------
 
     def set_target(self, position: Array, quaternion: Array) -> None:
-        """Set the end-effector pose the impedance controller pulls towards.
+        """Set the end-effector pose that the impedance controller pulls towards.
+
+        Args:
+            position: Position (3,) [m], base frame.
+            quaternion: Orientation (4,), x y z w.
 
         Raises:
-            ValueError: a value is not finite, or the quaternion has no length.
+            ValueError: A value is not finite, or the quaternion has no length.
         """
         position, quaternion = np.asarray(position, float), np.asarray(quaternion, float)
         norm = np.linalg.norm(quaternion)
@@ -137,11 +155,18 @@ class Scene:
         self._target = (position.copy(), quaternion / norm)
 
     def set_gripper(self, opening: float) -> None:
-        """Set the gripper's target opening, 0 closed … 1 open (clipped to that range)."""
+        """Set the gripper's target opening.
+
+        Args:
+            opening: 0 closed … 1 open; clipped to that range.
+
+        Raises:
+            ValueError: It is not finite.
+        """
         if not np.isfinite(opening):
             raise ValueError(f"gripper opening {opening} is not finite: give a number from 0 to 1")
         self._opening = float(np.clip(opening, 0.0, 1.0))
-        # A closed command pulls the fingers past the object so that the grasp has force.
+        # A closed command pulls the fingers past the object's surface, so that the grasp has force.
         self._data.actuator("gripper_gripper_finger_joint1").ctrl[0] = self._opening * FINGER_TRAVEL
         self._data.actuator("gripper_gripper_finger_joint2").ctrl[0] = -self._opening * FINGER_TRAVEL
 
@@ -171,7 +196,7 @@ class Scene:
     # ---- the camera -----------------------------------------------------------------------------------------
 
     def render(self) -> NDArray[np.uint8]:
-        """The third-person camera's picture now: RGB uint8 (height, width, 3), upright."""
+        """The image of the third-person camera: RGB uint8 (height, width, 3), upright."""
         camera = self.config.camera
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self._model, camera.height, camera.width)
@@ -180,13 +205,13 @@ class Scene:
         return self._renderer.render()
 
     def _cast_shadow(self) -> None:
-        """Lay the hand's shadow, as of a lamp straight above, on the table."""
+        """Place the gripper's shadow, of a light straight above, on the table."""
         shadow, hand = self._data.geom("hand_shadow"), self._data.site(self._site)
         shadow.xpos[:] = (*hand.xpos[:2], 0.0)
         shadow.xmat[:] = Rotation.from_euler("z", self._heading(hand.xmat)).as_matrix().reshape(-1)
 
     def _heading(self, axes: Array) -> float:
-        """Angle [rad] about the vertical of a hand with the axes (9,): across it is the fingers' axis."""
+        """Angle [rad] about the vertical of a gripper with the axes (9,), row by row; across the fingers' axis."""
         return float(np.arctan2(axes[3], axes[0]))
 
     def move_camera(self, position: Array, look_at: Array) -> None:
@@ -210,8 +235,8 @@ class Scene:
 
     # ---- privileged state: for the scripted expert and the scorer only ---------------------------------------
 
-    def _object_pose(self, name: str) -> tuple[Array, float]:
-        """True centre (3,) [m] and yaw [rad] of a cube. No policy may be given this."""
+    def object_pose(self, name: str) -> tuple[Array, float]:
+        """True centre (3,) [m] and yaw [rad] of a cube. A policy must not receive it."""
         joint = self._data.joint(f"cube_{name}")
         rotation = Rotation.from_quat(np.roll(joint.qpos[3:], -1)).as_matrix()
         return joint.qpos[:3].copy(), float(np.arctan2(rotation[1, 0], rotation[0, 0]))
@@ -237,7 +262,7 @@ def _assets() -> Path:
     found = importlib.util.find_spec("robosuite")
     if found is None or not found.submodule_search_locations:
         raise RuntimeError(
-            "the Panda's description comes with the robosuite wheel, which is not installed: "
+            "the Panda's description is in the robosuite wheel, which is not installed: "
             "pip install --no-deps robosuite==1.4.0"
         )
     return Path(found.submodule_search_locations[0]) / "models" / "assets"
@@ -257,7 +282,7 @@ def _build(config: SceneConfig) -> mujoco.MjModel:
 
 
 def furnish(spec: mujoco.MjSpec, config: SceneConfig) -> None:
-    """Put the physics' settings, the table, the cubes, the lights and the camera around an arm."""
+    """Add physics settings, table, cubes, lights and camera to the model of an arm."""
     spec.option.timestep = config.physics_step
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -268,8 +293,8 @@ def furnish(spec: mujoco.MjSpec, config: SceneConfig) -> None:
     spec.visual.headlight.diffuse = [0.35, 0.35, 0.35]
     spec.visual.headlight.specular = [0.05, 0.05, 0.05]
     world = spec.worldbody
-    # Shadow mapping takes four fifths of a frame's time in software rendering; a disc under the hand does its most
-    # important part: it shows a single camera over which point of the table the hand is (see Scene.render).
+    # Shadow mapping takes four fifths of a frame's time in software rendering. A disc under the gripper does its most
+    # important part: it shows a single camera above which point of the table the gripper is (see Scene.render).
     world.add_light(pos=[0.9, -0.4, 1.8], dir=[-0.3, 0.3, -1], castshadow=False, diffuse=[0.4, 0.4, 0.4])
     world.add_geom(
         name="hand_shadow",

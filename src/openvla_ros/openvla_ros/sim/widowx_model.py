@@ -1,8 +1,8 @@
 """A WidowX 250s in primitive shapes: its published kinematics, joint ranges and torques; its motors as position servos.
 
-No registry carries its meshes. Lengths and limits come from `arms.WIDOWX_250S`; masses are those published in
-wx250s.urdf.xacro (Interbotix/interbotix_ros_manipulators), rounded; the finger pads are ours: they meet at the closed
-end of the fingers' published travel, so that the hand opens to 44 mm.
+No package registry has its meshes. Lengths and limits are those of `arms.WIDOWX_250S`; masses those published in
+wx250s.urdf.xacro (Interbotix/interbotix_ros_manipulators), rounded. The finger pads are this model's: they meet at the
+closed end of the fingers' published travel, so that the gripper opens to 44 mm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GREY, DARK = [0.25, 0.25, 0.27, 1.0], [0.12, 0.12, 0.13, 1.0]
 PAD = 0.004  # [m] half the thickness of a finger
 TIP = 0.010  # [m] the fingers reach beyond the end effector's frame
 FINGER_FORCE = 10.0  # [N] on each finger at a PWM of 250
-FINGER_SPEED = 0.05  # [m/s] of each finger there
+FINGER_SPEED = 0.05  # [m/s] of each finger at that force
 
 
 def build() -> mujoco.MjSpec:
@@ -37,7 +37,7 @@ def build() -> mujoco.MjSpec:
         body.explicitinertial = True
         part = spec.joint(joint.name)
         part.damping, part.armature = [0.3, 0.0, 0.0], 0.02
-        # Links of the hand touch things; the rest is only seen.
+        # Only the gripper's links collide; the others are only rendered.
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_CAPSULE, size=[0.022, 0, 0], fromto=[0, 0, 0, *end.tolist()], rgba=GREY, group=2,
             contype=0, conaffinity=0, mass=0,
@@ -45,11 +45,11 @@ def build() -> mujoco.MjSpec:
         servo = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         servo.set_to_position(kp=STIFFNESS[i], kv=2.0 * np.sqrt(STIFFNESS[i] * 0.08))
         servo.forcerange, servo.forcelimited = [-joint.torque, joint.torque], 1
-    _add_hand(spec)
+    _add_gripper(spec)
     return spec
 
 
-def _add_hand(spec: mujoco.MjSpec) -> None:
+def _add_gripper(spec: mujoco.MjSpec) -> None:
     hand, tool = spec.body(WIDOWX_250S.joints[-1].name), WIDOWX_250S.tool[0]
     hand.add_site(name="end_effector", pos=list(WIDOWX_250S.tool))
     hand.add_geom(

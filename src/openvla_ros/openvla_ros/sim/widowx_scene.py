@@ -1,4 +1,4 @@
-"""The WidowX 250s at the table of cubes, driven as its motors are: goals with a time profile, and a PWM gripper."""
+"""The WidowX 250s at the table with cubes, commanded like its motors: goals with a time profile, and a PWM gripper."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOF = len(WIDOWX_250S.joints)
 
 @dataclass(frozen=True)
 class WidowXSceneConfig(SceneConfig):
-    """Smaller cubes, nearer: what the hand spans and the arm reaches."""
+    """Smaller and nearer cubes, for the gripper's opening and the arm's reach."""
 
     camera: CameraConfig = field(
         default_factory=lambda: CameraConfig(position=(0.85, 0.2, 0.55), look_at=(0.27, 0.0, 0.08))
@@ -32,10 +32,13 @@ class WidowXSceneConfig(SceneConfig):
 
 
 class Profile:
-    """Where the motors' controllers put their set-points on the way to a goal that is to be reached in a given time.
+    """Set-points of the motors' controllers on the way to a goal, which is reached in a given time.
 
-    From the present position and speed to rest at the goal by a cubic polynomial: like the motors' own trapezoid it is
-    continuous in speed, and a new goal starts it again from where it is.
+    A cubic polynomial from the present position and speed to rest at the goal. Like the motors' own trapezoid it is
+    continuous in speed, and a new goal starts it again from the present state.
+
+    Attributes:
+        positions: Present set-points [rad].
     """
 
     def __init__(self, positions: Array, speed: float) -> None:
@@ -43,11 +46,11 @@ class Profile:
         self._goal, self._left, self._speed = positions.copy(), 0.0, speed
 
     def go(self, goal: Array, duration: float) -> None:
-        """A new goal, to be there in `duration` [s]."""
+        """Set a new goal [rad], reached in `duration` [s]."""
         self._goal, self._left = goal.copy(), max(duration, 1e-3)
 
     def step(self, dt: float) -> None:
-        """Go on by `dt` [s]."""
+        """Advance by `dt` [s]."""
         if self._left <= 0.0:
             return
         far, t = self._goal - self.positions, self._left
@@ -61,7 +64,11 @@ class Profile:
 
 
 class WidowXScene(Scene):
-    """As `Scene`, for the WidowX. Commands: joint goals and the gripper's PWM, not poses."""
+    """`Scene` with a WidowX, commanded by joint goals and the gripper's PWM, not by poses.
+
+    Attributes:
+        profile_time: Time in which a new goal is reached [s].
+    """
 
     base_frame = "wx250s/base_link"
     down = Rotation.from_euler("y", np.pi / 2)  # the end effector's x axis points at the table
@@ -88,7 +95,7 @@ class WidowXScene(Scene):
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Put the cubes and the arm where `seed` says; the arm rests at its (perturbed) start pose, hand open."""
+        """Put cubes and arm at the start state of `seed`: the arm at rest at its perturbed start pose, gripper open."""
         cfg, data, rng = self.config, self._data, np.random.default_rng(seed)
         now = data.time
         mujoco.mj_resetData(self._model, data)
@@ -116,29 +123,43 @@ class WidowXScene(Scene):
             mujoco.mj_step(self._model, self._data)
 
     def set_joints(self, positions: Array) -> None:
-        """New goals of the arm's motors (6,) [rad], to be reached in `profile_time`."""
+        """Set goals of the arm's motors.
+
+        Args:
+            positions: Goals (6,) [rad], reached in `profile_time`.
+
+        Raises:
+            ValueError: They are not six finite numbers.
+        """
         positions = np.asarray(positions, float)
         if positions.shape != (DOF,) or not np.isfinite(positions).all():
             raise ValueError(f"joint goals {positions.tolist()} are not {DOF} finite numbers")
         self._profile.go(positions, self.profile_time)
 
     def set_pwm(self, pwm: float) -> None:
-        """The gripper's PWM, −885 … 885; over 0 opens."""
+        """Set the gripper's PWM.
+
+        Args:
+            pwm: −885 … 885; positive opens.
+
+        Raises:
+            ValueError: It is out of range.
+        """
         if not abs(pwm) <= 885.0:
             raise ValueError(f"gripper PWM {pwm} is not -885 … 885")
         self._pwm = float(pwm)
 
     def set_target(self, position: Array, quaternion: Array) -> None:
-        """Not for this arm, which takes joint goals."""
-        raise TypeError("the WidowX takes joint goals, not poses: set_joints")
+        """Not available: this arm is commanded by joint goals."""
+        raise TypeError("the WidowX is commanded by joint goals, not poses: use set_joints")
 
     def set_gripper(self, opening: float) -> None:
-        """Not for this hand, which takes a PWM."""
-        raise TypeError("the WidowX's hand takes a PWM, not an opening: set_pwm")
+        """Not available: this gripper is commanded by a PWM."""
+        raise TypeError("the WidowX's gripper is commanded by a PWM, not an opening: use set_pwm")
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """The motors' joints, then the fingers', as xs_sdk lists them."""
+        """Names of the motors' joints, then the fingers', in the order of xs_sdk."""
         return (*WIDOWX_250S.names, "gripper", "left_finger", "right_finger")
 
     def _heading(self, axes: Array) -> float:

@@ -1,4 +1,4 @@
-"""Steps out of recorded ActionChunks: which were executed, and which frame shows the world each action began in."""
+"""Labels from recorded ActionChunks: which actions were executed, and from which frame each of them started."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ EXECUTED_TOPIC = "policy/action_chunk"
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Executed actions (T, 7) along the axes of ``frame``, image indices (T,), and how many were left out, why."""
+class LabelledSteps:
+    """Executed actions (T, 7) along the axes of `frame`, image indices (T,), and how many were left out, by reason."""
 
     frames: NDArray[np.int64]
     actions: NDArray[np.float64]
@@ -25,14 +25,24 @@ class Labelled:
 
 def labelled_steps(
     recording: Recording, label_topic: str, rate: float | None, max_skew: float, sentence: str | None
-) -> Labelled:
-    """One step per executed action of policy/action_chunk, labelled by ``label_topic``'s chunk of the same frame.
+) -> LabelledSteps:
+    """Make one step of each executed action of policy/action_chunk, labelled by a topic's chunk for the same frame.
 
-    A chunk's first action goes with the frame it was computed from. The ones after it go with the frame nearest to
-    the time they began at: computed + k * period. They count up to where the next chunk took over.
+    A chunk's first action belongs to the frame that it was computed from. Each later action belongs to the frame
+    nearest to its start, computed + k * period, until the next chunk replaces it.
+
+    Args:
+        recording: The episode.
+        label_topic: Topic of the chunks that label the frames.
+        rate: Control rate that the chunks' period must match [Hz]; None for any.
+        max_skew: Largest distance in time between a later action and its frame [s].
+        sentence: Take only labels for this instruction; None for all.
+
+    Returns:
+        The steps.
 
     Raises:
-        BadBag: no chunk, an action that is not finite, or another period than ``rate`` [Hz] says.
+        BadBag: There is no chunk, an action is not finite, or a chunk's period does not match the rate.
     """
     taken = sorted({chunk.observation_stamp: chunk for chunk in recording.chunks[EXECUTED_TOPIC]}.items())
     if not taken:
@@ -75,20 +85,20 @@ def labelled_steps(
     if len(names) > 1:
         raise BadBag(f"topic {label_topic} has actions in several frames: {', '.join(sorted(names))}")
     rows = np.array(actions, np.float64).reshape(-1, 7)
-    return Labelled(np.array(indices, np.int64), rows, next(iter(names), ""), left_out)
+    return LabelledSteps(np.array(indices, np.int64), rows, next(iter(names), ""), left_out)
 
 
 def _rest(label: Chunk, executed: Chunk, after: Chunk | None) -> list[tuple[int, NDArray[np.float64]]]:
-    """When the second and later actions of a chunk began [ns], as far as the next chunk let them begin."""
+    """Return start [ns] and label of the second and later actions of a chunk that start before the next chunk."""
     period = round(executed.period / NS)
     times = [executed.stamp + k * period for k in range(1, len(label.actions))]
-    # Half a period: what begins just before the next chunk's first action is replaced by it.
+    # Half a period: an action that starts just before the next chunk's first one is replaced by it.
     end = None if after is None else after.stamp - period // 2
     return [(at, label.actions[k]) for k, at in enumerate(times, 1) if end is None or at < end]
 
 
 def _executed(execution: Execution | None, stamp: int) -> bool:
-    """Say whether a chunk was executed; one still under way when the recording ended counts, a refused one does not."""
+    """Tell whether a chunk was executed; one in execution when the recording ended counts, a refused one does not."""
     if execution is None or stamp in execution.executed:
         return True
     newest = max(execution.executed, default=0)

@@ -1,20 +1,21 @@
-"""From streams to steps: which frames an episode keeps, and the state and action that go with each."""
+"""From streams to steps: which frames an episode keeps, and the state and action of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openvla_training.bags.action_labels import EXECUTED_TOPIC, labelled_steps
-from openvla_training.bags.alignment import nearest, skews, states_at
+from openvla_training.bags.alignment import Alignment, nearest, skews, states_at
 from openvla_training.bags.episodes import NS, BadBag, Recording
-from openvla_training.rotations import pose_differences, to_base, to_end_effector
+from openvla_training.rotations import pose_differences, quaternions_to_matrices, to_base, to_end_effector
 
 ACHIEVED = "achieved"
-ACTION_FRAMES = ("base", "end_effector")
-# More than this share of steps lost to missing labels or late states means the recording itself is broken.
+ActionFrame = Literal["base", "end_effector"]
+# With more than this share of steps lost to missing labels or late states, the recording itself is broken.
 MAX_LOST_SHARE = 0.2
 NOOP_NORM = 1e-4
 
@@ -23,21 +24,22 @@ NOOP_NORM = 1e-4
 class StepOptions:
     """How steps are made.
 
-    actions: topic of the ActionChunks that label the frames, or ``achieved``: differences of reached poses.
-    rate: control rate [Hz]; needed by ``achieved``, elsewhere checked against the chunks' period.
-    max_skew: largest distance in time between a frame and what goes with it (state, other cameras) [s].
-    alignment: ``nearest`` or ``interpolate``: how a state is found for a frame.
-    action_frame: ``base`` or ``end_effector``: along whose axes the written actions are.
-    ee_frame: what chunks call the end effector's frame; '' where they only know the base's.
-    drop_noops: leave out steps without motion (Appendix E and G.1 of the paper).
-    drop_first_zero: leave out all-zero transitions at the beginning, before the operator moves.
+    Attributes:
+        actions: Topic of the ActionChunks that label the frames, or `achieved`: differences of reached poses.
+        rate: Control rate [Hz]; needed by `achieved`, elsewhere checked against the chunks' period.
+        max_skew: Largest distance in time between a frame and its state and other cameras [s].
+        alignment: How the state of a frame is taken from the samples around it.
+        action_frame: Frame along whose axes the written actions are.
+        ee_frame: Name of the end effector's frame in chunks; '' where they only use the base's.
+        drop_noops: Whether to leave out steps without motion (Appendix E and G.1 of the paper).
+        drop_first_zero: Whether to leave out all-zero transitions at the beginning, before the operator moves.
     """
 
     actions: str = EXECUTED_TOPIC
     rate: float | None = None
     max_skew: float = 0.1
-    alignment: str = "nearest"
-    action_frame: str = "base"
+    alignment: Alignment = "nearest"
+    action_frame: ActionFrame = "base"
     ee_frame: str = ""
     drop_noops: bool = True
     drop_first_zero: bool = True
@@ -45,10 +47,16 @@ class StepOptions:
 
 @dataclass(frozen=True)
 class Steps:
-    """T steps: image indices (T,), states (T, 8), actions (T, 7), a sentence; and how many were left out, why.
+    """T steps of an episode.
 
-    ``camera_frames``: image indices (T,) of each further camera. ``skews``: by stream, its distance in time from the
-    frame [s] (T,).
+    Attributes:
+        frames: Image indices (T,).
+        states: End effector x y z [m], quaternion x y z w, gripper opening [0..1], (T, 8).
+        actions: dx dy dz [m], droll dpitch dyaw [rad], gripper [0..1], (T, 7).
+        instruction: The sentence that was followed.
+        left_out: Number of steps that were left out, by reason.
+        camera_frames: Image indices (T,) of each further camera.
+        skews: Distance in time from the frame [s] (T,), by stream.
     """
 
     frames: NDArray[np.int64]
@@ -61,11 +69,11 @@ class Steps:
 
     @property
     def instructions(self) -> list[str]:
-        """The sentence, once a step."""
+        """The instruction, once a step."""
         return [self.instruction] * len(self.frames)
 
     def only(self, keep: NDArray[np.bool_], reason: str) -> Steps:
-        """Keep some steps, and count the others under ``reason``."""
+        """Keep the marked steps (T,) and count the others under `reason`."""
         lost = int((~keep).sum())
         if not lost:
             return self
@@ -81,14 +89,21 @@ class Steps:
 
 
 def sentences(recording: Recording, actions: str) -> list[str]:
-    """The sentences the frames are labelled for: the recording's own, or several where a labeller speaks for several.
+    """List the instructions that a recording's frames are labelled for.
 
-    The simulator's expert says for every frame what it would do to each cube: one recording then makes one episode
-    a sentence, over the same frames.
+    The simulator's expert can label each frame once for each cube; one recording then makes one episode an instruction,
+    over the same frames.
+
+    Args:
+        recording: The recording.
+        actions: Source of the labels, as in :class:`StepOptions`.
+
+    Returns:
+        The instructions: the recording's own, or several.
     """
     if actions in (ACHIEVED, EXECUTED_TOPIC):
         return [recording.instruction]
-    # Labels of other frames do not count: one may be left over from the episode before.
+    # Only labels of executed frames count: one may be left over from the previous episode.
     executed = {chunk.observation_stamp for chunk in recording.chunks[EXECUTED_TOPIC]}
     labelled = sorted({c.instruction for c in recording.chunks[actions] if c.observation_stamp in executed})
     return labelled if len(labelled) > 1 else [recording.instruction]
@@ -97,10 +112,16 @@ def sentences(recording: Recording, actions: str) -> list[str]:
 def make_steps(recording: Recording, options: StepOptions, sentence: str | None = None) -> Steps:
     """Derive an episode's steps.
 
-    ``sentence``: take the labels given for this one of :func:`sentences`; None where there is only one.
+    Args:
+        recording: The recording.
+        options: How steps are made.
+        sentence: Take the labels for this one of :func:`sentences`; None where there is only one.
+
+    Returns:
+        The steps.
 
     Raises:
-        BadBag: too much is missing, or nothing remains.
+        BadBag: Too many steps are lost, or none remains.
     """
     if options.actions == ACHIEVED:
         steps, lost = _achieved_steps(recording, options)
@@ -135,9 +156,14 @@ def make_steps(recording: Recording, options: StepOptions, sentence: str | None 
 
 
 def moving(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the steps that move: not (near-zero translation and rotation, and the gripper as in the last kept step).
+    """Mark the steps that move or change the gripper, as the reference's LIBERO filter does.
 
-    As the reference's LIBERO filter; a first step without motion has no earlier gripper and is dropped too.
+    Args:
+        actions: Actions (T, 7).
+
+    Returns:
+        True (T,) where the norm of the motion is at least `NOOP_NORM`, or the gripper differs from that of the last
+        marked step; a first step without motion is not marked.
     """
     keep = np.linalg.norm(actions[:, :6], axis=1) >= NOOP_NORM
     gripper = None
@@ -150,10 +176,10 @@ def moving(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _all_zero_start(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the transitions at the beginning in which nothing at all is commanded.
+    """Mark the transitions (T,) at the beginning that command nothing.
 
-    Their six numbers of motion are exactly zero, and their gripper is what the next transition has, too: a first
-    action that closes the hand and nothing else stays.
+    Their six motion numbers are exactly zero, and their gripper equals that of the next transition: a first action that
+    only closes the gripper stays.
     """
     marked = np.zeros(len(actions), bool)
     for index in range(len(actions) - 1):
@@ -164,7 +190,7 @@ def _all_zero_start(actions: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _chunk_steps(recording: Recording, options: StepOptions, sentence: str | None) -> tuple[Steps, int]:
-    """One step per executed action; see :func:`openvla_training.bags.action_labels.labelled_steps`."""
+    """Make one step of each executed action; returns the steps and how many were lost."""
     labelled = labelled_steps(recording, options.actions, options.rate, options.max_skew, sentence)
     states = states_at(recording, recording.image_stamps[labelled.frames], options.alignment)
     actions = labelled.actions
@@ -173,39 +199,41 @@ def _chunk_steps(recording: Recording, options: StepOptions, sentence: str | Non
         if not in_ee and recording.frame and labelled.frame not in ("", recording.frame):
             raise BadBag(
                 f"actions are in frame {labelled.frame!r}, poses in {recording.frame!r}; if the first is the end "
-                f"effector's own, say so: --ee-frame {labelled.frame}"
+                f"effector's frame, use --ee-frame {labelled.frame}"
             )
         if in_ee != (options.action_frame == "end_effector"):
             change = to_base if in_ee else to_end_effector
-            actions = np.concatenate([change(actions[:, :6], states[:, 3:7]), actions[:, 6:]], axis=1)
+            actions = np.concatenate(
+                [change(actions[:, :6], quaternions_to_matrices(states[:, 3:7])), actions[:, 6:]], axis=1
+            )
     steps = Steps(labelled.frames, states, actions, sentence or recording.instruction, labelled.left_out)
     return steps, sum(number for reason, number in labelled.left_out.items() if reason != "not executed")
 
 
 def _achieved_steps(recording: Recording, options: StepOptions) -> tuple[Steps, int]:
-    """Sample frames at the control rate; the action of a step is what the robot did until the next one.
+    """Sample frames at the control rate; the action of a step is the robot's motion until the next one.
 
-    The gripper value is the newest command where commands were recorded (a closed gripper that holds something
-    measures half open), else the opening measured at the next step.
+    The gripper value is the newest command where commands are recorded (a gripper that holds something measures half
+    open), else the opening measured at the next step. Returns the steps and how many were lost.
     """
     if options.rate is None:
-        raise ValueError("--actions achieved needs --rate: the control rate in Hz to sample the poses at")
+        raise ValueError("--actions achieved needs --rate, the control rate [Hz] at which the poses are sampled")
     rate, stamps = options.rate, recording.image_stamps
     streams = (recording.ee_pose, recording.gripper)
     begin = max(stamps[0], *(int(stream.stamps[0]) for stream in streams))
     end = min(stamps[-1], *(int(stream.stamps[-1]) for stream in streams))
     count = int((end - begin) * NS * rate) + 1
     if end <= begin or count < 2:
-        raise BadBag(f"images, poses and gripper have {(end - begin) * NS:.2f} s in common; two steps need {1 / rate}")
+        raise BadBag(f"images, poses and gripper overlap for {(end - begin) * NS:.2f} s; two steps need {1 / rate} s")
     grid = begin + np.round(np.arange(count) / (rate * NS)).astype(np.int64)
     frames = nearest(stamps, grid)
-    # A frame too far from its time (or serving two times) is a gap in the video, and the action across it a jump.
+    # A frame too far from its time (or nearest to two times) is a gap in the video; the action across it is a jump.
     in_time = np.abs(stamps[frames] - grid) * NS <= max(options.max_skew, 0.5 / rate)
     in_time[1:] &= ~((np.diff(frames) == 0) & in_time[:-1])
     states = states_at(recording, stamps[frames], options.alignment)
     motion = pose_differences(states)
     if options.action_frame == "end_effector":
-        motion = to_end_effector(motion, states[:-1, 3:7])
+        motion = to_end_effector(motion, quaternions_to_matrices(states[:-1, 3:7]))
     gripper = states[1:, 7]
     if recording.gripper_command is not None:
         commands = recording.gripper_command

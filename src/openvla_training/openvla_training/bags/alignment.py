@@ -1,6 +1,8 @@
-"""Streams of different rates on one clock: what goes with a frame, and how far in time it lies from it."""
+"""Streams of different rates on one clock: the samples of a frame, and their distance in time from it."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +10,12 @@ from numpy.typing import NDArray
 from openvla_training.bags.episodes import NS, Recording, Stream
 from openvla_training.rotations import slerp
 
-ALIGNMENTS = ("nearest", "interpolate")
+Alignment = Literal["nearest", "interpolate"]
 Times = NDArray[np.int64]
 
 
 def nearest(stamps: Times, at: Times) -> NDArray[np.int64]:
-    """Return for each time in ``at`` the index of the nearest of the sorted ``stamps`` (the earlier one of a tie)."""
+    """Find the index of the nearest of the sorted `stamps` [ns] for each time [ns]; of a tie, the earlier one."""
     right = np.clip(np.searchsorted(stamps, at), 1, max(len(stamps) - 1, 1))
     left = right - 1
     right = np.minimum(right, len(stamps) - 1)
@@ -21,15 +23,21 @@ def nearest(stamps: Times, at: Times) -> NDArray[np.int64]:
 
 
 def distance(stamps: Times, at: Times) -> NDArray[np.float64]:
-    """Time from each of ``at`` to the nearest of the stamps [s]."""
+    """Compute the time from each of `at` [ns] to the nearest of the stamps [ns], in s."""
     return np.abs(stamps[nearest(stamps, at)] - at) * NS
 
 
-def states_at(recording: Recording, at: Times, alignment: str) -> NDArray[np.float64]:
-    """Return the states (T, 8) at the times: the samples nearest to them, or between the two around each.
+def states_at(recording: Recording, at: Times, alignment: Alignment) -> NDArray[np.float64]:
+    """Take the states of an episode at given times.
 
-    Interpolated are position and opening along a line, the attitude along the shorter arc; before the first and
-    after the last sample that sample stands.
+    Args:
+        recording: The episode.
+        at: The times [ns] (T,).
+        alignment: `nearest` sample, or `interpolate`: position and opening along a line, the attitude along the shorter
+            arc; before the first and after the last sample, that sample.
+
+    Returns:
+        x y z [m], quaternion x y z w, opening [0..1], (T, 8).
     """
     if alignment == "nearest":
         columns = [stream.values[nearest(stream.stamps, at)] for stream in (recording.ee_pose, recording.gripper)]
@@ -44,14 +52,14 @@ def states_at(recording: Recording, at: Times, alignment: str) -> NDArray[np.flo
 
 
 def skews(recording: Recording, at: Times) -> dict[str, NDArray[np.float64]]:
-    """By stream (ee_pose, gripper, further cameras): time from each of ``at`` to its nearest sample [s] (T,)."""
+    """Compute the time from each of `at` [ns] to the nearest sample [s] (T,), by stream (state and further cameras)."""
     found = {"ee_pose": recording.ee_pose.stamps, "gripper": recording.gripper.stamps}
     found |= {key: camera.stamps for key, camera in recording.cameras.items()}
     return {name: distance(stamps, at) for name, stamps in found.items()}
 
 
 def _between(stream: Stream, at: Times) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Indices of the samples before and after each time, and the share of the way between them."""
+    """Find the samples before and after each time, and the fraction of the way between them."""
     stamps = stream.stamps
     right = np.clip(np.searchsorted(stamps, at), 1, max(len(stamps) - 1, 1))
     left, right = right - 1, np.minimum(right, len(stamps) - 1)

@@ -1,7 +1,7 @@
-"""Thousands of bags at once: the whole dataset as one Apache Beam pipeline, written by TFDS's own Beam path.
+"""Thousands of bags at once: one Apache Beam pipeline for the whole dataset, written by TFDS's own Beam path.
 
-Any Beam runner does it; every worker needs this package, and the bags and the output at the same paths. Unlike the
-ordinary way it cannot append: a pipeline makes the dataset anew, and a broken one leaves none.
+Any Beam runner works; every worker needs this package, and the bags and the output under the same paths. Unlike
+`convert_all` it cannot append: a pipeline writes the whole dataset, and one that fails leaves nothing.
 """
 
 from __future__ import annotations
@@ -40,20 +40,32 @@ def convert_with_beam(
     pipeline_options: Sequence[str] = (),
     progress: Callable[[Converted], None] | None = None,
 ) -> Summary:
-    """Convert all bags in a pipeline; arguments and result as of :func:`openvla_training.bags.convert_all.convert`.
+    """Convert all bags in a pipeline.
 
-    ``pipeline_options``: Beam's own, such as ``--runner=FlinkRunner``; the direct runner by default.
+    Args:
+        bags: The bags.
+        output: Folder of datasets.
+        name: Name of the dataset.
+        options: How episodes are made.
+        strict: Whether a bad bag or episode fails the whole conversion.
+        val_fraction: Share of episodes for the val split.
+        file_format: Format of the shards.
+        pipeline_options: Options of Beam, such as `--runner=FlinkRunner`; the direct runner by default.
+        progress: Called with the result of each bag, in order, after the pipeline.
+
+    Returns:
+        Counts over the whole run.
 
     Raises:
-        BadBag: nothing can be converted, or, with ``strict``, a bag cannot: then nothing is left of the dataset.
-        ValueError: the dataset exists already.
+        BadBag: Nothing can be converted, or, with `strict`, a bag cannot; no dataset is left.
+        ValueError: The dataset exists already.
     """
     folder = output / name / VERSION
     if folder.exists():
-        raise ValueError(f"{folder} exists; --beam makes a dataset anew: remove it, or choose another --dataset-name")
+        raise ValueError(f"{folder} exists, and --beam cannot append; remove it, or choose another --dataset-name")
     if not naming.is_valid_dataset_name(name):
         raise ValueError(f"dataset name {name!r} is not one TFDS takes; use small letters, digits and _")
-    # All images must look like those of the first bag that converts, as without Beam; the splits must not be empty.
+    # All images must have the shapes of those of the first bag that converts, as without Beam.
     first = next((one for one in (convert_bag(bag, options) for bag in bags) if one.episodes), None)
     if first is None:
         raise BadBag("none of the bags can be converted; run without --beam to see why")
@@ -77,7 +89,7 @@ def convert_with_beam(
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker is told; ``notes``: the folder for one small file a bag, which says what became of it."""
+    """Input of every worker; `notes` is the folder for one small file a bag with its result."""
 
     options: Options
     shapes: dict[str, Shape]
@@ -85,7 +97,7 @@ class _Job:
     notes: Path
 
     def episodes(self, bag: Path) -> Iterator[tuple[str, EncodedEpisode]]:
-        """Convert a bag: (hash of the content, episode) of each episode."""
+        """Convert a bag; yields (hash of the content, episode)."""
         result = convert_bag(bag, self.options)
         if not result.bad and result.episodes and result.image_shapes != self.shapes:
             result = Converted(bag, bad=f"images are {result.image_shapes}, those of the dataset are {self.shapes}")
@@ -98,7 +110,7 @@ class _Job:
             yield episode.content_hash, episode
 
     def first_of(self, same: tuple[str, Any]) -> EncodedEpisode:
-        """Of episodes with one content take the one that sorts first, whatever order the workers finish in."""
+        """Of episodes with the same content take the one that sorts first, in whatever order the workers finish."""
         return min(same[1], key=lambda episode: (episode.file_path, episode.episode_id))
 
     def is_in(self, episode: EncodedEpisode, split: str) -> bool:
@@ -107,7 +119,7 @@ class _Job:
 
 
 def keyed(episode: EncodedEpisode) -> tuple[str, dict[str, Any]]:
-    """(key, example) as TFDS wants them."""
+    """Return (key, example) for TFDS."""
     return episode.episode_id, to_example(episode)
 
 
@@ -116,7 +128,7 @@ def _run(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)  # it tells of cloud clients that are not installed
+        logging.disable(logging.WARNING)  # about cloud clients that are not installed
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -126,7 +138,7 @@ def _run(
     splits = ("train", "val") if job.val_fraction else ("train",)
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        """Gives the pipeline to TFDS, which writes its shards and its own files."""
+        """Passes the pipeline to TFDS, which writes the shards and its metadata."""
 
         VERSION = tfds.core.Version(VERSION)
 
@@ -159,11 +171,11 @@ def _run(
     except Exception as error:
         if "generated examples is 0" not in str(error):
             raise
-        raise ValueError("a split got no episode, which Beam cannot write; use --val-fraction 0") from error
+        raise ValueError("a split has no episode, which Beam cannot write; use --val-fraction 0") from error
 
 
 def _collect(job: _Job, bags: Sequence[Path], folder: Path, progress: Callable[[Converted], None] | None) -> Summary:
-    """Put the workers' notes together, in the order of the bags."""
+    """Combine the workers' notes, in the order of the bags."""
     summary = Summary(folder)
     sources: dict[str, dict[str, Any]] = {}
     notes = {note["path"]: note for note in (json.loads(p.read_text("utf-8")) for p in job.notes.iterdir())}
@@ -187,7 +199,7 @@ def _collect(job: _Job, bags: Sequence[Path], folder: Path, progress: Callable[[
     summary.splits = {split: info.splits[split].num_examples for split in info.splits}
     summary.episodes = sum(summary.splits.values())
     summary.steps = sum(len(episode.actions) for episode in read_episodes(folder, split="all"))
-    # For the report. Its format tells the ordinary writer that it cannot append here.
+    # For the report. The format keeps `convert_all` from appending.
     manifest = {"format": "beam", "settings": settings_of(job.options), "sources": sources, "bad": summary.bad}
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1))
     return summary

@@ -1,4 +1,4 @@
-"""Convert bags to an RLDS dataset: many bags over processes, and the loop that collects what comes of them."""
+"""Convert bags to an RLDS dataset: many bags over processes, and the loop that collects their results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from openvla_training.bags.episodes import BadBag
 from openvla_training.rlds.statistics import write_statistics
 from openvla_training.rlds.writer import DatasetWriter, open_writer
 
-# A process costs as much to start as some fifty small bags, or this much of a large one, cost to convert.
+# Starting a process costs as much as converting some fifty small bags, or this many bytes of large ones.
 BAGS_A_WORKER = 50
 BYTES_A_WORKER = 200 * 2**20
 
 
 @dataclass
 class Summary:
-    """Counts over a whole run; ``bad`` maps a bag, and ``bad_episodes`` an episode, to the reason."""
+    """Counts over a whole run; `bad` maps a bag, and `bad_episodes` and `dropped` an episode, to the reason."""
 
     folder: Path
     episodes: int = 0
@@ -50,11 +50,25 @@ def convert(
     file_format: str = "array_record",
     progress: Callable[[Converted], None] | None = None,
 ) -> Summary:
-    """Convert the bags that the dataset does not know yet, in order, and bring its statistics up to date.
+    """Convert the bags that are not in the dataset yet, in order, and update its statistics.
+
+    Args:
+        bags: The bags.
+        output: Folder of datasets.
+        name: Name of the dataset.
+        options: How episodes are made.
+        workers: Largest number of processes.
+        strict: Whether to stop at the first bad bag or episode.
+        val_fraction: Share of episodes for the val split.
+        file_format: Format of the shards.
+        progress: Called with the result of each bag, in order.
+
+    Returns:
+        Counts over the whole run.
 
     Raises:
-        BadBag: with ``strict``, at the first bad bag or episode; what was converted before it stays.
-        ValueError: the dataset exists with other settings.
+        BadBag: With `strict`, a bag or an episode is bad; what was converted before it stays.
+        ValueError: The dataset exists with other settings.
     """
     with open_writer(
         output, name, settings=settings_of(options), val_fraction=val_fraction, file_format=file_format
@@ -78,7 +92,7 @@ def convert(
 
 
 def settings_of(options: Options) -> dict[str, Any]:
-    """What the manifest keeps of the options. A list of times may grow: each bag's lines are kept with the bag."""
+    """Return the options as the manifest holds them; lists of times may grow and are kept with each bag instead."""
     topics = options.topics
     names = {"image": topics.image, "ee_pose": topics.ee_pose, "gripper": topics.gripper}
     return {
@@ -102,12 +116,12 @@ def _digest(bag: Path, options: Options) -> str | None:
 
 
 def _collect(writer: DatasetWriter, result: Converted, options: Options, summary: Summary) -> Converted:
-    """Enter one bag's episodes; returns the result, which may have become bad by what the dataset holds already.
+    """Add one bag's episodes to the dataset; returns the result, which is bad if its images do not fit the dataset.
 
-    A bad bag is not noted as done, so that the next run tries it again.
+    A bad bag is not recorded as converted, so that the next run tries it again.
     """
-    if not result.bad and result.image_shapes and (misfit := writer.misfit(result.image_shapes)):
-        result = Converted(result.bag, bad=misfit)
+    if not result.bad and result.image_shapes and (incompatibility := writer.incompatibility(result.image_shapes)):
+        result = Converted(result.bag, bad=incompatibility)
     if result.bad:
         summary.bad[str(result.bag)] = writer.bad[str(result.bag)] = result.bad
         return result

@@ -1,4 +1,4 @@
-"""One bag to encoded episodes: a function that any process can run, on its own or under Beam."""
+"""Convert one bag to encoded episodes: a function that any process can run, by itself or under Beam."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from openvla_training.bags.action_labels import EXECUTED_TOPIC
 from openvla_training.bags.actions import ACHIEVED, StepOptions, Steps, make_steps, sentences
-from openvla_training.bags.episode_cuts import Line
+from openvla_training.bags.episode_cuts import CutBy, TimesLine
 from openvla_training.bags.episodes import BadBag, Recording, Topics
 from openvla_training.bags.reading import BadEpisode, read_each, read_frames
 from openvla_training.rlds.features import MAIN_CAMERA, EncodedEpisode, Shape
-from openvla_training.rlds.images import encode_image
+from openvla_training.rlds.images import Encoding, encode_image
 from openvla_training.rlds.writer import SENTENCE_MARK
 
 # Outcomes that are left out of a dataset of demonstrations unless asked for; a discarded episode always is.
@@ -29,19 +29,25 @@ LONG_GAP = 0.5  # [s]
 
 @dataclass(frozen=True)
 class Options:
-    """How episodes are made. All of it goes into the dataset's manifest: one dataset, one way.
+    """How episodes are made; the same for all of a dataset.
 
-    ``image_size``: side of the stored square [px]; None keeps the camera's. ``times``: the lines of a list of times
-    for each bag's path; None where there is no list.
+    Attributes:
+        steps: How steps are made.
+        keep_failed: Whether to keep episodes whose outcome is failure or that never ended.
+        image_size: Side of the stored square [px]; None for the camera's own size.
+        image_encoding: png or jpeg.
+        topics: Names of the topics.
+        cut: Where episodes begin.
+        times: The lines of a list of times, by path of the bag; None where there is no list.
     """
 
     steps: StepOptions = field(default_factory=StepOptions)
     keep_failed: bool = False
     image_size: int | None = 224
-    image_encoding: str = "png"
+    image_encoding: Encoding = "png"
     topics: Topics = field(default_factory=Topics)
-    cut: str = "auto"
-    times: Mapping[str, tuple[Line, ...]] | None = None
+    cut: CutBy = "auto"
+    times: Mapping[str, tuple[TimesLine, ...]] | None = None
 
     @property
     def action_topics(self) -> tuple[str, ...]:
@@ -49,18 +55,25 @@ class Options:
         actions = self.steps.actions
         return () if actions == ACHIEVED else tuple(dict.fromkeys((EXECUTED_TOPIC, actions)))
 
-    def lines(self, bag: Path) -> tuple[Line, ...] | None:
-        """The bag's lines of the list of times; None where there is no list."""
+    def lines(self, bag: Path) -> tuple[TimesLine, ...] | None:
+        """Return the bag's lines of the list of times; None where there is no list."""
         return None if self.times is None else self.times.get(str(bag), ())
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a bag.
+    """The result of converting a bag.
 
-    ``episodes``, and by id: ``dropped`` and ``bad_episodes`` with the reason, ``quality`` with the figures of the
-    report. ``bad``: why the bag as a whole is unusable. ``work``: seconds spent on read, decode, resize and encode;
-    ``seconds``: how long was recorded.
+    Attributes:
+        bag: The bag.
+        episodes: Its encoded episodes.
+        image_shapes: Shapes of the images by observation key.
+        dropped: Reasons of the episodes that were left out, by id.
+        bad_episodes: Reasons of the episodes that cannot be used, by id.
+        quality: Figures for the report, by id.
+        seconds: Recorded time of the episodes [s].
+        work: Time spent on read, decode, resize and encode [s].
+        bad: Why the bag as a whole cannot be used; None where it can.
     """
 
     bag: Path
@@ -83,8 +96,8 @@ class Converted:
         return total
 
 
-class _Watch:
-    """Adds up where the time goes."""
+class _Times:
+    """Time spent on each part of the work [s]."""
 
     def __init__(self) -> None:
         self.work: dict[str, float] = dict.fromkeys(("read", "decode", "resize", "encode"), 0.0)
@@ -97,8 +110,8 @@ class _Watch:
 
 
 def convert_bag(bag: Path, options: Options) -> Converted:
-    """Convert one bag; a broken one becomes ``bad`` with the reason instead of an error."""
-    watch = _Watch()
+    """Convert one bag; one that cannot be used gives a result with `bad` instead of an error."""
+    watch = _Times()
     lines = options.lines(bag)
     if lines == ():
         return Converted(bag, bad="the list of times has no line for it")
@@ -116,10 +129,10 @@ def convert_bag(bag: Path, options: Options) -> Converted:
     for recording in found:
         if isinstance(recording, BadEpisode):
             bad[recording.episode_id] = recording.reason
-        elif recording.outcome == DISCARDED or recording.outcome in NOT_SUCCESSFUL and not options.keep_failed:
+        elif recording.outcome == DISCARDED or (recording.outcome in NOT_SUCCESSFUL and not options.keep_failed):
             dropped[recording.episode_id] = recording.outcome
         else:
-            # On trial: a broken episode must not decide what the images of the good ones look like.
+            # A copy: a bad episode must not determine the image shapes of the good ones.
             trial = dict(shapes)
             try:
                 episodes = list(_episodes(recording, options, trial, quality, watch))
@@ -135,10 +148,14 @@ def convert_bag(bag: Path, options: Options) -> Converted:
 
 
 def _episodes(
-    recording: Recording, options: Options, shapes: dict[str, Shape], quality: dict[str, dict[str, Any]], watch: _Watch
+    recording: Recording,
+    options: Options,
+    shapes: dict[str, Shape],
+    quality: dict[str, dict[str, Any]],
+    watch: _Times,
 ) -> Iterator[EncodedEpisode]:
-    """Yield a recording's episodes, one a sentence; ``shapes`` are those of the bag's earlier ones, or empty."""
-    encoded: dict[tuple[str, tuple[int, ...]], list[bytes]] = {}  # sentences mostly share their frames
+    """Yield a recording's episodes, one an instruction; `shapes` are those of the bag's earlier episodes, and grow."""
+    encoded: dict[tuple[str, tuple[int, ...]], list[bytes]] = {}  # instructions mostly share their frames
     wanted = sentences(recording, options.steps.actions)
     for sentence in wanted:
         with watch.on("read"):
@@ -166,9 +183,14 @@ def _episodes(
 
 
 def _encoded(
-    recording: Recording, key: str, indices: tuple[int, ...], options: Options, shapes: dict[str, Shape], watch: _Watch
+    recording: Recording,
+    key: str,
+    indices: tuple[int, ...],
+    options: Options,
+    shapes: dict[str, Shape],
+    watch: _Times,
 ) -> list[bytes]:
-    """Frames of one camera as they are stored."""
+    """Encode frames of one camera as they are stored."""
     frames = read_frames(recording, indices, None if key == MAIN_CAMERA else key)
     done: list[bytes] = []
     while True:
@@ -189,17 +211,17 @@ def _encoded(
 
 
 def resized(frame: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """Bring a frame to a square of ``size`` [px] by the shared preparation; None leaves it as it is."""
+    """Resize a frame to a square of `size` [px] by the policy's image preparation; None leaves it unchanged."""
     if size is None or frame.shape[:2] == (size, size):
         return frame
-    # Not at the top: it brings in torch, which most conversions (camera size = dataset size) do without.
+    # Imports torch, which a conversion at the camera's size does not need.
     from openvla_policy.contract.image import ImagePreparation
 
     return ImagePreparation.standard(size, ["half"]).resize(frame)
 
 
 def _quality(recording: Recording, steps: Steps) -> dict[str, Any]:
-    """Figures of the report: steps left out, distances in time [s], gaps in the video, messages the recorder lost."""
+    """Compute the report's figures: steps left out, distances in time [s], gaps in the video, lost messages."""
     gaps = np.diff(recording.image_stamps) * 1e-9
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     lost = recording.details.get("dropped", {})
@@ -209,7 +231,7 @@ def _quality(recording: Recording, steps: Steps) -> dict[str, Any]:
             name: {"mean": float(values.mean()), "max": float(values.max())} for name, values in steps.skews.items()
         },
         "image_period_s": usual,
-        # Cameras that wait for the robot come at uneven times: only what is long by any measure counts.
+        # Cameras that wait for the robot have uneven periods: only gaps that are long in both measures count.
         "image_gaps": int((gaps > max(2.5 * usual, LONG_GAP)).sum()),
         "messages_lost": {str(topic): int(number) for topic, number in lost.items()},
     }

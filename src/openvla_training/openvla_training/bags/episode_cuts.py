@@ -8,21 +8,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from openvla_training.bags.episodes import BadBag
 
-CUTS = ("auto", "episode", "instruction", "bag")
+CutBy = Literal["auto", "episode", "instruction", "bag"]
 COLUMNS = ("bag", "start", "end", "instruction", "outcome")
-# Times in a list are seconds since the bag's first message; larger ones are seconds since 1970.
+# Times in a list count from the bag's first message [s]; from here on, they count from 1970 [s].
 FIRST_ABSOLUTE = 1e8
 
-Said = Sequence[tuple[int, str]]  # (log time [ns], text)
+Texts = Sequence[tuple[int, str]]  # (log time [ns], text)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One episode: first and last log time [ns], id, and what is known (instruction, outcome, score, dropped, …)."""
+class Segment:
+    """One episode of a bag: first and last log time [ns], id, and its details (instruction, outcome, score, …)."""
 
     first: int
     last: int
@@ -31,8 +31,8 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a list of times; ``start`` and ``end`` as written [s]."""
+class TimesLine:
+    """One line of a list of times; `start` and `end` [s] as written."""
 
     start: float
     end: float
@@ -41,92 +41,99 @@ class Line:
 
 
 def cut_bag(
-    how: str, stem: str, start: int, end: int, events: Said, said: Said, lines: Sequence[Line] | None
-) -> list[Cut]:
-    """Cut a bag.
+    how: CutBy, stem: str, start: int, end: int, events: Texts, instructions: Texts, lines: Sequence[TimesLine] | None
+) -> list[Segment]:
+    """Find the episodes of a bag.
 
     Args:
-        how: one of ``CUTS``. auto takes the recorder's messages where there are any; else it begins an episode
-            wherever the sentence changes and ends it at an empty one. instruction begins one at every sentence,
-            the same again included. bag takes all of it as one.
-        stem: the bag's name, which begins the ids.
-        start: the bag's first log time [ns].
-        end: its last one [ns].
-        events: messages on the episode topic.
-        said: messages on the instruction topic.
-        lines: the bag's lines of a list of times, which then decides alone.
+        how: `auto` takes the recorder's messages where there are any; else an episode begins where the instruction
+            changes and ends at an empty one. `instruction` begins one at every instruction, repeated ones included.
+            `bag` takes the whole bag as one.
+        stem: The bag's name, which begins the ids.
+        start: The bag's first log time [ns].
+        end: Its last log time [ns].
+        events: Messages on the episode topic.
+        instructions: Messages on the instruction topic.
+        lines: The bag's lines of a list of times, which then alone decides; None where there is no list.
+
+    Returns:
+        The episodes in order of time.
 
     Raises:
-        BadBag: nothing says where an episode is.
+        BadBag: Nothing says where an episode is.
     """
     if lines is not None:
         return _by_lines(lines, stem, start)
-    if how == "episode" or how == "auto" and events:
-        cuts = _by_events(events, end)
-        if not cuts:
+    if how == "episode" or (how == "auto" and events):
+        segments = _by_events(events, end)
+        if not segments:
             raise BadBag("no start of an episode on the episode topic; see --cut")
-        return cuts
-    turns = _turns(said, every=how == "instruction")
+        return segments
+    turns = _turns(instructions, every=how == "instruction")
     if how == "instruction" and not turns:
         raise BadBag("no instruction on the instruction topic; see --cut")
-    if how == "instruction" or how == "auto" and len(turns) > 1:
+    if how == "instruction" or (how == "auto" and len(turns) > 1):
         ends = [first - 1 for first, _ in turns[1:]] + [end]
         return [
-            Cut(first, last, f"{stem}-{first}", {"instruction": text})
+            Segment(first, last, f"{stem}-{first}", {"instruction": text})
             for (first, text), last in zip(turns, ends, strict=True)
             if text
         ]
-    return [Cut(start, end, f"{stem}-{start}")]
+    return [Segment(start, end, f"{stem}-{start}")]
 
 
-def _by_events(events: Said, end: int) -> list[Cut]:
-    cuts: list[Cut] = []
+def _by_events(events: Texts, end: int) -> list[Segment]:
+    segments: list[Segment] = []
     for log_time, text in events:
         try:
             event = json.loads(text)
             kind, episode_id = event["event"], str(event["episode_id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BadBag(f"message {text!r} on the episode topic is no episode event") from error
+            raise BadBag(f"message {text!r} on the episode topic is not an episode event") from error
         if kind == "start":
-            cuts.append(Cut(log_time, end, episode_id, event | {"outcome": "unfinished"}))
-        elif kind == "stop" and cuts and cuts[-1].episode_id == episode_id:
-            cuts[-1] = Cut(cuts[-1].first, log_time, episode_id, {**cuts[-1].event, **event})
-    return cuts
+            segments.append(Segment(log_time, end, episode_id, event | {"outcome": "unfinished"}))
+        elif kind == "stop" and segments and segments[-1].episode_id == episode_id:
+            segments[-1] = Segment(segments[-1].first, log_time, episode_id, {**segments[-1].event, **event})
+    return segments
 
 
-def _turns(said: Said, every: bool) -> list[tuple[int, str]]:
-    """The times at which the sentence changes (or, for ``every``, is said), and what it is from then on."""
+def _turns(instructions: Texts, every: bool) -> list[tuple[int, str]]:
+    """List when the instruction changes (with `every`: is published) [ns], and the instruction from then on."""
     turns: list[tuple[int, str]] = []
-    for log_time, text in said:
+    for log_time, text in instructions:
         text = text.strip()
         if every or not turns or turns[-1][1] != text:
             turns.append((log_time, text))
     while turns and not turns[0][1]:
-        turns.pop(0)  # silence before the first sentence
+        turns.pop(0)  # no instruction before the first one
     return turns
 
 
-def _by_lines(lines: Sequence[Line], stem: str, start: int) -> list[Cut]:
-    cuts = []
+def _by_lines(lines: Sequence[TimesLine], stem: str, start: int) -> list[Segment]:
+    segments = []
     for line in lines:
         first, last = (
             round(time * 1e9) if time >= FIRST_ABSOLUTE else start + round(time * 1e9)
             for time in (line.start, line.end)
         )
         event = {"instruction": line.instruction, "outcome": line.outcome}
-        cuts.append(Cut(first, last, f"{stem}-{first}", event))
-    return cuts
+        segments.append(Segment(first, last, f"{stem}-{first}", event))
+    return segments
 
 
-def read_times(path: Path) -> dict[str, tuple[Line, ...]]:
-    """Read a list of times: CSV with the columns bag, start, end, instruction and, if wanted, outcome.
+def read_times(path: Path) -> dict[str, tuple[TimesLine, ...]]:
+    """Read a list of times.
 
-    Returns the lines by bag, as it is written there: a name, or a path relative to the file.
+    Args:
+        path: CSV with the columns bag, start [s], end [s], instruction and, optionally, outcome.
+
+    Returns:
+        The lines by bag as it is written there: a name, or a path relative to the file.
 
     Raises:
-        ValueError: a column is missing or a line is wrong, with its number.
+        ValueError: A column is missing, or a line is wrong.
     """
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[TimesLine]] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         missing = [name for name in COLUMNS[:4] if name not in (reader.fieldnames or ())]
@@ -137,25 +144,28 @@ def read_times(path: Path) -> dict[str, tuple[Line, ...]]:
             try:
                 start, end = float(row["start"]), float(row["end"])
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{where}: start {row['start']!r} or end {row['end']!r} is no number [s]") from error
+                raise ValueError(
+                    f"{where}: start {row['start']!r} or end {row['end']!r} is not a number [s]"
+                ) from error
             if not 0 <= start < end:
                 raise ValueError(f"{where}: start {start} and end {end}; an episode ends after it starts")
             text = (row["instruction"] or "").strip()
             if not text or not row["bag"]:
                 raise ValueError(f"{where}: bag or instruction is empty")
             outcome = (row.get("outcome") or "unknown").strip()
-            found.setdefault(row["bag"].strip(), []).append(Line(start, end, text, outcome))
+            found.setdefault(row["bag"].strip(), []).append(TimesLine(start, end, text, outcome))
     return {bag: tuple(lines) for bag, lines in found.items()}
 
 
-def lines_of(bag: Path, times: Mapping[str, tuple[Line, ...]], folder: Path) -> tuple[Line, ...]:
-    """The lines of one bag: listed by its path, relative to ``folder``, or by its name."""
+def lines_of(bag: Path, times: Mapping[str, tuple[TimesLine, ...]], folder: Path) -> tuple[TimesLine, ...]:
+    """Return the lines of one bag, which is listed by its path relative to `folder` or by its name."""
     for name, lines in times.items():
         if (folder / name).resolve() == bag or name in (bag.name, bag.stem):
             return lines
     return ()
 
 
-def digest(lines: Sequence[Line]) -> str:
-    """16 hex digits that change with the lines."""
-    return hashlib.sha256(repr(list(lines)).encode()).hexdigest()[:16]
+def digest(lines: Sequence[TimesLine]) -> str:
+    """Hash lines of a list of times to 16 hex digits."""
+    text = repr(list(lines)).replace("TimesLine(", "Line(")  # as manifests have it since their first version
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

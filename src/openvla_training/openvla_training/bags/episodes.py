@@ -1,4 +1,4 @@
-"""What a recorded episode is, once its streams are on one clock; and where bags are found."""
+"""A recorded episode, once its streams are on one clock; and the search for bags in folders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BAG_FILES = ("*.mcap", "*.db3")
 
 
 class BadBag(Exception):
-    """A bag, or one episode of it, that cannot be converted; the message says why."""
+    """A bag, or one episode of it, cannot be converted; the message says why."""
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Names to look for; each matches with or without a leading slash and under any namespace."""
+    """Names of topics; each matches with or without a leading slash and under any namespace."""
 
     image: str = "camera/image_raw"
     ee_pose: str = "robot/ee_pose"
@@ -34,7 +34,7 @@ class Topics:
 
 @dataclass(frozen=True)
 class Stream:
-    """Samples of one signal in order of time: ``stamps`` int64 ns (N,), ``values`` float64 (N, D)."""
+    """Samples of one signal in order of time: `stamps` int64 [ns] (N,), `values` float64 (N, D)."""
 
     stamps: NDArray[np.int64]
     values: NDArray[np.float64]
@@ -42,9 +42,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One ActionChunk: ``actions`` float64 (T, 7) in ``frame``, for the image stamped ``observation_stamp`` [ns].
+    """One recorded ActionChunk.
 
-    ``stamp``: when it was computed, and thus began to be executed [ns].
+    Attributes:
+        observation_stamp: Stamp of the image that it was computed from [ns].
+        stamp: Time at which it was computed and its execution started [ns].
+        actions: float64 (T, 7), along the axes of `frame`.
+        instruction: The instruction that it follows.
+        period: Time between its actions [s].
+        frame: Name of the frame.
     """
 
     observation_stamp: int
@@ -57,10 +63,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Execution:
-    """What the bridge reported: stamps of the observations whose chunks were executed, and the refusals.
-
-    ``refused_after`` counts the refusals after the newest execution.
-    """
+    """Report of the bridge: stamps [ns] of the observations whose chunks were executed, refusals since the newest."""
 
     executed: frozenset[int]
     refused_after: int
@@ -68,7 +71,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Camera:
-    """Frames of one camera: the bag's topic, header stamps [ns] (N,), and the log time from which they count [ns]."""
+    """Frames of one camera: topic, header stamps [ns] (N,), and the log time [ns] from which they are numbered."""
 
     topic: str
     stamps: NDArray[np.int64]
@@ -77,7 +80,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Recording:
-    """One episode of a bag, images excepted (see :func:`read_frames`); ``frame``: the one its poses are in."""
+    """One episode of a bag without the pixels (see :func:`read_frames`); its poses are in `frame`."""
 
     bag: Path
     episode_id: str
@@ -101,9 +104,19 @@ class Recording:
 
 
 def find_bags(paths: Sequence[Path]) -> list[Path]:
-    """List the bags in the given files and folders, sorted; hidden folders (recordings in progress) are left out.
+    """List the bags in files and folders.
 
-    A bag is a folder with metadata.yaml, or a storage file that has none beside it (an unclosed or a bare bag).
+    A bag is a folder with metadata.yaml, or a storage file without one beside it (a bag that was not closed, or a bare
+    file). Hidden folders, which hold recordings in progress, are left out.
+
+    Args:
+        paths: Bags, or folders of bags.
+
+    Returns:
+        The bags, sorted.
+
+    Raises:
+        FileNotFoundError: A path does not exist.
     """
     found: set[Path] = set()
     for path in paths:

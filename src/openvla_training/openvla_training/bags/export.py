@@ -1,43 +1,54 @@
-"""RLDS back to rosbag2: what a dataset holds of an episode, on the topics of a recording, to look at or convert again.
+"""openvla-export-bag: RLDS to rosbag2, the episodes of a dataset on the topics of a recording.
 
-One bag an episode, MCAP, definitions inside. A dataset whose images are PNG comes back exactly: the pictures are
-written as they were stored (CompressedImage), states and actions as the float32 numbers they are.
+One MCAP bag an episode, with its message definitions. A dataset with PNG images converts back exactly: images are
+written as they are stored (CompressedImage), states and actions as the stored float32 numbers.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
+from tyro.conf import Positional, arg
 
+from openvla_policy.command_line import parse
 from openvla_training.bags.action_labels import EXECUTED_TOPIC
 from openvla_training.bags.episodes import NS, Topics
 from openvla_training.bags.message_definitions import typestore
 from openvla_training.rlds.features import Episode
 from openvla_training.rlds.images import EncodedImages
+from openvla_training.rlds.inspect.quality import counted
 from openvla_training.rlds.reader import find_dataset, read_episodes
 from openvla_training.rlds.writer import MANIFEST
 
-FIRST_STAMP = 1_000_000_000  # [ns] where a dataset has no stamps: zero would mean "none"
-LATER = 1_000_000  # [ns] a message is logged after what it is about
+FIRST_STAMP = 1_000_000_000  # [ns] where a dataset has no stamps: zero means "no stamp"
+LATER = 1_000_000  # [ns] from the stamp of a frame to the log time of its action
 FRAME = "base"
 
 
 def export(dataset: Path, output: Path, split: str = "all", rate: float | None = None) -> list[Path]:
-    """Write the episodes of a split as bags into ``output``; returns them.
+    """Write the episodes of a split as bags.
 
-    ``rate``: control rate [Hz] of the episodes whose steps carry no stamps; None takes the conversion's.
+    Args:
+        dataset: The dataset's folder.
+        output: Folder of the bags.
+        split: train, val or all.
+        rate: Control rate of episodes whose steps have no stamps [Hz]; None for that of the conversion.
+
+    Returns:
+        The bags' folders.
 
     Raises:
-        ValueError: a rate is needed and not known. FileExistsError: a bag is there already.
+        ValueError: A rate is needed and not known.
+        FileExistsError: A bag exists already.
     """
     folder = find_dataset(dataset)
     path = folder / MANIFEST
@@ -80,7 +91,7 @@ def _write(path: Path, episode: Episode, stamps: np.ndarray, frame: str, rate: f
 
 
 def _messages(episode: Episode, stamps: np.ndarray, frame: str, rate: float | None) -> Iterator[tuple[str, int, Any]]:
-    """Yield (topic, log time, message) in order of time."""
+    """Yield (topic, log time [ns], message) in order of time."""
     make = typestore().types
     topics = Topics()
 
@@ -136,19 +147,29 @@ def _messages(episode: Episode, stamps: np.ndarray, frame: str, rate: float | No
     yield topics.episode, last, text(json.dumps(stop | known))
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of openvla-export-bag."""
+
+    dataset: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Dataset folder."""
+    output: Annotated[Path, arg(metavar="DIR")]
+    """Folder for the bags."""
+    split: str = "all"
+    """train, val or all."""
+    rate: Annotated[float | None, arg(metavar="HZ")] = None
+    """Control rate, where the dataset has no stamps [Hz]."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    given = parse(
+        ExportOptions,
+        arguments,
         prog="openvla-export-bag",
         description="Write the episodes of an RLDS dataset as rosbag2 recordings, one MCAP bag each, which "
         "'ros2 bag play', Foxglove and openvla-convert read.",
     )
-    add = parser.add_argument
-    add("dataset", type=Path, metavar="DIR", help="dataset folder")
-    add("--output", type=Path, required=True, metavar="DIR", help="folder for the bags")
-    add("--split", default="all", help="train, val or all (default: all)")
-    add("--rate", type=float, metavar="HZ", help="control rate, where the dataset has no stamps [Hz]")
-    given = parser.parse_args(arguments)
     try:
         if given.rate is not None and not given.rate > 0:
             raise ValueError(f"--rate {given.rate}: give the control rate in Hz, above 0")
@@ -156,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"openvla-export-bag: {error}", file=sys.stderr)
         return 1
-    print(f"{given.output}: {len(made)} bags")
+    print(f"{given.output}: {counted(len(made), 'bag')}")
     return 0
 
 

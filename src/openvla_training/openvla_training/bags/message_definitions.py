@@ -1,7 +1,7 @@
-"""Message definitions for bags that are written where neither ROS nor our packages are installed.
+"""Message definitions for bags that are written where neither ROS nor openvla_msgs is installed.
 
-The standard ones come with rosbags. Ours are said again here, comments left out; a test holds them against the
-.msg files of openvla_msgs.
+The standard ones are part of rosbags. Those of openvla_msgs are repeated here without comments; a test compares them
+with the .msg files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ float64 latency_total
 
 @lru_cache(maxsize=1)
 def typestore() -> Typestore:
-    """Jazzy's message types and ours."""
+    """Return the message types of ROS 2 Jazzy and openvla_msgs."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = {}
     for name, text in OWN.items():

@@ -1,12 +1,13 @@
-"""Read rosbag2 recordings (MCAP or SQLite) as episodes, by the message definitions inside the bag: no ROS needed.
+"""Read rosbag2 recordings (MCAP or SQLite) as episodes, by the message definitions inside the bag, without ROS.
 
-All streams are put on one clock, that of the header stamps. Images stay in the bag until they are asked for: only
-the frames that become steps are ever decoded.
+All streams are put on one clock, that of the header stamps. Images stay in the bag: only the frames that become steps
+are decoded.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,13 @@ from rosbags.serde import SerdeError
 from zstandard import ZstdError
 
 from openvla_policy.contract.camera import to_rgb
-from openvla_training.bags.episode_cuts import Cut, Line, cut_bag
+from openvla_training.bags.episode_cuts import CutBy, Segment, TimesLine, cut_bag
 from openvla_training.bags.episodes import NS, BadBag, Camera, Chunk, Execution, Recording, Stream, Topics
 from openvla_training.bags.storage import OpenBag, open_bag
 
 STANDARD_TOPICS = Topics()
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-# What the libraries raise for a file that is damaged or not a bag at all.
+# Exceptions of the libraries for a file that is damaged or not a bag.
 UNREADABLE = (
     *(AnyReaderError, ReaderError, SerdeError, McapError, ZstdError),
     *(OSError, struct.error, UnicodeDecodeError, KeyError),
@@ -36,7 +37,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class BadEpisode:
-    """One episode of a bag that cannot be used, and why."""
+    """One episode of a bag that cannot be used, and the reason."""
 
     episode_id: str
     reason: str
@@ -47,13 +48,24 @@ def read_recordings(
     action_topics: Sequence[str],
     topics: Topics = STANDARD_TOPICS,
     *,
-    cut: str = "auto",
-    lines: Sequence[Line] | None = None,
+    cut: CutBy = "auto",
+    lines: Sequence[TimesLine] | None = None,
 ) -> list[Recording]:
-    """Read all episodes of a bag; see :func:`read_each`, of which the first unusable episode is raised.
+    """Read all episodes of a bag, none of which may be bad.
+
+    Args:
+        bag: The bag.
+        action_topics: ActionChunk topics to read.
+        topics: Names of the other topics.
+        cut: Where episodes begin (see :func:`openvla_training.bags.episode_cuts.cut_bag`).
+        lines: The bag's lines of a list of times; None where there is no list.
+
+    Returns:
+        The episodes.
 
     Raises:
-        BadBag: truncated, a topic is missing or of a wrong type, stamps go backwards, no instruction, or NaN poses.
+        BadBag: The bag is truncated, a topic is missing or of a wrong type, stamps go backwards, there is no
+            instruction, or a pose is not finite.
     """
     recordings = []
     for found in read_each(bag, action_topics, topics, cut=cut, lines=lines):
@@ -68,15 +80,23 @@ def read_each(
     action_topics: Sequence[str],
     topics: Topics = STANDARD_TOPICS,
     *,
-    cut: str = "auto",
-    lines: Sequence[Line] | None = None,
+    cut: CutBy = "auto",
+    lines: Sequence[TimesLine] | None = None,
 ) -> list[Recording | BadEpisode]:
-    """Read all episodes of a bag, each by itself: a broken one leaves the others whole.
+    """Read all episodes of a bag, each by itself: a bad one does not affect the others.
 
-    ``cut`` and ``lines`` say where episodes are (see :func:`openvla_training.bags.episode_cuts.cut_bag`).
+    Args:
+        bag: The bag.
+        action_topics: ActionChunk topics to read.
+        topics: Names of the other topics.
+        cut: Where episodes begin (see :func:`openvla_training.bags.episode_cuts.cut_bag`).
+        lines: The bag's lines of a list of times; None where there is no list.
+
+    Returns:
+        The episodes, and the bad ones with the reason.
 
     Raises:
-        BadBag: the bag as a whole is unusable: truncated, or a topic is missing or of a wrong type.
+        BadBag: The bag as a whole cannot be used: it is truncated, or a topic is missing or of a wrong type.
     """
     try:
         with open_bag(bag) as reader:
@@ -86,12 +106,18 @@ def read_each(
 
 
 def read_frames(recording: Recording, indices: Sequence[int], key: str | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Yield the episode's frames of the given, ascending indices (repeats allowed) as uint8 RGB (H, W, 3).
+    """Decode frames of an episode.
 
-    ``key`` names a further camera; None stands for the main one.
+    Args:
+        recording: The episode.
+        indices: Indices of the frames, ascending; repeats are allowed.
+        key: Observation key of a further camera; None for the main one.
+
+    Yields:
+        The frames, uint8 RGB (H, W, 3).
 
     Raises:
-        BadBag: a frame cannot be decoded, or its size differs from the first one's.
+        BadBag: A frame cannot be decoded, or its size differs from the first one's.
     """
     camera = recording.cameras[key] if key else recording.main
     wanted = list(indices)
@@ -114,6 +140,15 @@ def read_frames(recording: Recording, indices: Sequence[int], key: str | None = 
             while position < len(wanted) and wanted[position] == index:
                 yield frame
                 position += 1
+
+
+def _log_time(sample: tuple[int, Any]) -> int:
+    return sample[0]
+
+
+def _count(samples: list[tuple[int, Any]], last: int) -> int:
+    """Count the samples up to a log time [ns]."""
+    return bisect_right(samples, last, key=_log_time)
 
 
 def _stamp(message: Any) -> int:
@@ -148,14 +183,14 @@ def _chunk(message: Any) -> Chunk:
 
 
 class _Bag:
-    """One pass over an open bag: everything but the pixels."""
+    """One pass over an open bag, which reads everything but the pixels."""
 
     def __init__(self, path: Path, reader: OpenBag, topics: Topics, action_topics: Sequence[str]) -> None:
         self.path = path
         self.reader = reader
         self.topics = topics
         self.action_topics = action_topics
-        # By role: lists of (log time, value); for images the value is the header stamp.
+        # By role: lists of (log time, value) in order of log time; for images the value is the header stamp.
         self.samples: dict[str, list[tuple[int, Any]]] = {}
         self.topic_of: dict[str, str] = {}
 
@@ -165,7 +200,7 @@ class _Bag:
         topics = sorted({c.topic for c in found})
         exact = [c for c in found if c.topic.strip("/") == name]
         if len(topics) > 1 and not exact:
-            raise BadBag(f"several topics are called {name}: {', '.join(topics)}; give the full name of one")
+            raise BadBag(f"several topics are named {name}: {', '.join(topics)}; give the full name of one")
         return next(iter(exact or found), None)
 
     def _find_camera(self, name: str) -> Any:
@@ -197,7 +232,7 @@ class _Bag:
                 chosen[connection.id] = (role, connection)
         return chosen
 
-    def recordings(self, how: str, lines: Sequence[Line] | None) -> list[Recording | BadEpisode]:
+    def recordings(self, how: CutBy, lines: Sequence[TimesLine] | None) -> list[Recording | BadEpisode]:
         chosen = self._connections()
         self.samples = {role: [] for role, _ in chosen.values()}
         self.topic_of = {role: connection.topic for role, connection in chosen.values()}
@@ -208,28 +243,30 @@ class _Bag:
             else:
                 value = self.reader.deserialize(raw, connection.msgtype)
             self.samples[role].append((log_time, value))
-        events, said = (
+        events, instructions = (
             [(log, str(message.data)) for log, message in self.samples.get(role, [])]
             for role in ("episode", "instruction")
         )
         found: list[Recording | BadEpisode] = []
-        for cut in cut_bag(how, self.path.stem, self.reader.start_time, self.reader.end_time, events, said, lines):
+        for segment in cut_bag(
+            how, self.path.stem, self.reader.start_time, self.reader.end_time, events, instructions, lines
+        ):
             try:
-                found.append(self._recording(cut))
+                found.append(self._recording(segment))
             except BadBag as error:
-                found.append(BadEpisode(cut.episode_id, str(error)))
+                found.append(BadEpisode(segment.episode_id, str(error)))
         return found
 
-    def _recording(self, cut: Cut) -> Recording:
+    def _recording(self, segment: Segment) -> Recording:
         part = {
-            role: [(log, value) for log, value in samples if cut.first <= log <= cut.last]
+            role: samples[bisect_left(samples, segment.first, key=_log_time) : _count(samples, segment.last)]
             for role, samples in self.samples.items()
         }
-        main = self._camera("image", part["image"], cut.first)
+        main = self._camera("image", part["image"], segment.first)
         logs = np.array([log for log, _ in part["image"]], np.int64)
         command = None
         if part.get("command"):
-            # Float64 carries no stamp: carry its log time over to the clock of the stamps by way of the images.
+            # Float64 has no stamp: map its log time to the clock of the stamps by way of the images.
             at = np.array([log for log, _ in part["command"]], np.int64)
             offset = np.interp((at - logs[0]) * NS, (logs - logs[0]) * NS, (main.stamps - logs) * NS)
             values = np.array([[message.data] for _, message in part["command"]], np.float64)
@@ -237,13 +274,14 @@ class _Bag:
         chunks = {name: [_chunk(message) for _, message in part[f"chunk:{name}"]] for name in self.action_topics}
         return Recording(
             bag=self.path,
-            episode_id=cut.episode_id,
-            instruction=self._instruction(cut.last, cut.event, chunks),
-            outcome=str(cut.event.get("outcome", "unknown")),
-            score=float(cut.event.get("score", 0.0)),
+            episode_id=segment.episode_id,
+            instruction=self._instruction(segment.last, segment.event, chunks),
+            outcome=str(segment.event.get("outcome", "unknown")),
+            score=float(segment.event.get("score", 0.0)),
             main=main,
             cameras={
-                key: self._camera(f"camera:{key}", part[f"camera:{key}"], cut.first) for key, _ in self.topics.cameras
+                key: self._camera(f"camera:{key}", part[f"camera:{key}"], segment.first)
+                for key, _ in self.topics.cameras
             },
             ee_pose=self._stream("ee_pose", part["ee_pose"], _pose),
             gripper=self._stream("gripper", part["gripper"], lambda message: message.position[:1]),
@@ -251,7 +289,7 @@ class _Bag:
             chunks=chunks,
             execution=self._execution(part["safety"]) if "safety" in part else None,
             frame=str(part["ee_pose"][0][1].header.frame_id),
-            details=dict(cut.event),
+            details=dict(segment.event),
         )
 
     def _camera(self, role: str, samples: list[tuple[int, Any]], first: int) -> Camera:
@@ -262,10 +300,11 @@ class _Bag:
         return Camera(topic, stamps, first)
 
     def _instruction(self, last: int, event: Mapping[str, Any], chunks: dict[str, list[Chunk]]) -> str:
-        """Take what the operator gave the recorder, else the newest sentence before the end, else the chunks'."""
-        said = [message.data for log, message in self.samples.get("instruction", []) if log <= last]
+        """Take the instruction given to the recorder, else the newest one before the end, else that of the chunks."""
+        samples = self.samples.get("instruction", [])
+        published = (samples[index][1].data for index in reversed(range(_count(samples, last))))
         followed = [chunk.instruction for named in chunks.values() for chunk in named]
-        for text in (str(event.get("instruction", "")), *said[::-1], *followed):
+        for text in (str(event.get("instruction", "")), *published, *followed):
             if text.strip():
                 return text.strip()
         raise BadBag("no instruction, neither from the recorder nor on a topic")
@@ -298,7 +337,7 @@ class _Bag:
 
     @staticmethod
     def _execution(samples: list[tuple[int, Any]]) -> Execution | None:
-        """Read which chunks were executed; None in streaming control, where chunks are superseded, not executed."""
+        """Read which chunks were executed; None in streaming control, where newer chunks replace older ones."""
         states = [message for _, message in samples]
         if not states or states[-1].control_mode != "blocking":
             return None

@@ -1,7 +1,7 @@
-"""Open a bag's storage: MCAP files through the mcap package, everything else through rosbags.
+"""Open a bag's storage: MCAP files with the mcap package, everything else with rosbags, behind one interface.
 
-Both give the same few things. The short way for MCAP is there for speed: demonstrations are many small bags, and
-rosbags parses YAML and compiles the message types for each anew (0.25 s), which here is left out or remembered.
+The separate path for MCAP is for speed: demonstrations are many small bags, and rosbags parses YAML and compiles the
+message types for each of them (0.25 s); here the types are cached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPRESSED = re.compile(r"^ *compression_mode: *[\"']?(message|file)", re.IGNORE
 
 
 class OpenBag(Protocol):
-    """What reading needs of an open bag; times are log times [ns]. A connection has id, topic and msgtype."""
+    """Interface of an open bag; times are log times [ns], a connection has id, topic and msgtype."""
 
     @property
     def connections(self) -> Collection[Any]: ...
@@ -34,11 +34,11 @@ class OpenBag(Protocol):
     def end_time(self) -> int: ...
 
     def messages(self, connections: Collection[Any], start: int | None = None) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield (connection, log time, serialised message) of the connections in order of log time, from ``start``."""
+        """Yield (connection, log time, serialised message) of the connections in order of log time, from `start` on."""
         ...
 
     def deserialize(self, rawdata: bytes, typ: str) -> Any:
-        """Decode a message by the bag's own definition of its type."""
+        """Decode a message by the definition in the bag."""
         ...
 
 
@@ -68,20 +68,18 @@ class McapBag:
     def messages(
         self, connections: Collection[McapConnection], start: int | None = None
     ) -> Iterator[tuple[McapConnection, int, bytes]]:
-        """See :class:`OpenBag`."""
         wanted = {connection.id: connection for connection in connections}
-        for _, channel, message in self._reader.iter_messages(topics=[c.topic for c in connections], start_time=start):
+        for _, channel, message in self._reader.iter_messages(topics=[c.topic for c in connections], starting_at=start):
             if channel.id in wanted:
                 yield wanted[channel.id], message.log_time, message.data
 
     def deserialize(self, rawdata: bytes, typ: str) -> Any:
-        """See :class:`OpenBag`."""
         return self._store.deserialize_cdr(rawdata, typ)
 
 
 @lru_cache(maxsize=16)
 def _typestore(definitions: tuple[tuple[str, str], ...]) -> Typestore:
-    """Types of a bag, remembered: the bags of a session all have the same."""
+    """Compile the message types of a bag; the bags of a session share them."""
     store = get_typestore(Stores.EMPTY)
     types = {}
     for name, text in definitions:
@@ -101,7 +99,7 @@ def open_bag(bag: Path) -> Iterator[OpenBag]:
             if summary and summary.statistics and all(s.encoding == "ros2msg" for s in summary.schemas.values()):
                 yield McapBag(reader, summary)
                 return
-    # The defaults serve SQLite bags of older ROS versions, which carry no definitions.
+    # SQLite bags of older ROS versions carry no definitions.
     with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as whole:
         yield whole
 

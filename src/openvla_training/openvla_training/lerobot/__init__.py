@@ -1,1 +1,1 @@
-"""LeRobot datasets (v2.1 and v3.0) in and out, without the lerobot package."""
+"""LeRobot datasets (v2.1 and v3.0), read and written without the lerobot package. May import rlds."""

@@ -1,70 +1,127 @@
-"""openvla-lerobot: LeRobot datasets in and out."""
+"""openvla-lerobot: LeRobot datasets to RLDS and back."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from openvla_training.lerobot.layout import VERSIONS
+from tyro.conf import (
+    FlagCreatePairsOff,
+    OmitArgPrefixes,
+    OmitSubcommandPrefixes,
+    Positional,
+    UseAppendAction,
+    arg,
+    subcommand,
+)
+from tyro.constructors import PrimitiveConstructorSpec
+
+from openvla_policy.command_line import parse
+from openvla_training.lerobot.layout import Version
 from openvla_training.lerobot.reader import Mapping, open_source, read
-from openvla_training.lerobot.writer import IMAGES, export
-from openvla_training.rlds.images import ENCODINGS
+from openvla_training.lerobot.writer import ImageStorage, export
+from openvla_training.rlds.images import Encoding
 from openvla_training.rlds.inspect.cli import write_inspection
+from openvla_training.rlds.inspect.quality import counted
 from openvla_training.rlds.reference_loader import write_loader_config
-from openvla_training.rlds.shards import FILE_FORMATS
+from openvla_training.rlds.shards import FileFormat
 from openvla_training.rlds.statistics import write_statistics
 from openvla_training.rlds.writer import open_writer
 
+COLUMNS = PrimitiveConstructorSpec[tuple[int, ...]](
+    nargs=1,
+    metavar="0,1,…",
+    instance_from_str=lambda words: tuple(int(number) for number in words[0].split(",")),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [",".join(map(str, value)) or "all"],
+)
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="openvla-lerobot", description="LeRobot datasets to RLDS and back.")
-    commands = parser.add_subparsers(dest="command", required=True)
 
-    add = commands.add_parser("export", help="RLDS to LeRobot").add_argument
-    add("dataset", type=Path, metavar="DIR", help="RLDS dataset folder")
-    add("--output", type=Path, required=True, metavar="DIR", help="folder of the new LeRobot dataset")
-    add("--version", choices=VERSIONS, default="v2.1", help="format (default: %(default)s)")
-    add("--fps", type=int, default=5, metavar="HZ", help="control rate by which LeRobot counts time (default: 5 Hz)")
-    add("--images", choices=IMAGES, default="video", help="H.264, or PNG columns, which are exact (default: video)")
+@dataclass(frozen=True)
+class Export:
+    """RLDS to LeRobot."""
 
-    add = commands.add_parser("import", help="LeRobot to RLDS").add_argument
-    add("dataset", type=Path, metavar="DIR", help="LeRobot dataset folder (v2.0, v2.1 or v3.0)")
-    add("--output", type=Path, required=True, metavar="DIR", help="folder of datasets to write to")
-    add("--dataset-name", required=True, metavar="NAME", help="the dataset is written to DIR/NAME/1.0.0")
-    add("--camera", action="append", default=[], metavar="KEY=FEATURE", help="e.g. image=observation.images.top")
-    add("--action-columns", type=_columns, default=(), metavar="0,1,…", help="the 7 numbers dx…dyaw, gripper")
-    add("--state-columns", type=_columns, default=(), metavar="0,1,…", help="the 8 numbers x…z, qx…qw, gripper")
-    add("--no-state", action="store_true", help="the dataset has no such state: write zeros")
-    add("--gripper-closed", type=float, default=0.0, metavar="V", help="its number when closed (default: 0)")
-    add("--gripper-open", type=float, default=1.0, metavar="V", help="its number when open (default: 1)")
-    add("--image-encoding", choices=ENCODINGS, default="jpeg", help="default: jpeg")
-    add("--file-format", choices=FILE_FORMATS, default="array_record", help="default: array_record")
-    add("--val-fraction", type=float, default=0.05, help="share of episodes for the val split (default: 0.05)")
-    add("--report", action=argparse.BooleanOptionalAction, default=True, help="write report.html (default: yes)")
-    return parser
+    dataset: Annotated[Positional[Path], arg(metavar="DIR")]
+    """RLDS dataset folder."""
+    output: Annotated[Path, arg(metavar="DIR")]
+    """Folder of the new LeRobot dataset."""
+    version: Version = "v2.1"
+    """Format of the LeRobot dataset."""
+    fps: Annotated[int, arg(metavar="HZ")] = 5
+    """Control rate by which LeRobot counts time [Hz]."""
+    images: ImageStorage = "video"
+    """H.264 video, or PNG columns, which are exact."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """LeRobot to RLDS."""
+
+    dataset: Annotated[Positional[Path], arg(metavar="DIR")]
+    """LeRobot dataset folder (v2.0, v2.1 or v3.0)."""
+    output: Annotated[Path, arg(metavar="DIR")]
+    """Folder of datasets to write to."""
+    dataset_name: Annotated[str, arg(metavar="NAME")]
+    """The dataset is written to DIR/NAME/1.0.0."""
+    camera: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=FEATURE")] = ()
+    """A camera under an observation key, e.g. image=observation.images.top. Default: all of them."""
+    action_columns: Annotated[tuple[int, ...], COLUMNS] = ()
+    """Columns of the 7 numbers dx … dyaw, gripper in `action`."""
+    state_columns: Annotated[tuple[int, ...], COLUMNS] = ()
+    """Columns of the 8 numbers x … z, qx … qw, gripper in `observation.state`."""
+    no_state: FlagCreatePairsOff[bool] = False
+    """The dataset has no such state: write zeros."""
+    gripper_closed: float = 0.0
+    """The gripper's number when it is closed."""
+    gripper_open: float = 1.0
+    """The gripper's number when it is open."""
+    image_encoding: Encoding = "jpeg"
+    """png is lossless, jpeg has quality 95."""
+    file_format: FileFormat = "array_record"
+    """Format of the shards."""
+    val_fraction: float = 0.05
+    """Share of episodes for the val split [0..1)."""
+    report: bool = True
+    """Write report.html beside the dataset."""
+
+
+@dataclass(frozen=True)
+class LeRobotOptions:
+    """Options of openvla-lerobot."""
+
+    command: OmitArgPrefixes[
+        OmitSubcommandPrefixes[Annotated[Export, subcommand("export")] | Annotated[Import, subcommand("import")]]
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    given = build_parser().parse_args(arguments)
+    given = parse(
+        LeRobotOptions,
+        arguments,
+        prog="openvla-lerobot",
+        description="LeRobot datasets to RLDS and back.",
+        flag_pairs=True,
+    ).command
     try:
-        if given.command == "export":
-            if given.fps <= 0:
-                raise ValueError(f"--fps {given.fps}: give the control rate in Hz, above 0")
-            number = export(given.dataset, given.output, version=given.version, fps=given.fps, images=given.images)
-            print(f"{given.output}: {number} episodes, LeRobot {given.version}")
-            return 0
-        print(_import(given))
+        print(_export(given) if isinstance(given, Export) else _import(given))
     except (ValueError, OSError) as error:
         print(f"openvla-lerobot: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _import(given: argparse.Namespace) -> str:
+def _export(given: Export) -> str:
+    if given.fps <= 0:
+        raise ValueError(f"--fps {given.fps}: give the control rate in Hz, above 0")
+    number = export(given.dataset, given.output, version=given.version, fps=given.fps, images=given.images)
+    return f"{given.output}: {counted(number, 'episode')}, LeRobot {given.version}"
+
+
+def _import(given: Import) -> str:
     if given.gripper_open == given.gripper_closed:
         raise ValueError(f"--gripper-open and --gripper-closed are both {given.gripper_open}")
     pairs = [text.partition("=") for text in given.camera]
@@ -99,14 +156,7 @@ def _import(given: argparse.Namespace) -> str:
     write_loader_config(writer.folder)
     if given.report:
         write_inspection(writer.folder)
-    return f"{writer.folder}: {added} episodes added"
-
-
-def _columns(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give positions such as 0,1,2,3,4,5,6") from None
+    return f"{writer.folder}: {counted(added, 'episode')} added"
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Where a LeRobot dataset keeps what: paths, features and statistics of the formats v2.1 and v3.0.
+"""Layout of a LeRobot dataset: paths, features and statistics of the formats v2.1 and v3.0.
 
-v2.1: one parquet file, and one video a camera, an episode. v3.0: many episodes a file, with their places in
-meta/episodes. Source: the dataset package of huggingface/lerobot (datasets/utils.py, dataset_metadata.py).
+v2.1 has one parquet file an episode, and one video a camera and episode; v3.0 has many episodes in a file, with their
+places in meta/episodes. Source: the dataset package of huggingface/lerobot (datasets/utils.py, dataset_metadata.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-VERSIONS = ("v2.1", "v3.0")
+Version = Literal["v2.1", "v3.0"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
 INFO, STATS = "meta/info.json", "meta/stats.json"
 EPISODES_LINES, TASKS_LINES, STATS_LINES = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/episodes_stats.jsonl"
 TASKS_TABLE = "meta/tasks.parquet"
@@ -25,7 +26,7 @@ VIDEO = {
     "v2.1": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
     "v3.0": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
 }
-CHUNK = 1000  # files a folder
+CHUNK = 1000  # files in a folder
 STATE_NAMES = ["x", "y", "z", "qx", "qy", "qz", "qw", "gripper"]
 ACTION_NAMES = ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"]
 IMAGES = "observation.images."
@@ -34,12 +35,21 @@ QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
 
 
 def camera_name(key: str) -> str:
-    """The feature of an observation key: image -> observation.images.image."""
+    """Name the feature of an observation key: image -> observation.images.image."""
     return f"{IMAGES}{key}"
 
 
 def features(shapes: Mapping[str, tuple[int, int, int]], fps: int, video: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The ``features`` of info.json. ``video``: what is to be said of the videos; None where images are columns."""
+    """Build the `features` of info.json.
+
+    Args:
+        shapes: Image shapes (H, W, 3) by observation key.
+        fps: Control rate [Hz].
+        video: Codec and pixel format of the videos; None where images are columns of the tables.
+
+    Returns:
+        The features by name.
+    """
 
     def vector(dtype: str, names: list[str] | None, size: int) -> dict[str, Any]:
         return {"dtype": dtype, "shape": [size], "names": names}
@@ -63,7 +73,7 @@ def features(shapes: Mapping[str, tuple[int, int, int]], fps: int, video: Mappin
 
 
 def vector_statistics(values: NDArray[Any]) -> dict[str, Any]:
-    """Statistics of a column (T, D) as LeRobot keeps them: lists of D numbers, and the count."""
+    """Compute statistics of a column (T, D) in LeRobot's form: lists of D numbers, and the count."""
     values = np.asarray(values, np.float64).reshape(len(values), -1)
     found: dict[str, Any] = {
         name: function(axis=0).tolist()
@@ -74,7 +84,7 @@ def vector_statistics(values: NDArray[Any]) -> dict[str, Any]:
 
 
 def image_statistics(frames: NDArray[np.uint8]) -> dict[str, Any]:
-    """Statistics of frames (N, H, W, 3): numbers of 0..1 as (3, 1, 1) lists, and the count."""
+    """Compute statistics of frames (N, H, W, 3): numbers of 0..1 as (3, 1, 1) lists, and the count."""
     pixels = frames.reshape(-1, 3) / 255.0
     found = {
         "min": pixels.min(0), "max": pixels.max(0), "mean": pixels.mean(0), "std": pixels.std(0),

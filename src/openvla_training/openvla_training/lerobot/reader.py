@@ -1,4 +1,4 @@
-"""A LeRobot dataset (v2.0, v2.1, v3.0) as episodes of ours."""
+"""Read a LeRobot dataset (v2.0, v2.1, v3.0) as episodes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from openvla_evaluation.report.video import read_video
 from openvla_training.lerobot import layout
-from openvla_training.lerobot.video import read_video
 from openvla_training.rlds.features import ACTION_DIM, MAIN_CAMERA, STATE_DIM, EncodedEpisode, Shape
 from openvla_training.rlds.images import decode_image, encode_image
 
-# Stands for a state that nobody knows: position x y z, quaternion x y z w, opening.
+# Written where a dataset has no state: position x y z, quaternion x y z w, opening.
 NO_STATE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """Which of a dataset's columns and numbers are meant.
+    """Which of a dataset's columns become images, action and state.
 
-    ``cameras``: observation key -> feature; empty for all, the first one as the main camera. ``action`` and
-    ``state``: positions of the 7 and 8 numbers in the columns; empty where they have that length. ``no_state``:
-    write a state of zeros. ``closed`` and ``opened``: what the gripper's number is when closed and open.
+    Attributes:
+        cameras: Observation key -> feature; empty for all of them, the first one as the main camera.
+        action: Positions of the 7 numbers in `action`; empty where it has that length.
+        state: Positions of the 8 numbers in `observation.state`; empty where it has that length.
+        no_state: Whether to write a state of zeros.
+        closed: The gripper's number when it is closed.
+        opened: The gripper's number when it is open.
     """
 
     cameras: dict[str, str]
@@ -40,7 +44,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened dataset: info.json, the sentences by index, and one row an episode."""
+    """An open dataset: info.json, the instructions by index, and one row an episode."""
 
     root: Path
     info: dict[str, Any]
@@ -49,20 +53,26 @@ class Source:
 
     @property
     def version(self) -> str:
-        """v2.1 for all of v2, or v3.0: how files are laid out."""
+        """The layout of the files: v2.1 for all of v2, or v3.0."""
         return "v3.0" if str(self.info["codebase_version"]).startswith("v3") else "v2.1"
 
     @property
     def cameras(self) -> list[str]:
-        """Features that hold pictures."""
+        """Features that hold images."""
         return [name for name, one in self.info["features"].items() if one["dtype"] in ("image", "video")]
 
 
 def open_source(root: Path) -> Source:
-    """Read a dataset's meta data.
+    """Read a dataset's metadata.
+
+    Args:
+        root: The dataset's folder.
+
+    Returns:
+        The open dataset.
 
     Raises:
-        ValueError: it is no LeRobot dataset of a known version, or its tables are missing.
+        ValueError: It is not a LeRobot dataset of a known version, or a table is missing.
     """
     path = root / layout.INFO
     if not path.exists():
@@ -87,12 +97,18 @@ def open_source(root: Path) -> Source:
 
 
 def read(source: Source, mapping: Mapping, encoding: str) -> Iterator[tuple[EncodedEpisode, dict[str, Shape]]]:
-    """Yield the episodes, each with the shapes of its images.
+    """Read the episodes.
 
-    ``encoding``: of the images, jpeg or png; PNG columns stay as they are where that is asked for.
+    Args:
+        source: The dataset.
+        mapping: Which of its columns to take.
+        encoding: Of the images, jpeg or png; columns in that encoding are taken unchanged.
+
+    Yields:
+        Each episode with the shapes of its images by observation key.
 
     Raises:
-        ValueError: numbers or pictures are missing or of another length than meant.
+        ValueError: Numbers or images are missing or of the wrong length.
     """
     cameras = mapping.cameras or _all_cameras(source)
     unknown = [name for name in cameras.values() if name not in source.cameras]
@@ -111,15 +127,15 @@ def read(source: Source, mapping: Mapping, encoding: str) -> Iterator[tuple[Enco
             if mapping.no_state
             else _numbers(table, "observation.state", mapping.state, STATE_DIM, "--state-columns")
         )
-        pictures, shapes = {}, {}
+        images, shapes = {}, {}
         for key, name in cameras.items():
             if source.info["features"][name]["dtype"] == "image":
-                pictures[key] = [_encoded_column(cell, source.root, encoding) for cell in table[name]]
-                shape = decode_image(pictures[key][0]).shape
+                images[key] = [_encoded_column(cell, source.root, encoding) for cell in table[name]]
+                shape = decode_image(images[key][0]).shape
             else:
                 frames = videos.frames(row, name, len(actions))
                 shape = frames[0].shape
-                pictures[key] = [encode_image(frame, encoding) for frame in frames]
+                images[key] = [encode_image(frame, encoding) for frame in frames]
             shapes[key] = (shape[0], shape[1], 3)
         sentences = [source.tasks[int(index)] for index in table["task_index"]]
         if "stamp_ns" in table:
@@ -129,14 +145,14 @@ def read(source: Source, mapping: Mapping, encoding: str) -> Iterator[tuple[Enco
         yield (
             EncodedEpisode(
                 episode_id=str(row.get("episode_id") or f"{source.root.resolve().name}-{row['episode_index']:06d}"),
-                images=pictures.pop(MAIN_CAMERA),
+                images=images.pop(MAIN_CAMERA),
                 states=states,
                 actions=actions,
                 instructions=sentences,
                 outcome=str(row.get("outcome") or "unknown"),
                 score=float(row.get("score") or 0.0),
                 file_path=str(row.get("file_path") or source.root),
-                extra_images=pictures,
+                extra_images=images,
                 stamps=stamps if stamps.any() else None,
             ),
             shapes,
@@ -155,7 +171,7 @@ def _episode_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _all_cameras(source: Source) -> dict[str, str]:
-    """Observation keys for all cameras: our own names where they are ours, else the first one is the main one."""
+    """Choose observation keys for all cameras; the main one is ours by name, else the first."""
     names = source.cameras
     main = layout.MAIN if layout.MAIN in names else next(iter(names), None)
     found = {} if main is None else {MAIN_CAMERA: main}
@@ -176,7 +192,7 @@ def _table(source: Source, row: dict[str, Any]) -> dict[str, list[Any]]:
 def _numbers(
     table: dict[str, list[Any]], name: str, columns: Sequence[int], size: int, flag: str
 ) -> NDArray[np.float32]:
-    """One column of vectors as (T, size) float32."""
+    """Take one column of vectors as float32 (T, size)."""
     if name not in table:
         raise ValueError(f"the dataset has no {name}" + ("; use --no-state" if "state" in name else ""))
     values = np.array(table[name], np.float32)
@@ -185,26 +201,26 @@ def _numbers(
             raise ValueError(f"{flag} {','.join(map(str, columns))}: {name} has {values.shape[1]} numbers")
         values = values[:, list(columns)]
     if values.ndim != 2 or values.shape[1] != size:
-        raise ValueError(f"{name} has {values.shape[1:]} numbers, {size} are meant; pick them with {flag}")
+        raise ValueError(f"{name} has {values.shape[1:]} numbers, {size} are needed; select them with {flag}")
     return values
 
 
 def _encoded_column(cell: Any, root: Path, encoding: str) -> bytes:
-    """A picture of a table, inside it or in a file beside it."""
+    """Read an image of a table, from the cell or from the file that it names."""
     data: bytes = cell["bytes"] if cell["bytes"] is not None else (root / cell["path"]).read_bytes()
     stored = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return data if stored == encoding else encode_image(decode_image(data), encoding)
 
 
 class _Videos:
-    """Gives each episode's frames, reading every file once from front to back."""
+    """Frames of the episodes; each file is read once, from front to back."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._open: dict[str, tuple[Path, Iterator[NDArray[np.uint8]], int]] = {}
 
     def frames(self, row: dict[str, Any], name: str, count: int) -> list[NDArray[np.uint8]]:
-        """The ``count`` frames of one episode and camera."""
+        """Read the `count` frames of one episode and camera."""
         source, number = self._source, row["episode_index"]
         template = source.root / source.info["video_path"]
         if source.version == "v2.1":
@@ -228,6 +244,6 @@ class _Videos:
             if len(frames) == count:
                 break
         if len(frames) < count:
-            raise ValueError(f"{path}: episode {number} needs frames {first} to {first + count}, {position} are there")
+            raise ValueError(f"{path}: episode {number} needs frames {first} to {first + count}, it has {position}")
         self._open[name] = (path, reader, position)
         return frames

@@ -1,4 +1,4 @@
-"""An RLDS dataset as a LeRobot dataset."""
+"""Write an RLDS dataset as a LeRobot dataset."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from openvla_evaluation.report.video import VideoWriter
 from openvla_training.lerobot import layout
-from openvla_training.lerobot.video import INFO as VIDEO_INFO, VideoWriter
 from openvla_training.rlds.features import MAIN_CAMERA, Episode
 from openvla_training.rlds.images import EncodedImages, encode_image
 from openvla_training.rlds.reader import count_episodes, find_dataset, read_episodes
 
-IMAGES = ("video", "png")
-STATISTICS_FRAMES = 8  # frames an episode that image statistics look at
+ImageStorage = Literal["video", "png"]
+STATISTICS_FRAMES = 8  # frames of an episode that enter the statistics of its images
+VIDEO_INFO = {"video.codec": "h264", "video.pix_fmt": "yuv420p"}
+# A key frame every second picture makes random access cheap; one thread gives the same file on every machine.
+VIDEO_OPTIONS = ("-crf", "18", "-g", "2", "-bf", "0", "-threads", "1")
 
 
 @dataclass
 class _Place:
-    """What the tables say of the episodes written so far."""
+    """Rows of the tables for the episodes written so far."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     tasks: dict[str, int] = field(default_factory=dict)
@@ -34,17 +37,29 @@ class _Place:
     statistics: list[dict[str, Any]] = field(default_factory=list)
 
 
-def export(dataset: Path, output: Path, *, version: str = "v2.1", fps: int = 5, images: str = "video") -> int:
-    """Write a LeRobot dataset to ``output``, which must not exist; returns the number of episodes.
+def export(
+    dataset: Path, output: Path, *, version: layout.Version = "v2.1", fps: int = 5, images: ImageStorage = "video"
+) -> int:
+    """Write an RLDS dataset as a LeRobot dataset.
 
-    ``images``: video (MP4, small, lossy) or png (columns of the tables, exact). ``fps``: control rate [Hz]; LeRobot
-    counts time by it.
+    Args:
+        dataset: The RLDS dataset's folder.
+        output: Folder of the LeRobot dataset, which must not exist.
+        version: Format of the LeRobot dataset.
+        fps: Control rate [Hz], by which LeRobot counts time.
+        images: video (MP4, small, lossy) or png (columns of the tables, exact).
+
+    Returns:
+        The number of episodes.
 
     Raises:
-        ValueError: an unknown version, or images that video cannot hold. FileExistsError: ``output`` is there already.
+        ValueError: Version or images are unknown, or video cannot store images of this size.
+        FileExistsError: `output` exists already.
     """
-    if version not in layout.VERSIONS or images not in IMAGES:
-        raise ValueError(f"version {version!r}, images {images!r}: {'/'.join(layout.VERSIONS)} and {'/'.join(IMAGES)}")
+    choices = {"version": (version, layout.VERSIONS), "images": (images, get_args(ImageStorage))}
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is unknown; choose from {', '.join(known)}")
     if output.exists():
         raise FileExistsError(f"{output} exists already; remove it, or choose another --output")
     folder = find_dataset(dataset)
@@ -64,7 +79,7 @@ def export(dataset: Path, output: Path, *, version: str = "v2.1", fps: int = 5, 
 
 
 class _Writer:
-    def __init__(self, root: Path, version: str, fps: int, images: str) -> None:
+    def __init__(self, root: Path, version: layout.Version, fps: int, images: ImageStorage) -> None:
         self.root, self.version, self.fps, self.images = root, version, fps, images
         self.place = _Place()
         self.shapes: dict[str, tuple[int, int, int]] = {}
@@ -114,13 +129,15 @@ class _Writer:
         place.frames += length
 
     def _add_video(self, name: str, number: int, frames: Any, shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Encode one camera's frames; returns where they are (v3.0)."""
+        """Encode one camera's frames; returns the columns that say where they are (v3.0)."""
         whole = self.version == "v3.0"
         path = self.root / layout.VIDEO[self.version].format(
             video_key=name, chunk_index=0, file_index=0, episode_chunk=number // layout.CHUNK, episode_index=number
         )
         if name not in self._videos:
-            self._videos[name] = VideoWriter(path, shape[0], shape[1], self.fps)
+            if shape[0] % 2 or shape[1] % 2:
+                raise ValueError(f"images are {shape[0]} x {shape[1]}; video needs even sides: use --images png")
+            self._videos[name] = VideoWriter(path, self.fps, VIDEO_OPTIONS)
         video = self._videos[name]
         begin = video.frames
         for frame in frames:
@@ -158,7 +175,7 @@ class _Writer:
         self._table.write_table(table)  # one row group an episode
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         for video in self._videos.values():
             video.close()
         self._videos.clear()
@@ -195,7 +212,7 @@ class _Writer:
             info |= {"data_files_size_in_mb": 100, "video_files_size_in_mb": 200}
             self._write_tables()
         (self.root / layout.INFO).write_text(json.dumps(info, indent=4), "utf-8")
-        (self.root / layout.STATS).write_text(json.dumps(_together(place.statistics), indent=4), "utf-8")
+        (self.root / layout.STATS).write_text(json.dumps(_combined(place.statistics), indent=4), "utf-8")
 
     def _write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         path = self.root / name
@@ -212,7 +229,7 @@ class _Writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path)
         tasks = pa.table({"task_index": list(self.place.tasks.values()), "task": list(self.place.tasks)})
-        # What pandas would note: the sentences are the index of the table.
+        # As pandas writes it: the sentences are the index of the table.
         column = {"metadata": None}
         pandas = {
             "index_columns": ["task"],
@@ -230,14 +247,14 @@ class _Writer:
 
 
 def _as_png(frames: Any) -> Iterator[bytes]:
-    """PNG files of an episode's frames; those stored as PNG as they are."""
+    """Yield an episode's frames as PNG; those that are stored as PNG unchanged."""
     for index, image in enumerate(frames):
         stored = frames.encoded[index] if isinstance(frames, EncodedImages) else b""
         yield stored if stored.startswith(b"\x89PNG") else encode_image(image, "png")
 
 
 def _hugging_face(schema: pa.Schema) -> dict[bytes, bytes]:
-    """The note by which Hugging Face's datasets knows which columns are pictures."""
+    """Build the metadata by which Hugging Face's datasets recognises image columns."""
     found: dict[str, Any] = {}
     for column in schema:
         if pa.types.is_struct(column.type):
@@ -251,8 +268,8 @@ def _hugging_face(schema: pa.Schema) -> dict[bytes, bytes]:
     return {b"huggingface": json.dumps({"info": {"features": found}}).encode()}
 
 
-def _together(statistics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Statistics of the whole dataset from those of its episodes; quantiles are the episodes' weighted means."""
+def _combined(statistics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Combine the statistics of the episodes; quantiles are the weighted means of the episodes' quantiles."""
     total: dict[str, Any] = {}
     for name in statistics[0]:
         parts = [one[name] for one in statistics]

@@ -1,15 +1,18 @@
-"""openvla-mixture: what a mixture draws from, as published, by its weights, and from the data at hand."""
+"""openvla-mixture: the shares of a mixture's datasets, as published, by its weights, and with the datasets present."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import Positional, arg
 
+from openvla_policy.command_line import parse
 from openvla_training.openx.dataset import Dataset
 from openvla_training.openx.mixture import Mixture, load_mixture
 from openvla_training.openx.registry import registry
@@ -18,47 +21,58 @@ from openvla_training.openx.statistics import dataset_statistics
 from openvla_training.openx.synthetic import write_synthetic
 
 
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Options of openvla-mixture."""
+
+    mixture: Annotated[Positional[str], arg(metavar="MIXTURE", help_behavior_hint="(needed, except with --rows)")] = ""
+    """YAML file, name of one in config/mixtures, or a single dataset."""
+    data_dir: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder of TFDS datasets; measures those that have no statistics yet."""
+    synthetic: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder to write small synthetic datasets to first."""
+    rows: bool = False
+    """Print the registry as a Markdown table instead."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    options = parse(
+        MixtureOptions,
+        arguments,
         prog="openvla-mixture",
-        description="Show the shares of a mixture's datasets: those a publication prints, those its weights give with "
-        "the published sizes, and those the data at hand really give.",
+        description="Show the shares of a mixture's datasets: as published, as its weights give them with the "
+        "published sizes, and as they give them with the datasets in a folder.",
     )
-    parser.add_argument("mixture", nargs="?", help="YAML file, name of one in config/mixtures, or a single dataset")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of TFDS datasets; measures new ones")
-    parser.add_argument("--synthetic", type=Path, metavar="DIR", help="first write small made-up datasets there")
-    parser.add_argument("--rows", action="store_true", help="print the registry as a Markdown table instead")
-    options = parser.parse_args(arguments)
     if options.rows:
         print(rows_table())
         return 0
-    if options.mixture is None:
-        parser.error("name a mixture, such as openvla or config/mixtures/octo.yaml")
     try:
+        if not options.mixture:
+            raise ValueError("name a mixture, such as openvla or config/mixtures/octo.yaml")
         mixture = load_mixture(options.mixture)
         if options.synthetic:
             for name in mixture.datasets:
                 write_synthetic(options.synthetic, name, episodes=4, rows=mixture.rows)
         data = options.data_dir or options.synthetic
-        there, missing = _at_hand(mixture, data) if data else ({}, [])
+        present, missing = _present(mixture, data) if data else ({}, [])
     except (ValueError, FileNotFoundError) as error:
         print(f"openvla-mixture: {error}", file=sys.stderr)
         return 2
-    Console(width=None if sys.stdout.isatty() else 140).print(_table(mixture, there))
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(mixture, present))
     if mixture.until:
         ends = ", ".join(f"{name} from {100 * end:.1f} % of training on" for name, end in mixture.until.items())
         print(f"dropped, the share going to the others: {ends}")
     if missing:
         print(f"{len(missing)} of {len(mixture.datasets)} datasets are not in {data}: {', '.join(missing)}")
-    if there:
-        print(f"one epoch: {mixture.epoch_samples(there):,} samples")
+    if present:
+        print(f"one epoch: {mixture.epoch_samples(present):,} samples")
     return 0
 
 
-def _at_hand(mixture: Mixture, data: Path) -> tuple[dict[str, int], list[str]]:
-    """Transitions of the datasets that are there, and the names of the others."""
-    there, missing = {}, []
+def _present(mixture: Mixture, data: Path) -> tuple[dict[str, int], list[str]]:
+    """Count the transitions of the datasets that are in a folder, and name the others."""
+    present, missing = {}, []
     for name in mixture.datasets:
         row = mixture.row(name)
         try:
@@ -66,13 +80,13 @@ def _at_hand(mixture: Mixture, data: Path) -> tuple[dict[str, int], list[str]]:
         except FileNotFoundError:
             missing.append(name)
             continue
-        there[name] = dataset_statistics(row, folder).num_transitions
-    return there, missing
+        present[name] = dataset_statistics(row, folder).num_transitions
+    return present, missing
 
 
-def _table(mixture: Mixture, there: Mapping[str, int]) -> Table:
+def _table(mixture: Mixture, present: Mapping[str, int]) -> Table:
     sizes = {name: mixture.row(name).transitions or 0 for name in mixture.datasets}
-    published, real, late = mixture.shares(sizes), mixture.shares(there), mixture.shares(there or sizes, 1.0)
+    published, real, late = mixture.shares(sizes), mixture.shares(present), mixture.shares(present or sizes, 1.0)
     table = Table(title=f"mixture {mixture.name}", title_justify="left")
     table.add_column("dataset", no_wrap=True)
     for head in (mixture.by, "printed [%]", f"by {mixture.by} [%]", "transitions here", "here [%]", "at the end [%]"):
@@ -88,7 +102,7 @@ def _table(mixture: Mixture, there: Mapping[str, int]) -> Table:
             f"{number:.4g}",
             "" if printed is None else f"{printed:g}",
             percent(published, name),
-            f"{there[name]:,}" if name in there else "",
+            f"{present[name]:,}" if name in present else "",
             percent(real, name),
             percent(late, name),
         )
@@ -96,7 +110,7 @@ def _table(mixture: Mixture, there: Mapping[str, int]) -> Table:
 
 
 def rows_table() -> str:
-    """The registry as a Markdown table, for docs/reference/open-x.md."""
+    """Format the registry as a Markdown table, for docs/reference/open-x.md."""
     head = (
         "dataset", "in TFDS", "robot", "rate [Hz]", "camera", "wrist camera", "state", "action", "frame", "motion",
         "gripper", "filters",

@@ -1,8 +1,8 @@
-"""The little language in which a registry row says where its action and state come from.
+"""Expressions of a registry row: where its action and state stand in a dataset's steps.
 
-    action/world_vector               a key below a step; keys with a slash in their name are written as they are
+    action/world_vector               a key below a step; it may contain slashes
     action[3:7]   action[-1]          columns of it
-    gripper(action[6])                a recorded gripper number as the contract's [0 closed .. 1 open], by the
+    gripper(action[6])                a recorded gripper number as an opening [0 closed .. 1 open], by the
                                       row's `gripper` convention
     invert(e)   clip(e)               1 - e; e limited to [0, 1]
     angles(e)                         quaternion x y z w -> roll, pitch, yaw (fixed axes)
@@ -10,8 +10,8 @@
     wrist_motion(motion, pose)        a motion (6) in the base's axes -> in those of the end effector at a pose (6)
     zeros(n)   ones(n)                n constant columns
 
-An expression gives one or more columns over the steps of a trajectory; a row lists the expressions that, side by
-side, make the vector.
+An expression yields one or more columns over the steps of a trajectory; a row lists the expressions whose columns, side
+by side, are the vector.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from openvla_policy.contract.gripper import to_opening
 from openvla_policy.contract.gripper_datasets import DatasetGripper
-from openvla_training.rotations import angles_from_matrix, angles_from_quaternion, in_wrist_frame
 
 _PATH = re.compile(r"(?P<key>[A-Za-z_][\w/.-]*)(?:\[(?P<start>-?\d+)?(?P<colon>:)?(?P<stop>-?\d+)?\])?$")
 _CALL = re.compile(r"(?P<name>[a-z_]+)\((?P<arguments>.*)\)$")
 
 
-def _angles_from_axis_angle(vector: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(vector, axis=-1, keepdims=True)
-    x, y, z = np.moveaxis(vector / np.maximum(angle, 1e-12), -1, 0)
-    zero = np.zeros_like(x)
-    skew = np.stack([np.stack(r, -1) for r in ((zero, -z, y), (z, zero, -x), (-y, x, zero))], -2)
-    angle = angle[..., None]
-    return angles_from_matrix(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * (skew @ skew))
+@cache
+def _functions() -> dict[str, Callable[..., np.ndarray]]:
+    # Rows are parsed where SciPy is not installed; only their evaluation needs it.
+    from scipy.spatial.transform import Rotation
+
+    from openvla_training.rotations import (
+        angles_to_matrices,
+        matrices_to_angles,
+        quaternions_to_matrices,
+        to_end_effector,
+    )
+
+    return {
+        "invert": lambda e: 1 - e,
+        "clip": lambda e: np.clip(e, 0, 1),
+        "angles": lambda e: matrices_to_angles(quaternions_to_matrices(e)),
+        "axis_angle": lambda e: matrices_to_angles(Rotation.from_rotvec(e).as_matrix()),
+        "wrist_motion": lambda motion, pose: to_end_effector(motion, angles_to_matrices(pose[:, 3:6])),
+    }
 
 
-def _wrist_motion(motion: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    moved, turned = in_wrist_frame(motion, pose)
-    return np.concatenate([moved, angles_from_matrix(turned)], axis=-1)
-
-
-_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
-    "invert": lambda e: 1 - e,
-    "clip": lambda e: np.clip(e, 0, 1),
-    "angles": angles_from_quaternion,
-    "axis_angle": _angles_from_axis_angle,
-    "wrist_motion": _wrist_motion,
-}
 _WIDTHS = {"zeros": 0.0, "ones": 1.0}
-FUNCTIONS = ("gripper", *_FUNCTIONS, *_WIDTHS)
+FUNCTIONS = ("gripper", "invert", "clip", "angles", "axis_angle", "wrist_motion", *_WIDTHS)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns `start` up to before `stop` of a key; both None: all of them."""
+    """Columns `start` up to before `stop` of a key; all of them where both are None."""
 
     key: str
     start: int | None = None
@@ -84,10 +84,16 @@ Expression = Columns | Constant | Call
 
 
 def parse(text: str) -> Expression:
-    """Read one expression.
+    """Parse one expression.
+
+    Args:
+        text: The expression.
+
+    Returns:
+        Its tree.
 
     Raises:
-        ValueError: it is none; the message shows the forms there are.
+        ValueError: It cannot be parsed; the message lists the forms.
     """
     text = text.strip()
     if call := _CALL.match(text):
@@ -97,7 +103,7 @@ def parse(text: str) -> Expression:
                 raise ValueError(f"expression {text!r}: {name} takes a number of columns, as in {name}(3)")
             return Constant(_WIDTHS[name], int(inside))
         if name not in FUNCTIONS:
-            raise ValueError(f"expression {text!r}: {name!r} is unknown; choose one of {', '.join(FUNCTIONS)}")
+            raise ValueError(f"expression {text!r}: {name!r} is unknown; choose from {', '.join(FUNCTIONS)}")
         wanted = 2 if name == "wrist_motion" else 1
         parts = list(_split(inside))
         if len(parts) != wanted:
@@ -128,7 +134,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def keys_of(expression: Expression) -> set[str]:
-    """The keys an expression reads."""
+    """Collect the keys that an expression reads."""
     if isinstance(expression, Columns):
         return {expression.key}
     if isinstance(expression, Call):
@@ -139,9 +145,19 @@ def keys_of(expression: Expression) -> set[str]:
 def evaluate(
     expression: Expression, steps: Mapping[str, np.ndarray], count: int, gripper: DatasetGripper
 ) -> np.ndarray:
-    """The columns (count, n) of an expression over a trajectory; float32, or float64 where the data are.
+    """Evaluate an expression over a trajectory.
 
-    `steps`: arrays (count, …) by key. Raises ValueError where a key or a column is not there.
+    Args:
+        expression: The expression.
+        steps: Arrays (count, …) by key.
+        count: Number of steps.
+        gripper: What recorded gripper numbers mean.
+
+    Returns:
+        The columns (count, n), float32 or float64.
+
+    Raises:
+        ValueError: A key or a column does not exist.
     """
     if isinstance(expression, Constant):
         return np.full((count, expression.count), expression.value, np.float32)
@@ -152,7 +168,7 @@ def evaluate(
         if gripper.convention is None:
             return arguments[0]
         return to_opening(arguments[0][:, 0], gripper.convention, gripper.binarise)[:, None]
-    return _FUNCTIONS[expression.name](*arguments)
+    return _functions()[expression.name](*arguments)
 
 
 def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> np.ndarray:
@@ -161,7 +177,7 @@ def _columns(columns: Columns, steps: Mapping[str, np.ndarray], count: int) -> n
     values = np.asarray(steps[columns.key])
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float32)
-    values = values.reshape(count, int(np.prod(values.shape[1:])))  # not -1: an episode may have no step left
+    values = values.reshape(count, int(np.prod(values.shape[1:])))  # not -1: there may be no step left
     part = values[:, columns.start : columns.stop]
     width = values.shape[1]
     edges = [edge for edge in (columns.start, columns.stop) if edge is not None]

@@ -1,4 +1,4 @@
-"""Which datasets train a policy, and how often each is drawn."""
+"""A mixture: which datasets train a policy, and how often each is drawn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-
+from openvla_evaluation.typed_yaml import read_mapping, validate
 from openvla_training.openx.dataset import Dataset
-from openvla_training.openx.registry import find, from_mapping
+from openvla_training.openx.registry import find, row_values
 
 By = Literal["weight", "share"]
 
@@ -20,11 +19,15 @@ By = Literal["weight", "share"]
 class Mixture:
     """Datasets with a number each.
 
-    by: what the numbers are: `share`, how often a dataset is drawn compared with the others, or `weight`, how often
-    compared with its size: its share is in proportion to weight x transitions (reference: rlds/dataset.py).
-    until: the part of training (0..1) after which a dataset is dropped; its share goes to the others in proportion.
-    rows: the mixture's own datasets. allow: datasets that break the curation rules and are used all the same.
-    table: shares that a publication prints [%], to be shown beside the others.
+    Attributes:
+        name: The mixture's name.
+        datasets: Number of each dataset; `by` says what it means.
+        by: `share`: how often a dataset is drawn, relative to the others. `weight`: how often relative to its size,
+            so that its share is in proportion to weight x transitions (reference: rlds/dataset.py).
+        until: The part of training (0..1) after which a dataset is dropped; the others receive its share in proportion.
+        rows: The mixture's own datasets.
+        allow: Datasets that break the curation rules and are used nevertheless.
+        table: Shares that a publication states [%], to compare with.
     """
 
     name: str
@@ -38,35 +41,39 @@ class Mixture:
     def __post_init__(self) -> None:
         where = f"mixture {self.name!r}"
         if not self.datasets:
-            raise ValueError(f"{where}: it names no dataset")
-        if self.by not in get_args(By):
-            raise ValueError(f"{where}: by: {self.by!r} is unknown; choose one of {', '.join(get_args(By))}")
+            raise ValueError(f"{where}: `datasets` names no dataset")
         for name, number in self.datasets.items():
-            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-                raise ValueError(f"{where}: {name}: {number!r} is no {self.by}; it must be a number greater than 0")
+            if not 0 < number < float("inf"):
+                raise ValueError(f"{where}: {name} has the {self.by} {number}; it must be a number greater than 0")
         for name, end in self.until.items():
             if name not in self.datasets:
-                raise ValueError(f"{where}: until: {name!r} is none of its datasets")
-            if not isinstance(end, int | float) or not 0 < end < 1:
-                raise ValueError(f"{where}: until: {name}: {end!r} is no part of training; choose between 0 and 1")
+                raise ValueError(f"{where}: until names {name!r}, which is none of its datasets")
+            if not 0 < end < 1:
+                raise ValueError(f"{where}: until.{name} is {end}; it must be a part of training, between 0 and 1")
         if set(self.until) == set(self.datasets):
             raise ValueError(f"{where}: until drops every dataset; leave at least one")
         for name in self.datasets:
             reasons = self.row(name).objections()
             if reasons and name not in self.allow:
                 raise ValueError(
-                    f"{where}: {name} breaks the curation rules: {'; '.join(reasons)}. Take it out, or list it under "
-                    "`allow:` to train on it all the same"
+                    f"{where}: {name} breaks the curation rules: {'; '.join(reasons)}. Remove it, or list it under "
+                    "`allow:` to train on it nevertheless"
                 )
 
     def row(self, name: str) -> Dataset:
-        """The registry's row of a dataset, or the mixture's own."""
+        """Look a dataset up in the mixture's own rows and the registry."""
         return find(name, self.rows)
 
     def shares(self, transitions: Mapping[str, int], progress: float = 0.0) -> dict[str, float]:
-        """How often each dataset is drawn, adding up to 1, when `progress` (0..1) of training is done.
+        """Compute how often each dataset is drawn.
 
-        Datasets without an entry in `transitions` are left out, their share going to the others.
+        Args:
+            transitions: Number of transitions of each dataset; those without an entry are left out, and the others
+                receive their share.
+            progress: The part of training that is done, 0..1.
+
+        Returns:
+            The shares by name; they add up to 1.
         """
         there = {name: number for name, number in self.datasets.items() if transitions.get(name)}
         if self.by == "weight":
@@ -76,12 +83,23 @@ class Mixture:
         return {name: now.get(name, 0.0) / total for name in there} if total else {}
 
     def epoch_samples(self, transitions: Mapping[str, int]) -> int:
-        """What counts as one epoch: by weight, the samples after which every dataset of weight 1 was seen once on
-        average (reference: dataset_len); by share, as many samples as there are transitions.
+        """Count the samples of one epoch.
+
+        By weight these are the samples after which every dataset of weight 1 is seen once on average (reference:
+        dataset_len); by share, as many as there are transitions.
+
+        Args:
+            transitions: Number of transitions of each dataset.
+
+        Returns:
+            The number of samples.
+
+        Raises:
+            ValueError: None of the datasets has transitions.
         """
         shares = self.shares(transitions)
         if not shares:
-            raise ValueError(f"mixture {self.name!r}: none of its datasets is there")
+            raise ValueError(f"mixture {self.name!r}: none of its datasets is present")
         if self.by == "share":
             return sum(transitions[name] for name in shares)
         whole = [name for name, weight in self.datasets.items() if weight == 1 and name in shares]
@@ -89,10 +107,17 @@ class Mixture:
 
 
 def load_mixture(name: Path | str) -> Mixture:
-    """Read a mixture: a YAML file, the name of one in config/mixtures, or the name of a single dataset.
+    """Read a mixture.
+
+    Args:
+        name: A YAML file, the name of one in config/mixtures, or the name of a single dataset.
+
+    Returns:
+        The mixture.
 
     Raises:
-        ValueError: the file is wrong, with what and how to mend it. FileNotFoundError: there is none.
+        FileNotFoundError: There is no such file.
+        ValueError: There is no mixture or dataset of that name, or the file is wrong.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -105,38 +130,31 @@ def load_mixture(name: Path | str) -> Mixture:
                 raise ValueError(f"{error}; mixtures: {known}") from None
             return Mixture(str(name), {str(name): 1.0}, allow=(str(name),))
         path = shipped
-    loaded = yaml.safe_load(path.read_text("utf-8"))
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path}: expected a mapping with `datasets:`, found {type(loaded).__name__}")
-    return from_yaml(loaded, path.stem, str(path))
+    return from_yaml(read_mapping(path), path.stem, str(path))
 
 
 def from_yaml(values: Mapping[str, Any], name: str, where: str) -> Mixture:
-    """A mixture out of what YAML holds."""
-    known = ("by", "datasets", "until", "rows", "allow", "table")
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{where}: unknown entry {key!r}; the entries are {', '.join(known)}")
-    for key in ("datasets", "until", "rows", "table"):
-        if not isinstance(values.get(key) or {}, Mapping):
-            raise ValueError(f"{where}: {key}: expected one `name: value` a line, found {values[key]!r}")
-    rows = {str(key): from_mapping(str(key), row, f"{where}: rows") for key, row in (values.get("rows") or {}).items()}
-    try:
-        return Mixture(
-            name=name,
-            datasets=values.get("datasets") or {},
-            by=values.get("by", "weight"),
-            until=values.get("until") or {},
-            rows=rows,
-            allow=tuple(values.get("allow") or ()),
-            table=values.get("table") or {},
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+    """Build a mixture from the content of a YAML file.
+
+    Args:
+        values: The content.
+        name: The mixture's name.
+        where: The file, which begins each error message.
+
+    Returns:
+        The mixture.
+
+    Raises:
+        ValueError: A key or a value is wrong.
+    """
+    values = {key: value for key, value in values.items() if value is not None}  # a key without a value is left out
+    if isinstance(rows := values.get("rows"), Mapping):
+        values["rows"] = {key: row_values(str(key), row, f"{where}: rows.{key}") for key, row in rows.items()}
+    return validate(Mixture, values, where, name=name)
 
 
 def mixtures_folder() -> Path:
-    """config/mixtures of the workspace ($OPENVLA_HOME, or the one this file lies in)."""
+    """Return config/mixtures of the workspace: of $OPENVLA_HOME, or of the repository that holds this file."""
     home = os.environ.get("OPENVLA_HOME")
     root = Path(home) if home else Path(__file__).resolve().parents[4]
     return root / "config" / "mixtures"

@@ -1,13 +1,13 @@
 """The registry's rows: Open X-Embodiment, and what the reference fine-tunes on.
 
-Keys, shapes and versions are those of TFDS (catalog pages; the builders of bridge_orig, droid and LIBERO); rates those
-of Open X-Embodiment's dataset overview; what becomes of a dataset follows the reference
-(prismatic/vla/datasets/rlds/oxe). Frames and kinds of motion only where the datasets' own documentation names them.
-Where the reference turns a gripper round without limiting it to 0 .. 1, so does the row: `invert`, not `gripper`.
+Sources: TFDS for keys, shapes and versions (catalog pages; the builders of bridge_orig, droid and LIBERO); the dataset
+overview of Open X-Embodiment for rates; the reference for the standardisation (prismatic/vla/datasets/rlds/oxe); the
+datasets' own documentation for frames and kinds of motion. Where the reference inverts a gripper without limiting it to
+0 .. 1, so does the row: `invert`, not `gripper`.
 
-Beyond the paper's mixture: Open X-Embodiment as far as its schemas are published. Two of those rows differ from the
-reference, which reads cmu_play_fusion's numbers from the wrong columns (parts of the quaternion as angles, the end of
-the episode as gripper) and takes stanford_mask_vit's yaw for a roll.
+Besides the paper's mixture there are all datasets of Open X-Embodiment whose schemas are published. Two of these rows
+differ from the reference, which reads cmu_play_fusion's numbers from the wrong columns (parts of the quaternion as
+angles, the end of the episode as gripper) and stanford_mask_vit's yaw as a roll.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEVEN = ("action[0:6]", "gripper(action[6])")
 
 
 def make(name: str, action: tuple[str, ...], version: str | None = "0.1.0", **facts: Any) -> Dataset:
-    """A row; single words stand for lists of one, and the gripper's convention is looked up."""
+    """Build a row; a single word may stand for a list of one, and the gripper's convention is looked up by name."""
     for key in ("camera", "state", "language", "filters"):
         if isinstance(facts.get(key), str):
             facts[key] = (facts[key],)
@@ -32,7 +32,7 @@ _RT1 = ("action/world_vector", "action/rotation_delta", "gripper(action/gripper_
 _FLAT = ("action[0:6]", "gripper(action[-1])")
 _FLAT_UNLIMITED = ("action[0:6]", "invert(action[-1])")
 _QUATERNION = ("action[0:3]", "angles(action[3:7])", "gripper(action[-1])")
-_SEEN = ("observation/natural_language_instruction",)  # where the early datasets keep the sentence
+_SEEN = ("observation/natural_language_instruction",)  # where early datasets keep the instruction
 
 
 def _bridge(name: str, tfds: str = "", version: str | None = "1.0.0") -> Dataset:

@@ -1,6 +1,6 @@
 """The TFDS features of the registry's datasets, as published: which keys there are, their shapes and types.
 
-Written as `key:type`, one word each, groups in braces. Types: `480x640` a picture (`480x640x1` a depth one); `7` seven
+Written as `key:type`, one word each, groups in braces. Types: `480x640` an image (`480x640x1` of depth); `7` seven
 float32; `3*3` a matrix; nothing, one number; a letter behind them another type: b bool, i int32, l int64, u uint8,
 h uint16, d float64, z float32 packed by zlib; `t` a sentence.
 """
@@ -203,9 +203,15 @@ SCHEMAS: dict[str, str] = {
 
 
 def features_of(name: str, scale: float = 1.0, encoded: bool = False) -> tfds.features.FeaturesDict:
-    """The published features of a dataset; `scale` shrinks its pictures (and nothing else), for quick tests.
+    """Build the published features of a dataset.
 
-    `encoded`: pictures are taken as bytes of a file; what is written is the same.
+    Args:
+        name: The registered dataset.
+        scale: Factor on the size of the images, for quick tests.
+        encoded: Whether images are given as the bytes of files; the written data are the same.
+
+    Returns:
+        The features.
     """
     return _group(iter(SCHEMAS[name].split()), scale, encoded)
 

@@ -1,9 +1,8 @@
-"""Episodes of a TFDS dataset in any order, TFRecord as published or ArrayRecord: only the wanted keys."""
+"""Episodes of a TFDS dataset (TFRecord or ArrayRecord) in any order, of which only the wanted keys are decoded."""
 
 from __future__ import annotations
 
 import hashlib
-import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,31 +12,34 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import example_parser
 
-from openvla_training.rlds.reader import find_dataset
-from openvla_training.rlds.shards import FILE_FORMATS, masked_crc
+from openvla_training.rlds.reader import find_dataset, shard_ranges
+from openvla_training.rlds.shards import FILE_FORMATS, open_records
 
 TRAIN_SHARE = 95  # [%] of `train` that trains where a dataset has no `val` (reference: rlds/dataset.py)
-_OPEN_SHARDS = 16  # ArrayRecord files held open; of TFRecord files only the places of the records are kept
+_OPEN_SHARDS = 16  # ArrayRecord files kept open; of TFRecord files only the offsets of the records are kept
 _STEPS = "steps/"
-_WHOLE, _PIECE = 16 << 20, 4096  # [bytes] of a shard that go into a fingerprint
+_WHOLE, _PIECE = 16 << 20, 4096  # [bytes] size up to which a shard is hashed whole; size of a sampled piece
 
 
 class EpisodeSource:
-    """The episodes of a split by index; safe to use from several threads.
-
-    `wanted` are keys of a step (`action/world_vector`, `observation/image`); `flags` are top-level keys.
-    """
+    """The episodes of a split by index; several threads may use it."""
 
     def __init__(
         self, folder: Path | str, split: str = "train", wanted: Sequence[str] = (), flags: Sequence[str] = ()
     ) -> None:
-        """Open a dataset folder. `split`: train, val or all.
+        """Open a dataset.
+
+        Args:
+            folder: The dataset's folder.
+            split: train, val or all.
+            wanted: Keys of a step, such as `action/world_vector` and `observation/image`.
+            flags: Top-level keys, such as `success`.
 
         Raises:
-            FileNotFoundError: there is no dataset. ValueError: no such split, or a wanted key is not there.
+            FileNotFoundError: There is no dataset.
+            ValueError: There is no such split or key.
         """
         self.folder = find_dataset(folder)
         builder = tfds.builder_from_directory(self.folder)
@@ -57,17 +59,13 @@ class EpisodeSource:
         for part, share in _parts(builder.info.splits, split, self.folder):
             info = builder.info.splits[part]
             first, last = (round(info.num_examples * percent / 100) for percent in share)
-            begin = 0
-            for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-                low, high = max(first - begin, 0), min(last - begin, length)
-                begin += length
-                if low < high:
-                    self._shards.append((str(path), low, high))
-                    self._ends.append((self._ends[-1] if self._ends else 0) + high - low)
+            for path, low, high in shard_ranges(info, first, last):
+                self._shards.append((path, low, high))
+                self._ends.append((self._ends[-1] if self._ends else 0) + high - low)
         kind = builder.info.file_format.value
         if kind not in FILE_FORMATS:
             raise ValueError(f"dataset {self.folder} is stored as {kind}; convert it to {' or '.join(FILE_FORMATS)}")
-        self._array_records = kind == "array_record"
+        self._format = kind
         self._open: OrderedDict[str, Callable[[int], bytes]] = OrderedDict()
         self._lock = Lock()
 
@@ -75,7 +73,7 @@ class EpisodeSource:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Episode `index`: its wanted arrays (T, …) by key, pictures and sentences as bytes objects, and its flags."""
+        """Return an episode's wanted arrays (T, …), images and sentences as bytes, and its flags, both by key."""
         if not 0 <= index < len(self):
             raise IndexError(f"episode {index} of {self.folder}: there are {len(self)}")
         shard = int(np.searchsorted(self._ends, index, side="right"))
@@ -91,21 +89,29 @@ class EpisodeSource:
             if path in self._open:
                 self._open.move_to_end(path)
             else:
-                self._open[path] = _array_record(path) if self._array_records else _tfrecord(path)
-                if self._array_records and len(self._open) > _OPEN_SHARDS:
+                self._open[path] = open_records(path, self._format)
+                if self._format == "array_record" and len(self._open) > _OPEN_SHARDS:
                     self._open.popitem(last=False)
             return self._open[path](number)
 
     def image_shape(self, camera: str) -> tuple[int, ...]:
-        """(height, width, 3) of an observation's camera, as the features say."""
+        """Return (height, width, 3) of an observation's camera, as the features state it."""
         return tuple(self._leaves[f"{_STEPS}observation/{camera}"].shape)
 
 
 def dataset_folder(data_dir: Path | str, name: str, tfds_name: str) -> Path:
-    """A dataset's version folder under `data_dir`, by its name in the registry or in TFDS.
+    """Find a dataset by its name in the registry or in TFDS.
+
+    Args:
+        data_dir: Folder of datasets.
+        name: Name in the registry.
+        tfds_name: Name in TFDS.
+
+    Returns:
+        The version folder.
 
     Raises:
-        FileNotFoundError: it is not there; the message names those that are.
+        FileNotFoundError: It is not there; the message names those that are.
     """
     for candidate in (name, tfds_name):
         if (Path(data_dir) / candidate).is_dir():
@@ -115,9 +121,15 @@ def dataset_folder(data_dir: Path | str, name: str, tfds_name: str) -> Path:
 
 
 def fingerprint(folder: Path | str) -> str:
-    """16 hex digits that change with a dataset's content: its description, and each shard.
+    """Hash a dataset's description and shards.
 
-    Of shards above 16 MiB the size and five pieces are looked at, so that a start does not read terabytes.
+    Of shards above 16 MiB the size and five pieces are hashed, so that a start does not read terabytes.
+
+    Args:
+        folder: The dataset's folder.
+
+    Returns:
+        16 hex digits.
     """
     digest = hashlib.sha256()
     for path in sorted(find_dataset(folder).iterdir()):
@@ -137,7 +149,7 @@ def fingerprint(folder: Path | str) -> str:
 
 
 def leaves(features: Any, prefix: str = "") -> dict[str, Any]:
-    """All features that hold data, by their path in an example: `steps/observation/image`."""
+    """List the features that hold data by their path in an example, such as `steps/observation/image`."""
     if isinstance(features, tfds.features.FeaturesDict):
         return {key: leaf for name in features for key, leaf in leaves(features[name], f"{prefix}{name}/").items()}
     if isinstance(features, tfds.features.Dataset):
@@ -150,7 +162,7 @@ def _in_steps(leaf: Any) -> Any:
 
 
 def _decoder(leaf: Any) -> Callable[[Any], Any] | None:
-    """What un-packs a tensor that its features say is stored as (compressed) bytes."""
+    """Return the function that decodes a tensor which is stored as (compressed) bytes; None for other features."""
     encoding = getattr(leaf, "_encoding", None)
     name = getattr(encoding, "value", "none")
     if isinstance(leaf, tfds.features.Image) or name not in ("zlib", "bytes"):
@@ -165,7 +177,7 @@ def _decoder(leaf: Any) -> Callable[[Any], Any] | None:
 
 
 def _parts(splits: Mapping[str, Any], split: str, folder: Path) -> list[tuple[str, tuple[int, int]]]:
-    """The splits to read and which per cent of each."""
+    """Return the splits to read, and from and to which per cent of each."""
     if split == "all":
         return [(name, (0, 100)) for name in sorted(splits)]
     if split == "train" and "train" in splits:
@@ -175,36 +187,3 @@ def _parts(splits: Mapping[str, Any], split: str, folder: Path) -> list[tuple[st
     if split == "val" and "train" in splits:
         return [("train", (TRAIN_SHARE, 100))]
     raise ValueError(f"dataset {folder} has no split {split!r}; it has {', '.join(splits) or 'none'}")
-
-
-def _array_record(path: str) -> Callable[[int], bytes]:
-    reader = ArrayRecordReader(path)
-    return lambda number: reader.read([number])[0]
-
-
-def _tfrecord(path: str) -> Callable[[int], bytes]:
-    """Random access into a TFRecord file: its lengths are read once, the data are checked when they are read."""
-    found: list[tuple[int, int]] = []
-    with Path(path).open("rb") as file:
-        end = file.seek(0, 2)
-        place = 0
-        while place < end:
-            file.seek(place)
-            head = file.read(12)
-            if len(head) < 12 or masked_crc(head[:8]) != struct.unpack("<I", head[8:])[0]:
-                raise ValueError(f"{path}: the length of record {len(found)} is damaged; restore the file")
-            (length,) = struct.unpack("<Q", head[:8])
-            found.append((place + 12, length))
-            place += length + 16
-    offsets = np.array(found, np.int64)
-
-    def read(number: int) -> bytes:
-        start, length = (int(value) for value in offsets[number])
-        with Path(path).open("rb") as file:
-            file.seek(start)
-            data, tail = file.read(length), file.read(4)
-        if len(tail) < 4 or masked_crc(data) != struct.unpack("<I", tail)[0]:
-            raise ValueError(f"{path}: record {number} is cut off or damaged; restore the file")
-        return data
-
-    return read

@@ -1,4 +1,4 @@
-"""From a dataset's own steps to the one form all of them are trained in: seven action numbers, a state, a sentence."""
+"""Standardisation: from a dataset's own steps to the common form, seven action numbers, a state and an instruction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STILL_MOTION = 1e-4  # of an action (reference: experiments/robot/libero/regene
 
 @dataclass(frozen=True)
 class Trajectory:
-    """T standardised steps. `kept` (T,) are their places in the recorded episode."""
+    """T standardised steps; `kept` (T,) are their indices in the recorded episode."""
 
     actions: np.ndarray  # float32 (T, 7), dataset units
     states: np.ndarray | None  # float32 (T, S)
@@ -28,10 +28,17 @@ class Trajectory:
 
 
 def standardise(row: Dataset, steps: Mapping[str, np.ndarray]) -> Trajectory:
-    """Turn the recorded arrays (T, …) of an episode into a trajectory.
+    """Turn a recorded episode into a trajectory.
+
+    Args:
+        row: The dataset's row.
+        steps: The recorded arrays (T, …) by key.
+
+    Returns:
+        The trajectory, with the steps that the row's filters keep.
 
     Raises:
-        ValueError: the row does not fit the data, or a value is not a number.
+        ValueError: The row does not match the data, or a value is not a number.
     """
     count = len(next(iter(steps.values())))
     kept = np.arange(count)
@@ -44,7 +51,9 @@ def standardise(row: Dataset, steps: Mapping[str, np.ndarray]) -> Trajectory:
     state = _join(states) if states else None
     if "reached_state" in row.filters:
         if state is None:
-            raise ValueError(f"dataset {row.name!r}: the filter reached_state needs a `state` whose first six move")
+            raise ValueError(
+                f"dataset {row.name!r}: the filter reached_state needs a `state`, six columns of pose first"
+            )
         moved = state[1:, :MOTION] - state[:-1, :MOTION]
         actions = np.concatenate([moved, actions[:-1, MOTION:]], axis=1)
         state, kept = state[:-1], kept[:-1]
@@ -62,7 +71,7 @@ def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def is_no_op(actions: np.ndarray) -> np.ndarray:
-    """Which of (T, 7) actions neither move nor change the gripper since the last action that is kept, bool (T,)."""
+    """Mark the actions (T, 7) that neither move nor change the gripper since the last unmarked one, bool (T,)."""
     still = np.linalg.norm(actions[:, :MOTION], axis=1) < _STILL_MOTION
     result = np.zeros(len(actions), bool)
     gripper: float | None = None
@@ -74,18 +83,25 @@ def is_no_op(actions: np.ndarray) -> np.ndarray:
 
 
 def is_moving(normalised: np.ndarray, statistics: FieldStatistics) -> np.ndarray:
-    """Which of (T, 7) normalised actions move, bool (T,): differ from where a motion of zero is normalised to."""
+    """Mark the normalised actions (T, 7) that differ from a motion of zero after normalisation, bool (T,)."""
     low, high = statistics.q01[:MOTION], statistics.q99[:MOTION]
     zero = 2 * (0 - low) / (high - low + 1e-8) - 1
-    zero[(statistics.min == statistics.max)[:MOTION]] = 0  # as `normalise` has it for what never changes
+    zero[(statistics.min == statistics.max)[:MOTION]] = 0  # as `normalise` treats dimensions that never change
     return (np.abs(normalised[:, :MOTION] - zero) > _STILL_TOKEN).any(axis=1)
 
 
 def chunks(values: np.ndarray, back: int, ahead: int, absolute: np.ndarray | None = None) -> np.ndarray:
-    """For each of T steps the values `back` steps before to `ahead` steps after, (T, back + 1 + ahead, D).
+    """Gather the values around each step (reference: rlds/traj_transforms.py, chunk_act_obs).
 
-    Before the first step stands the first; behind the last, the last, or, where `absolute` (D,) says which columns
-    are states, zero for the others: no more motion (reference: rlds/traj_transforms.py, chunk_act_obs).
+    Args:
+        values: Values of T steps (T, D).
+        back: Number of steps before.
+        ahead: Number of steps after.
+        absolute: Which columns are states, bool (D,); the other columns, motions, are zero after the last step. None
+            repeats the last step in all columns.
+
+    Returns:
+        (T, back + 1 + ahead, D); before the first step the first one is repeated.
     """
     count = len(values)
     places = np.arange(count)[:, None] + np.arange(-back, ahead + 1)
@@ -96,10 +112,16 @@ def chunks(values: np.ndarray, back: int, ahead: int, absolute: np.ndarray | Non
 
 
 def sentences(row: Dataset, steps: Mapping[str, np.ndarray], which: np.random.Generator | None) -> list[str]:
-    """The sentence of each step as it is recorded; empty where there is none.
+    """Read the instruction of each step.
 
-    Of several wordings (`row.language`) the first that says something (the reference reads the first alone), or, with a
-    generator, one drawn for the whole trajectory among those that do.
+    Args:
+        row: The dataset's row; `language` may name several wordings.
+        steps: The recorded arrays (T, …) by key.
+        which: Draws one wording for the whole trajectory among those that are not empty; None takes the first of them
+            (the reference reads only the first one).
+
+    Returns:
+        T sentences as recorded, empty where there is none.
     """
     found = []
     for key in row.language:

@@ -1,4 +1,4 @@
-"""What normalises a dataset's actions, measured once and kept for as long as data and standardisation stay the same."""
+"""Statistics that normalise a dataset's actions, cached until its data or their standardisation change."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ from openvla_training.rlds.reader import find_dataset
 from openvla_training.rlds.writer import write_atomically
 
 log = logging.getLogger(__name__)
-NORMALISED = (True,) * 6 + (False,)  # the gripper is 0 to 1 already
-VERSION = 2  # raise it when standardisation itself changes what it computes
+NORMALISED = (True,) * 6 + (False,)  # the gripper already is 0 to 1
+VERSION = 2  # increase it when standardisation computes other numbers
 
 
 def dataset_statistics(row: Dataset, folder: Path | str) -> Statistics:
-    """Statistics over all splits of a dataset, from the cache where neither data nor standardisation changed.
+    """Return statistics over all splits of a dataset, from the cache where neither data nor standardisation changed.
 
-    The gripper is masked out of normalisation. The cache lies beside the shards, or, where that folder cannot be
-    written, in $OPENVLA_CACHE (default ~/.cache/openvla).
+    The cache lies beside the shards, or, where that folder is not writable, in $OPENVLA_CACHE (default
+    ~/.cache/openvla).
+
+    Args:
+        row: The dataset's row.
+        folder: The dataset's folder.
+
+    Returns:
+        The statistics; the gripper is masked out of normalisation.
     """
     folder = find_dataset(folder)
     name = f"openx_statistics_{_hash(row, folder)}.json"
@@ -45,14 +52,25 @@ def dataset_statistics(row: Dataset, folder: Path | str) -> Statistics:
 
 
 def measure(row: Dataset, folder: Path | str) -> Statistics:
-    """Go through all episodes of a dataset and describe their standardised actions and states."""
+    """Compute statistics of the standardised actions and states of all episodes.
+
+    Args:
+        row: The dataset's row.
+        folder: The dataset's folder.
+
+    Returns:
+        The statistics; the gripper is masked out of normalisation.
+
+    Raises:
+        ValueError: The row's filters keep no step.
+    """
     actions, states = [], []
     for trajectory in _trajectories(row, folder):
         if len(trajectory.actions):
             actions.append(trajectory.actions)
             states.append(trajectory.states)
     if not actions:
-        raise ValueError(f"dataset {row.name!r} in {folder} has no step that its filters leave; check its row")
+        raise ValueError(f"dataset {row.name!r} in {folder} has no step that its filters keep; check its row")
     return compute(actions, [s for s in states if s is not None] if row.state else None, NORMALISED)
 
 

@@ -1,4 +1,4 @@
-"""Small made-up datasets in the true TFDS schema of a registered one: for tests, and to try a mixture without data."""
+"""Small synthetic datasets in the TFDS schema of a registered one, for tests and for trying a mixture without data."""
 
 from __future__ import annotations
 
@@ -37,14 +37,29 @@ def write_synthetic(
     seed: int = 0,
     rows: Mapping[str, Dataset] | None = None,
 ) -> Path:
-    """Write `episodes` of `steps` (least, most) steps to root/<TFDS name>/<version>; returns that folder.
+    """Write a dataset of coloured patches, smooth random motions and a few instructions.
 
-    Pictures are patches of colour, shrunk by `scale`; numbers are smooth random motions; each episode has one
-    of a few sentences.
+    Args:
+        root: Folder of datasets; the dataset is written to root/<TFDS name>/<version>.
+        name: The registered dataset.
+        episodes: Number of episodes of the train split.
+        steps: Least and largest number of steps of an episode.
+        scale: Factor on the size of the images.
+        file_format: Format of the shards.
+        shards: Number of files of a split.
+        val_episodes: Number of episodes of the val split; 0 for no such split.
+        seed: Seed of the content.
+        rows: Rows besides the registry's.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        ValueError: The dataset is not registered, or has no schema.
     """
     row = find(name, rows)
     if name not in SCHEMAS:
-        raise ValueError(f"dataset {name!r} has no schema to make data by; choose one of {', '.join(sorted(SCHEMAS))}")
+        raise ValueError(f"dataset {name!r} has no schema; choose from {', '.join(sorted(SCHEMAS))}")
     features, written = features_of(name, scale), features_of(name, scale, encoded=True)
     version = row.version or "1.0.0"
     folder = Path(root) / row.folder / version
@@ -72,7 +87,7 @@ def write_synthetic(
         )
         infos.append(splits_lib.SplitInfo(split, [len(p) for p in parts], size, filename_template=template))
     identity = DatasetIdentity(row.folder, tfds.core.Version(version), str(folder), "")
-    info = DatasetInfo(builder=identity, description=f"made-up data in the schema of {name}", features=features)
+    info = DatasetInfo(builder=identity, description=f"synthetic data in the schema of {name}", features=features)
     info.set_file_format(file_format, override=True)
     info.set_splits(splits_lib.SplitDict(infos))
     info.write_to_directory(folder)
@@ -83,7 +98,7 @@ def _episode(features: Any, row: Dataset, rng: np.random.Generator, count: int) 
     task = _TASKS[rng.integers(len(_TASKS))]
     whole = {key: leaf for key, leaf in leaves(features).items() if not key.startswith("steps/")}
     columns = {key: _values(key, leaf, row, rng, count, task) for key, leaf in leaves(features["steps"]).items()}
-    # The first Bridge action is all zero in the published data, and so the filter for it has something to drop.
+    # As in the published data of Bridge, so that the filter has something to drop.
     if "first_step" in row.filters and "action" in columns:
         columns["action"][0] = 0
     example = _nest({key: _values(key, leaf, row, rng, 1, task)[0] for key, leaf in whole.items()}, features)
@@ -125,7 +140,7 @@ def _values(key: str, leaf: Any, row: Dataset, rng: np.random.Generator, count: 
 
 
 def _gripper(expression: Expression) -> list[Columns]:
-    """Where a row's last action expression reads a gripper that is open or closed."""
+    """Find the columns of a binary gripper in a row's last action expression."""
     if isinstance(expression, Call) and expression.name in ("gripper", "invert"):
         return [argument for argument in expression.arguments if isinstance(argument, Columns)]
     return []
@@ -141,7 +156,7 @@ def _picture(leaf: Any, rng: np.random.Generator) -> bytes:
 
 
 def _nest(flat: Mapping[str, Any], features: Any) -> dict[str, Any]:
-    """Undo `leaves`, whose paths may have keys with slashes of their own."""
+    """Invert `leaves`, whose keys may contain slashes themselves."""
     found: dict[str, Any] = {}
     for name in features:
         if name == "steps":

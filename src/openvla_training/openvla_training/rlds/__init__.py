@@ -1,1 +1,1 @@
-"""Episodes as TensorFlow Datasets (RLDS), written and read without TensorFlow."""
+"""RLDS datasets as files, written and read without TensorFlow; their statistics; the quality report in `inspect`."""

@@ -1,7 +1,7 @@
-"""What an episode is, in memory and as TFDS features.
+"""An episode in memory and as TFDS features.
 
-The layout is the one of the Open X-Embodiment datasets (RLDS): an episode is a nested dataset of steps, a step holds
-the observation, the action taken from it and the sentence that was followed.
+The layout is that of the Open X-Embodiment datasets (RLDS): an episode is a nested dataset of steps; a step holds the
+observation, the action taken from it and the instruction.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging as absl_logging
 from numpy.typing import NDArray
 
 from openvla_training.rlds.images import Image
+
+# TFDS logs each dataset that it opens and each field that it takes from code, across progress bars.
+absl_logging.set_verbosity(absl_logging.WARNING)
 
 ACTION_DIM = 7
 STATE_DIM = 8
@@ -27,12 +31,19 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """One episode ready to be written; T steps.
+    """One episode of T steps with encoded images, ready to be written.
 
-    ``images``: T encoded frames. ``states``: float32 (T, 8), end effector x y z [m], quaternion x y z w, gripper
-    opening [0..1]. ``actions``: float32 (T, 7), dx dy dz [m], droll dpitch dyaw [rad, fixed axes], gripper [0..1].
-    ``instructions``: T sentences. ``extra_images``: T encoded frames of each further camera, by observation key.
-    ``stamps``: int64 (T,), when the frames were taken [ns]; None where nobody knows.
+    Attributes:
+        episode_id: Unique name of the episode.
+        images: T encoded frames of the main camera.
+        states: End effector x y z [m], quaternion x y z w, gripper opening [0..1]; float32 (T, 8).
+        actions: dx dy dz [m], droll dpitch dyaw [rad, fixed axes], gripper [0..1]; float32 (T, 7).
+        instructions: T sentences.
+        outcome: success, failure, unfinished or unknown.
+        score: Score of the task [0..1].
+        file_path: The recording.
+        extra_images: T encoded frames of each further camera, by observation key.
+        stamps: Times at which the frames were taken [ns], int64 (T,); None where they are unknown.
     """
 
     episode_id: str
@@ -58,11 +69,13 @@ class EncodedEpisode:
             raise ValueError(f"episode {self.episode_id!r} has a state or action that is not a finite number")
         lengths = {key: len(frames) for key, frames in self.extra_images.items()}
         if set(lengths.values()) - {steps} or (self.stamps is not None and self.stamps.shape != (steps,)):
-            raise ValueError(f"episode {self.episode_id!r}: {steps} steps go with images of {lengths} or other stamps")
+            raise ValueError(
+                f"episode {self.episode_id!r}: {steps} steps do not match further images {lengths} or the stamps"
+            )
 
     @property
     def content_hash(self) -> str:
-        """32 hex digits of what is in the episode, whatever it is called and wherever it came from."""
+        """Hash of the content (not of name, outcome or file) as 32 hex digits."""
         digest = hashlib.sha256()
         for array in (self.states, self.actions):
             digest.update(np.ascontiguousarray(array, np.float32).tobytes())
@@ -75,7 +88,7 @@ class EncodedEpisode:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as read back; fields as in :class:`EncodedEpisode`, ``images`` uint8 RGB (H, W, 3) each."""
+    """One episode as read; fields as in :class:`EncodedEpisode`, images uint8 RGB (H, W, 3) each."""
 
     episode_id: str
     images: Sequence[Image]
@@ -90,9 +103,14 @@ class Episode:
 
 
 def episode_features(image_shapes: Mapping[str, Shape] | Shape, image_encoding: str) -> tfds.features.FeaturesDict:
-    """Return the TFDS features of a dataset.
+    """Build the TFDS features of a dataset.
 
-    ``image_shapes``: (height, width, 3) by observation key; a bare shape stands for the main camera alone.
+    Args:
+        image_shapes: (height, width, 3) by observation key; a bare shape is that of the main camera alone.
+        image_encoding: png or jpeg.
+
+    Returns:
+        The features.
     """
     features = tfds.features
     cameras = image_shapes if isinstance(image_shapes, Mapping) else {MAIN_CAMERA: image_shapes}
@@ -123,7 +141,7 @@ def episode_features(image_shapes: Mapping[str, Shape] | Shape, image_encoding: 
 
 
 def to_example(episode: EncodedEpisode) -> dict[str, Any]:
-    """Lay an episode out as its features want it. Reward: 1 on the last step of a success, else 0."""
+    """Arrange an episode as its features need it; the reward is 1 on the last step of a success, else 0."""
     last = len(episode.images) - 1
     stamps = np.zeros(last + 1, np.int64) if episode.stamps is None else episode.stamps
     cameras = {MAIN_CAMERA: episode.images, **episode.extra_images}

@@ -1,4 +1,4 @@
-"""Read RLDS datasets back, fast and in order, without TensorFlow."""
+"""Read RLDS datasets in order, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,26 @@ import tensorflow_datasets as tfds
 
 from openvla_training.rlds.features import MAIN_CAMERA, Episode
 from openvla_training.rlds.images import EncodedImages
-from openvla_training.rlds.shards import read_tfrecords
+from openvla_training.rlds.shards import open_records
 
 INFO = "dataset_info.json"
 IS_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def find_dataset(data_dir: Path | str, name: str | None = None) -> Path:
-    """Find the folder with dataset_info.json: ``data_dir`` itself, or its (named or only) dataset's newest version."""
+    """Find a dataset's version folder, which holds dataset_info.json.
+
+    Args:
+        data_dir: The version folder itself, or a folder above it.
+        name: The dataset; None where `data_dir` holds only one.
+
+    Returns:
+        The folder of the newest version.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+        ValueError: There are several, and no name.
+    """
     root = Path(data_dir)
     if name is None and (root / INFO).exists():
         return root
@@ -38,17 +50,21 @@ def find_dataset(data_dir: Path | str, name: str | None = None) -> Path:
 def read_episodes(
     data_dir: Path | str, name: str | None = None, split: str = "train", *, start: int = 0, stop: int | None = None
 ) -> Iterator[Episode]:
-    """Yield the episodes of a split in their order, images decoded only when asked for.
+    """Read the episodes of a split in order; images are decoded when they are indexed.
 
     Args:
-        data_dir: a dataset's version folder, its parents, or a root that holds several named datasets.
-        name: the dataset, when ``data_dir`` holds several.
-        split: ``train``, ``val``, or ``all`` for both.
-        start: index of the first episode wanted, so that several workers can share a split.
-        stop: index after the last one; None for the end.
+        data_dir: A dataset's version folder, its parents, or a root that holds several named datasets.
+        name: The dataset, where `data_dir` holds several.
+        split: train, val, or all for both.
+        start: Index of the first episode, so that several workers can share a split.
+        stop: Index after the last episode; None for the end.
+
+    Yields:
+        The episodes.
 
     Raises:
-        FileNotFoundError: there is no such dataset. ValueError: it has no such split.
+        FileNotFoundError: There is no such dataset.
+        ValueError: It has no such split.
     """
     folder = find_dataset(data_dir, name)
     builder = tfds.builder_from_directory(folder)
@@ -66,36 +82,45 @@ def read_episodes(
 
 
 def count_episodes(data_dir: Path | str, name: str | None = None) -> dict[str, int]:
-    """Return the number of episodes of each split."""
+    """Count the episodes of each split."""
     info = tfds.builder_from_directory(find_dataset(data_dir, name)).info
     return {split: info.splits[split].num_examples for split in info.splits}
 
 
 def camera_keys(features: Any) -> list[str]:
-    """The observation keys that hold pictures, the main camera first."""
+    """List the observation keys that hold images, the main camera first."""
     observation = features["steps"].feature["observation"]
     keys = [key for key in observation if isinstance(observation[key], tfds.features.Image)]
     return sorted(keys, key=lambda key: (key != MAIN_CAMERA, key))
 
 
+def shard_ranges(info: Any, first: int, last: int) -> Iterator[tuple[str, int, int]]:
+    """Find where a range of a split's episodes is stored.
+
+    Args:
+        info: The split's info (tfds.core.SplitInfo).
+        first: Index of the first episode.
+        last: Index after the last one.
+
+    Yields:
+        Path of a shard, number of its first record in the range, number after its last one.
+    """
+    begin = 0
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        low, high = max(first - begin, 0), min(last - begin, length)
+        begin += length
+        if low < high:
+            yield str(path), low, high
+
+
 def _records(builder: Any, split: str, first: int, last: int) -> Iterator[dict[str, Any]]:
-    """Yield decoded episodes ``first`` up to before ``last`` of a split, pictures still encoded."""
+    """Yield decoded episodes `first` up to before `last` of a split, images still encoded."""
     features = builder.info.features
     skip = {"steps": {"observation": {key: tfds.decode.SkipDecoding() for key in camera_keys(features)}}}
-    if builder.info.file_format.value != "tfrecord":
-        source = builder.as_data_source(split, decoders=skip)
-        for position in range(first, last):
-            yield source[position]
-        return
-    position = 0
-    info = builder.info.splits[split]
-    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-        if position < last and position + length > first:
-            for index, raw in enumerate(read_tfrecords(path, max(first - position, 0)), max(first, position)):
-                if index >= last:
-                    break
-                yield features.deserialize_example_np(raw, decoders=skip)
-        position += length
+    for path, low, high in shard_ranges(builder.info.splits[split], first, last):
+        read = open_records(path, builder.info.file_format.value)
+        for number in range(low, high):
+            yield features.deserialize_example_np(read(number), decoders=skip)
 
 
 def _episode(record: dict[str, Any]) -> Episode:

@@ -1,7 +1,7 @@
-"""What the reference OpenVLA code needs to know of a dataset, written beside it: config row, transform, mixture.
+"""Export for the loader of the reference OpenVLA code: config row, transform and mixture, written beside a dataset.
 
-``reference_loader.py`` registers all three when it is imported beside a checkout of the reference (before its
-``finetune.py`` or ``train.py`` builds the dataset); ``reference_loader.json`` has the same facts as data.
+`reference_loader.py` registers all three when it is imported together with the reference (before its `finetune.py` or
+`train.py` builds the dataset); `reference_loader.json` holds the same as data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ OXE_NAMED_MIXTURES["{name}"] = [("{name}", 1.0)]
 
 
 def loader_config(folder: Path | str) -> dict[str, Any]:
-    """Return the facts: config row, mixture row, name of the statistics (``unnorm_key``)."""
+    """Describe a dataset: config row, mixture row, name of the statistics (unnorm_key)."""
     folder = find_dataset(folder)
     name = folder.parent.name
     cameras = camera_keys(tfds.builder_from_directory(folder).info.features)
@@ -74,7 +74,7 @@ def loader_config(folder: Path | str) -> dict[str, Any]:
 
 
 def write_loader_config(folder: Path | str) -> Path:
-    """Write both files beside the shards; returns the Python one."""
+    """Write both files beside the shards; returns the path of the Python file."""
     facts = loader_config(folder)
     folder = Path(facts["folder"])
     write_atomically(folder / JSON, json.dumps(facts, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""dataset_statistics.json: what un-normalises a policy's actions, measured as the reference measures it."""
+"""dataset_statistics.json, which un-normalises a policy's actions, computed as in the reference."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ FILE = "dataset_statistics.json"
 
 
 def dataset_statistics(folders: Sequence[Path | str]) -> Statistics:
-    """Measure actions and states over all episodes of the datasets, train and val together as the reference does.
+    """Compute statistics of actions and states over all episodes, train and val together as in the reference.
 
-    No mask is set: which dimensions stay as they are (the gripper) is the consumer's choice.
+    Args:
+        folders: The datasets.
+
+    Returns:
+        Statistics without a mask: the user decides which dimensions stay unnormalised (the gripper).
     """
     actions, states = [], []
     for folder in folders:
@@ -27,7 +31,7 @@ def dataset_statistics(folders: Sequence[Path | str]) -> Statistics:
 
 
 def write_statistics(folder: Path | str) -> Path:
-    """Write ``dataset_statistics.json``, {dataset name: statistics}, beside the dataset's shards."""
+    """Write dataset_statistics.json, {dataset name: statistics}, beside the shards; returns its path."""
     folder = find_dataset(folder)
     path = folder / FILE
     write_atomically(path, json.dumps({folder.parent.name: dataset_statistics([folder]).to_json()}, indent=2) + "\n")
@@ -35,9 +39,9 @@ def write_statistics(folder: Path | str) -> Path:
 
 
 def read_statistics(folder: Path | str) -> Statistics:
-    """Read a dataset's statistics file."""
+    """Read dataset_statistics.json of a dataset."""
     path = find_dataset(folder) / FILE
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make it with: openvla-stats {path.parent}")
+        raise FileNotFoundError(f"{path} is missing; write it with: openvla-stats {path.parent}")
     ((name, entry),) = json.loads(path.read_text("utf-8")).items()
     return Statistics.from_json(entry, f"{path}: {name}")

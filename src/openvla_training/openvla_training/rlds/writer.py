@@ -1,8 +1,8 @@
-"""Write episodes as a TFDS dataset of shards, so that a kill at any moment costs at most the open shard.
+"""Write episodes as a TFDS dataset of shards, so that a kill at any moment loses at most the open shard.
 
-``manifest.json`` beside the shards is the truth about what is finished: a shard is closed and synced first, then it
-is entered there, and only then do TFDS's own files follow. Opening an existing dataset goes back to the manifest, so
-the next run appends new shards and never repeats or loses an episode.
+`manifest.json` beside the shards lists what is finished: a shard is closed and synced, then entered in the manifest,
+and then TFDS's own files are written. Opening an existing dataset reads the manifest, so that the next run appends new
+shards and neither repeats nor loses an episode.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARD_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 @dataclass
 class Shard:
-    """One finished file: split, bytes, and for each episode its id, number of steps and content hash, in order."""
+    """One finished file: split, size [bytes], and id, number of steps and content hash of each episode, in order."""
 
     split: str
     file: str
@@ -43,9 +43,15 @@ class Shard:
 
 
 def split_of(episode_id: str, val_fraction: float) -> str:
-    """Put an episode into train or val by a hash of its id: the same in every run, whatever was converted before.
+    """Assign an episode to a split by a hash of its id, independent of what was converted before.
 
-    Episodes over the same frames (their ids differ behind ``SENTENCE_MARK``) go the same way.
+    Args:
+        episode_id: The id; what follows `SENTENCE_MARK` is ignored, so that episodes over the same frames share a
+            split.
+        val_fraction: Share of the val split [0..1).
+
+    Returns:
+        train or val.
     """
     recording = episode_id.split(SENTENCE_MARK)[0]
     number = int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8], "big")
@@ -53,7 +59,7 @@ def split_of(episode_id: str, val_fraction: float) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content in one step that survives a crash."""
+    """Replace a file's content in one step, so that a crash leaves the old or the new content."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -63,7 +69,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class DatasetWriter:
-    """Appends episodes to ``<output>/<name>/1.0.0``; use :func:`open_writer` so that the last shard gets closed."""
+    """Appends episodes to <output>/<name>/1.0.0; :func:`open_writer` also closes the last shard."""
 
     def __init__(
         self,
@@ -75,10 +81,19 @@ class DatasetWriter:
         episodes_per_shard: int = 64,
         file_format: str = "array_record",
     ) -> None:
-        """Open or create the dataset.
+        """Open or create a dataset.
 
-        ``settings``: how the episodes are made (rate, action source, …; ``image_encoding`` is needed). They are kept
-        in the manifest; appending with other settings is refused, since it would mix two kinds of data in one dataset.
+        Args:
+            output: Folder of datasets.
+            name: Name of the dataset.
+            settings: How the episodes are made (rate, action source, …); `image_encoding` is required. The manifest
+                holds them, and appending with other settings is refused: a dataset has one kind of data.
+            val_fraction: Share of episodes for the val split [0..1).
+            episodes_per_shard: Episodes of one file.
+            file_format: Format of the shards.
+
+        Raises:
+            ValueError: An argument is wrong, or the dataset exists with other settings or without one of its shards.
         """
         if file_format not in FILE_FORMATS:
             raise ValueError(f"file format {file_format!r} is unknown; choose one of {', '.join(FILE_FORMATS)}")
@@ -98,7 +113,7 @@ class DatasetWriter:
         self.image_shapes: dict[str, Shape] | None = None
         self.shards: list[Shard] = []
         self.sources: dict[str, dict[str, Any]] = {}
-        self.bad: dict[str, str] = {}  # bags that could not be used, and why: for the report; they are tried again
+        self.bad: dict[str, str] = {}  # reasons of bags that could not be used, for the report; they are tried again
         self.episode_ids: set[str] = set()
         self.content: dict[str, str] = {}  # hash of an episode's content -> its id
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +127,7 @@ class DatasetWriter:
         if manifest.get("format") != MANIFEST_FORMAT:
             raise ValueError(
                 f"dataset {self.folder} is of format {manifest.get('format', 1)}, this version appends to format "
-                f"{MANIFEST_FORMAT}; convert its bags anew under another --dataset-name"
+                f"{MANIFEST_FORMAT}; convert its bags again under another --dataset-name"
             )
         wanted = json.loads(json.dumps(self._settings))
         different = {
@@ -124,12 +139,12 @@ class DatasetWriter:
             listed = "; ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in different.items())
             raise ValueError(
                 f"dataset {self.folder} was made with other settings ({listed}); "
-                "repeat those, or choose another --dataset-name"
+                "use those, or choose another --dataset-name"
             )
         self.shards = [Shard(**shard) for shard in manifest["shards"]]
         missing = [shard.file for shard in self.shards if not (self.folder / shard.file).exists()]
         if missing:
-            raise ValueError(f"dataset {self.folder} lacks the shard {missing[0]}; restore it or remove the folder")
+            raise ValueError(f"dataset {self.folder} lacks the shard {missing[0]}; restore it, or remove the folder")
         for shard in self.shards:
             self.episode_ids.update(shard.episodes)
             self.content.update(zip(shard.hashes, shard.episodes, strict=True))
@@ -142,8 +157,8 @@ class DatasetWriter:
         self._features = episode_features(self.image_shapes, self._settings["image_encoding"])
         self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
 
-    def misfit(self, image_shapes: Mapping[str, Shape]) -> str | None:
-        """Say why images of these shapes (by observation key) cannot go into the dataset; None where they can."""
+    def incompatibility(self, image_shapes: Mapping[str, Shape]) -> str | None:
+        """Explain why images of these shapes, by observation key, do not fit the dataset; None where they do."""
         if self.image_shapes is None or dict(image_shapes) == self.image_shapes:
             return None
         if image_shapes.keys() != self.image_shapes.keys():
@@ -153,7 +168,7 @@ class DatasetWriter:
         return f"images{of} are {image_shapes[key]}, those of the dataset are {self.image_shapes[key]}"
 
     def add(self, episode: EncodedEpisode, image_shapes: Mapping[str, Shape] | Shape) -> str:
-        """Append one episode; returns the split it went to. A bare shape is that of the main camera alone."""
+        """Append one episode; returns its split. A bare shape is that of the main camera alone."""
         split = self._append(episode, image_shapes)
         self._commit_if_full()
         return split
@@ -161,9 +176,15 @@ class DatasetWriter:
     def add_source(
         self, path: str, entry: dict[str, Any], episodes: Sequence[EncodedEpisode], image_shapes: Mapping[str, Shape]
     ) -> None:
-        """Append all episodes of a bag and remember what came of it, so that the next run leaves it out.
+        """Append all episodes of a bag and record the bag, so that the next run skips it.
 
-        Both reach the manifest together: a kill never leaves a bag noted as done with an episode missing.
+        Both enter the manifest together: a kill never leaves a recorded bag with an episode missing.
+
+        Args:
+            path: The bag.
+            entry: What the manifest holds of the bag.
+            episodes: Its episodes.
+            image_shapes: Shapes of their images by observation key.
         """
         for episode in episodes:
             self._append(episode, image_shapes)
@@ -172,14 +193,14 @@ class DatasetWriter:
 
     def _append(self, episode: EncodedEpisode, image_shapes: Mapping[str, Shape] | Shape) -> str:
         shapes = image_shapes if isinstance(image_shapes, Mapping) else {MAIN_CAMERA: image_shapes}
-        if misfit := self.misfit(shapes):
-            raise ValueError(f"episode {episode.episode_id!r}: {misfit}")
+        if incompatibility := self.incompatibility(shapes):
+            raise ValueError(f"episode {episode.episode_id!r}: {incompatibility}")
         if self.image_shapes is None:
             self._set_image_shapes(shapes)
         assert self._features is not None and self._serializer is not None
         split = split_of(episode.episode_id, self._val_fraction)
         example = self._serializer.get_tf_example(self._features.encode_example(to_example(episode)))
-        # Deterministic: else the order of an example's fields is another one in every process.
+        # Deterministic: otherwise the order of an example's fields differs between processes.
         record = example.SerializeToString(deterministic=True)
         if split not in self._open:
             index = sum(shard.split == split for shard in self.shards)
@@ -200,7 +221,7 @@ class DatasetWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Close the open shards and enter them, and all noted sources, into manifest and dataset."""
+        """Close the open shards and enter them and all sources in the manifest and the dataset."""
         for writer, shard in self._open.values():
             writer.close()
             with (self.folder / shard.file).open("rb") as file:
@@ -219,14 +240,14 @@ class DatasetWriter:
         self._write_info()
 
     def abandon(self) -> None:
-        """Drop the open shards: what they hold is not in the manifest and will be converted again."""
+        """Remove the open shards, which are not in the manifest; their episodes are converted again."""
         for writer, shard in self._open.values():
             writer.close()
             (self.folder / shard.file).unlink(missing_ok=True)
         self._open.clear()
 
     def _write_info(self) -> None:
-        """Bring TFDS's own files (features.json, dataset_info.json) to what the manifest says."""
+        """Write TFDS's own files (features.json, dataset_info.json) as the manifest has it."""
         if self._features is None:
             return
         identity = DatasetIdentity(
@@ -236,7 +257,7 @@ class DatasetWriter:
             builder=identity,
             description=f"{self.name}: robot episodes in the RLDS layout, written by openvla_training.",
             features=self._features,
-            # An ordered dataset would refuse the interleaved reading that the reference loader asks for.
+            # An ordered dataset refuses the interleaved reading of the reference's loader.
             disable_shuffling=False,
         )
         info.set_file_format(self._format, override=True)
@@ -254,11 +275,11 @@ class DatasetWriter:
             size = sum(shard.bytes for shard in shards)
             splits.append(splits_lib.SplitInfo(split, lengths, size, filename_template=template))
         info.set_splits(splits_lib.SplitDict(splits))
-        # TFDS writes in place; a reader or a kill in between must not find half a file.
+        # TFDS writes in place; neither a reader nor the next run may find half a file.
         staging = self.folder / "info.tmp"
         staging.mkdir(exist_ok=True)
         info.write_to_directory(staging)
-        # dataset_info.json last: it says that the rest is there.
+        # dataset_info.json last: it implies the other files.
         for file in sorted(staging.iterdir(), key=lambda path: path.name == "dataset_info.json"):
             file.replace(self.folder / file.name)
         staging.rmdir()
@@ -266,7 +287,7 @@ class DatasetWriter:
 
 @contextmanager
 def open_writer(output: Path, name: str, **options: Any) -> Iterator[DatasetWriter]:
-    """Yield a :class:`DatasetWriter`: commits at the end; an error costs only the episodes since the last commit."""
+    """Yield a writer that commits at the end; an error loses only the episodes since the last commit."""
     writer = DatasetWriter(output, name, **options)
     try:
         yield writer

@@ -1,138 +1,198 @@
-"""`openvla-train`, `openvla-finetune` and `openvla-merge`."""
+"""The commands `openvla-train`, `openvla-finetune` and `openvla-merge`."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
+from tyro.conf import Positional
 
-from openvla_training.trainer.config import TrainConfig, load_config, recipe_of
-from openvla_training.trainer.options import as_help
+from openvla_policy.command_line import parse
+from openvla_training.trainer.config import TrainConfig, option_rows
+from openvla_training.trainer.read_config import load_config, recipe_of
 from openvla_training.trainer.strategies import STRATEGIES
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of every command that trains."""
+
+    overrides: Positional[tuple[str, ...]] = ()
+    """Options of the run as key=value, each value in YAML; they win over those of the file."""
+    dry_run: bool = False
+    """Only print the memory and the time that the run needs."""
+    gpu: str | None = None
+    """With --dry-run: the GPU to estimate for, such as h200. Default: that of this machine."""
+    gpus: int = 1
+    """With --dry-run: number of GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """Options of openvla-train."""
+
+    config: Path | None = None
+    """YAML file of options, such as config/training/sim.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(RunOptions):
+    """Options of openvla-finetune."""
+
+    checkpoint: str
+    """Folder or Hugging Face id of the policy to start from."""
+    data_dir: Path
+    """RLDS dataset, or the folder that holds it under its name."""
+    dataset_name: str
+    """Name of the dataset, the policy's unnorm_key."""
+    output: str
+    """Folder for the policy, curves and resume states."""
+    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = "lora"
+    """Which parameters are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Options of openvla-merge."""
+
+    adapter: str
+    """Folder with adapter_config.json."""
+    output: str
+    """Folder to write."""
+    base: str | None = None
+    """Folder or Hugging Face id of the adapter's base. Default: the one that the adapter names."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """Data type of the written weights."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`openvla-train --config FILE [key=value …]`. Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    """Run `openvla-train --config FILE [key=value …]`; returns the exit status."""
+    options = parse(
+        TrainOptions,
+        _overrides_first(arguments),
         prog="openvla-train",
-        description="Train an OpenVLA policy on RLDS datasets. Stop it with Ctrl-C; the same command goes on.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=as_help(),
+        description="Train an OpenVLA policy on RLDS datasets. Ctrl-C stops it; the same command resumes it.\n\n"
+        + option_help(),
     )
-    parser.add_argument("--config", help="YAML file of options, such as config/training/sim.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file's")
-    _add_dry_run(parser)
-    o = parser.parse_intermixed_args(arguments)
-    return _run("openvla-train", lambda: _train(load_config(o.config, o.overrides), o))
+    return _run("openvla-train", lambda: _train(load_config(options.config, options.overrides), options))
 
 
 def finetune_main(arguments: Sequence[str] | None = None) -> int:
-    """`openvla-finetune --checkpoint C --data-dir D --dataset-name NAME --output O`. Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    """Run `openvla-finetune --checkpoint C --data-dir D --dataset-name N --output O`; returns the exit status."""
+    strategies = "\n".join(f"  {s.name:<14} {s.description}" for s in STRATEGIES.values())
+    options = parse(
+        FinetuneOptions,
+        _overrides_first(arguments),
         prog="openvla-finetune",
-        description="Adapt a trained policy to a lab's demonstrations. Stop it with Ctrl-C; the same command goes on.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="strategies:\n"
-        + "\n".join(f"  {s.name:<14} {s.description}" for s in STRATEGIES.values())
-        + "\n\nWhat a strategy's recipe sets (config/training, full_finetune.yaml of `full`) wins over these defaults; "
-        + as_help(),
+        description="Adapt a trained policy to a dataset. Ctrl-C stops it; the same command resumes it.\n\n"
+        f"strategies:\n{strategies}\n\n"
+        "The recipe of a strategy (config/training; full_finetune.yaml of `full`) wins over the following defaults.\n"
+        + option_help(),
     )
-    parser.add_argument("--checkpoint", required=True, help="folder or hub id of the policy to start from")
-    parser.add_argument("--data-dir", required=True, help="RLDS dataset, or the folder that holds it by name")
-    parser.add_argument("--dataset-name", required=True, help="name of its statistics: the policy's unnorm_key")
-    parser.add_argument("--output", required=True, help="folder for the result, curves and the resume state")
-    parser.add_argument("--strategy", choices=tuple(STRATEGIES), default="lora", help="default: %(default)s")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further options, see below")
-    _add_dry_run(parser)
-    o = parser.parse_intermixed_args(arguments)
 
     def work() -> str:
         given = {
-            "checkpoint": o.checkpoint,
-            "data": _dataset(Path(o.data_dir), o.dataset_name),
-            "dataset_name": o.dataset_name,
-            "output": o.output,
+            "model.checkpoint": options.checkpoint,
+            "data.datasets": _dataset(options.data_dir, options.dataset_name),
+            "data.dataset_name": options.dataset_name,
+            "output.folder": options.output,
         }
         overrides = [f"{key}={value}" for key, value in given.items()]
-        return _train(load_config(recipe_of(o.strategy), [*overrides, *o.overrides]), o)
+        return _train(load_config(recipe_of(options.strategy), [*overrides, *options.overrides]), options)
 
     return _run("openvla-finetune", work)
 
 
-def _dataset(folder: Path, name: str) -> Path:
-    """The dataset `name`: in `folder`, or that folder itself. Another one is not taken for it."""
-    from openvla_training.rlds.reader import find_dataset
-
-    if (folder / name).is_dir() or not folder.is_dir():  # what is not there at all is told of when it is read
-        return folder / name if (folder / name).is_dir() else folder
-    found = find_dataset(folder).parent.name
-    if found != name:
-        raise ValueError(f"--dataset-name: {folder} holds {found!r} and no {name!r}; give the name of what is there")
-    return folder
-
-
 def merge_main(arguments: Sequence[str] | None = None) -> int:
-    """`openvla-merge --adapter A --output O`. Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    """Run `openvla-merge --adapter A --output O`; returns the exit status."""
+    options = parse(
+        MergeOptions,
+        arguments,
         prog="openvla-merge",
-        description="Merge a LoRA adapter into its base: one checkpoint folder, written without holding either whole.",
+        description="Merge a LoRA adapter into its base, tensor by tensor, into one checkpoint folder.",
     )
-    parser.add_argument("--adapter", required=True, help="folder with adapter_config.json")
-    parser.add_argument("--base", help="folder or hub id of its base, if the adapter's own entry does not lead to it")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument(
-        "--dtype", choices=("bf16", "fp32"), default="bf16", help="of the weights written (default: %(default)s)"
-    )
-    o = parser.parse_args(arguments)
 
     def merge() -> str:
         import torch
 
         from openvla_policy.checkpoint.merge import merge_folder
 
-        dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[o.dtype]
-        folder = merge_folder(o.adapter, o.output, base=o.base, dtype=dtype)
-        return f"merged {o.adapter} into its base; the policy is in {folder}"
+        dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[options.dtype]
+        folder = merge_folder(options.adapter, options.output, base=options.base, dtype=dtype)
+        return f"merged {options.adapter} into its base; the policy is in {folder}"
 
     return _run("openvla-merge", merge)
 
 
-def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="only say what memory and time it will take")
-    parser.add_argument("--gpu", help="for --dry-run: the GPU it is for (default: the one that is here)")
-    parser.add_argument("--gpus", type=int, default=1, help="for --dry-run: how many of them (default: %(default)s)")
+def option_help() -> str:
+    """All options of a run, for --help: name=default, type [unit], meaning."""
+    lines = ["options and their defaults, `group: {name: value}` in a file, group.name=value on the command line:"]
+    for row in option_rows():
+        unit = f" [{row.unit}]" if row.unit else ""
+        lines.append(f"  {row.name}={row.default}  ({row.type}){unit}")
+        lines += textwrap.wrap(row.meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
-def _train(config: TrainConfig, options: argparse.Namespace) -> str:
+def _overrides_first(arguments: Sequence[str] | None) -> list[str]:
+    """Put `key=value` words before the flags: tyro accepts positional words in one place only."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    overrides: list[str] = []
+    flags: list[str] = []
+    for word in words:
+        is_value = bool(flags) and flags[-1].startswith("--") and "=" not in flags[-1] and flags[-1] != "--dry-run"
+        (flags if is_value or not re.match(r"\w+(\.\w+)*=", word) else overrides).append(word)
+    return [*overrides, *flags]
+
+
+def _dataset(folder: Path, name: str) -> Path:
+    """The folder of the dataset `name`: in `folder`, or that folder itself."""
+    from openvla_training.rlds.reader import find_dataset
+
+    if (folder / name).is_dir():
+        return folder / name
+    if not folder.is_dir():  # the error of reading it names the folder
+        return folder
+    found = find_dataset(folder).parent.name
+    if found != name:
+        raise ValueError(f"--dataset-name: {folder} holds {found!r}, not {name!r}; give the name of the dataset there")
+    return folder
+
+
+def _train(config: TrainConfig, options: RunOptions) -> str:
     if options.dry_run:
         from openvla_training.trainer.dry_run import dry_run
 
         fits = dry_run(config, options.gpu, Console(), options.gpus)
-        return "nothing was started" + ("" if fits else ": it would not fit")
-    from openvla_training.trainer.parallel import leave
+        return "dry run: nothing was started" + ("" if fits else ", and it would not fit")
+    from openvla_training.trainer.parallel import leave_processes
     from openvla_training.trainer.trainer import Trainer
 
     try:
         trainer = Trainer(config)
         folder = trainer.run()
     finally:
-        leave()
-    return f"trained {trainer.step} steps of {config.batch_size} samples; the policy is in {folder}"
+        leave_processes()
+    return f"trained {trainer.step} steps of {config.data.batch_size} samples; the policy is in {folder}"
 
 
 def _run(program: str, work: Callable[[], str]) -> int:
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks, but for errors
-    level = logging.INFO if first else logging.WARNING
+    """Print the result of `work`, or the error that a user can mend; returns the exit status."""
+    main_process = os.environ.get("RANK", "0") == "0"  # of several processes only one logs, except for warnings
+    level = logging.INFO if main_process else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     try:
-        said = work()
-        if first:
-            print(said)
+        result = work()
+        if main_process:
+            print(result)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, FloatingPointError) as error:

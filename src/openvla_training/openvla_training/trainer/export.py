@@ -1,4 +1,4 @@
-"""What a run leaves: one Hugging Face folder, with the data's statistics inside."""
+"""Writes the trained policy: a Hugging Face folder with the statistics of its data."""
 
 from __future__ import annotations
 
@@ -18,24 +18,34 @@ from openvla_policy.checkpoint.merge import merge_folder
 from openvla_policy.checkpoint.weights import fill
 from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.config import TrainConfig
-from openvla_training.trainer.parallel import World, whole
+from openvla_training.trainer.parallel import World, gather_tensor
 
-ADAPTERS = {"checkpoint": "adapter"}  # by the name of the folder that has it merged
+ADAPTER_FOLDERS = {"checkpoint": "adapter"}  # by the name of the folder with the merged policy
 
 
-def save_result(checkpoint: Checkpoint, config: TrainConfig, adapter: Any, folder: Path, world: World) -> Path:
-    """Write the trained policy. Of an adapter: also the adapter itself, in a folder beside `folder`.
+def export_policy(checkpoint: Checkpoint, config: TrainConfig, adapter: Any, folder: Path, world: World) -> Path:
+    """Write the trained policy, and an adapter also by itself in a folder beside it; all processes must call this.
 
-    All processes call it, the first one writes. An adapter's merge reads the base anew, tensor by tensor, and adds in
-    float32: what was rounded or quantised for training leaves no trace in the result.
+    The merge of an adapter reads the original base again, tensor by tensor, and adds in float32: no rounding or
+    quantisation of the training is in the result.
+
+    Args:
+        checkpoint: The trained model.
+        config: The run; it is written as training.json.
+        adapter: The peft wrapper of an adapter, or None.
+        folder: Folder to write; an existing one is replaced.
+        world: The processes of the run; the main one writes.
+
+    Returns:
+        The folder.
     """
     if world.size > 1:
         gathered = {}
         for name, tensor in checkpoint.model.state_dict().items():
-            full = whole(tensor.detach()) if adapter is None or "lora_" in name else None
-            if world.first and full is not None:
+            full = gather_tensor(tensor.detach()) if adapter is None or "lora_" in name else None
+            if world.is_main and full is not None:
                 gathered[name] = full.cpu()
-    if world.first:
+    if world.is_main:
         unfinished = folder.with_name(folder.name + ".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         if adapter is None:
@@ -46,9 +56,10 @@ def save_result(checkpoint: Checkpoint, config: TrainConfig, adapter: Any, folde
                 checkpoint = replace(checkpoint, model=model)
             save_folder(unfinished, checkpoint)
         else:
-            assert config.checkpoint is not None
-            beside = folder.with_name(ADAPTERS.get(folder.name, f"{folder.name}_adapter"))
-            adapter.peft_config["default"].base_model_name_or_path = str(Path(config.checkpoint).absolute())
+            base = config.model.checkpoint
+            assert base is not None
+            beside = folder.with_name(ADAPTER_FOLDERS.get(folder.name, f"{folder.name}_adapter"))
+            adapter.peft_config["default"].base_model_name_or_path = str(Path(base).absolute())
             state = None
             if world.size > 1:
                 state = {f"base_model.model.{name}": tensor for name, tensor in gathered.items()}
@@ -56,16 +67,16 @@ def save_result(checkpoint: Checkpoint, config: TrainConfig, adapter: Any, folde
             shutil.rmtree(half, ignore_errors=True)
             with without_peft_guesses():
                 adapter.save_pretrained(str(half), state_dict=state)
-            _put(half, beside)
-            merge_folder(beside, unfinished, base=config.checkpoint, statistics=checkpoint.statistics)
+            _replace(half, beside)
+            merge_folder(beside, unfinished, base=base, statistics=checkpoint.statistics)
         text = json.dumps(asdict(config), indent=2, default=str)
         (unfinished / "training.json").write_text(text + "\n", "utf-8")
-        _put(unfinished, folder)
-    world.wait()
+        _replace(unfinished, folder)
+    world.barrier()
     return folder
 
 
-def _put(unfinished: Path, folder: Path) -> None:
-    """Give a written folder its name; one of an earlier run makes place."""
+def _replace(unfinished: Path, folder: Path) -> None:
+    """Give a completely written folder its name, in place of that of an earlier run."""
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(unfinished, folder)

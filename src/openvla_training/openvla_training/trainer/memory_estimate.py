@@ -1,11 +1,13 @@
-"""Memory and time of a training step, found on the meta device: nothing is allocated, nothing computed."""
+"""Memory and FLOPs of a training step, traced on the meta device: nothing is allocated or computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.flop_counter import FlopCounterMode
 
 from openvla_policy.checkpoint.adapters import linear_modules
@@ -15,7 +17,7 @@ from openvla_training.trainer.setup_model import recompute_activations
 from openvla_training.trainer.strategies import Strategy, apply_strategy
 
 LABELS = 8  # seven action tokens and end of sequence
-PROMPT_TOKENS = 24  # text of a step: a prompt of about fifteen tokens, seven action tokens, end of sequence
+PROMPT_TOKENS = 24  # text of a sample: a prompt of about fifteen tokens, seven action tokens, end of sequence
 NF4_BYTES = 0.5 + 4 / 64  # four bits a weight, and a float32 scale for each block of 64
 MIB = 2.0**20
 # Dense bf16 rate [FLOP/s] as the makers state it, and memory [bytes] as nvidia-smi shows it: their GB are 2^30 bytes.
@@ -31,25 +33,34 @@ GPUS = {
 
 
 def known_gpu(name: str) -> str | None:
-    """The entry of GPUS that a device's full name speaks of."""
+    """The key of GPUS that occurs in a device's full name; None: an unknown GPU."""
     plain = name.lower().replace(" ", "")
     return max((key for key in GPUS if key.removeprefix("rtx") in plain), key=len, default=None)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes held at the peak of a step, by what they are for, and FLOPs of a sample (forward and backward)."""
+    """Memory at the peak of a step [bytes], and the cost of a sample.
+
+    Attributes:
+        weights: Of the model, with copies in compute precision [bytes].
+        gradients: [bytes].
+        optimizer: States [bytes].
+        activations: What autograd keeps for the backward pass [bytes].
+        flops: Of one sample, forward and backward.
+        trained: Number of trained parameters.
+    """
 
     weights: float
     gradients: float
     optimizer: float
     activations: float
     flops: float
-    trained: int  # parameters
+    trained: int
 
     @property
     def total(self) -> float:
-        """Bytes in all. The allocator's own losses, some 5 to 10 %, come on top."""
+        """All of them [bytes]; fragmentation of the allocator adds some 5 to 10 %."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
@@ -64,18 +75,28 @@ def estimate(
     optimizer_bytes: float = 8.0,
     processes: int = 1,
 ) -> Estimate:
-    """Of a forward and backward pass over `samples`; `optimizer_bytes` a trained parameter (AdamW in float32: 8).
-
-    Sharded over several `processes`, one holds its part, and the layer at work (the largest of matrices) whole.
+    """Estimate the memory of a forward and backward pass.
 
     Trained parameters and their gradients are float32, frozen matrices bf16 (with `bf16`), a quantised base nf4.
-    Activations are what autograd keeps for the backward pass, counted as it keeps them. Quantised bases are counted
-    without the matrix that each layer unpacks for a moment.
+    Activations are counted as autograd keeps them. The matrix that a quantised layer unpacks is not counted.
+
+    Args:
+        config: Shape of the model.
+        strategy: What is trained.
+        samples: Samples of the pass, on one process.
+        rank: Rank of an adapter.
+        bf16: Whether matrix products are computed in bf16.
+        activation_checkpointing: Whether activations are recomputed.
+        optimizer_bytes: Optimizer states per trained parameter [bytes]; AdamW in float32: 8.
+        processes: Number of processes that the model is sharded over; each also holds the layer at work unsharded.
+
+    Returns:
+        The estimate for one process.
     """
     model = _build(config, strategy, rank)
     matrices = {f"{name}.weight" for name in linear_modules(model)}
     weights = trained = 0.0
-    cast = {"layers": 0.0, "rest": 0.0}  # parameters of which there is a bf16 copy until the backward pass
+    cast = {"layers": 0.0, "rest": 0.0}  # parameters with a bf16 copy until the backward pass
     for name, p in model.named_parameters():
         matrix = name in matrices
         if p.requires_grad:
@@ -87,22 +108,18 @@ def estimate(
         else:
             weights += p.numel() * (2 if bf16 and matrix else 4)
     layers = config.text.num_hidden_layers
-    if bf16 and processes == 1:  # several gather in bf16 what they compute with
+    if bf16 and processes == 1:  # several processes gather the layers in bf16 already
         weights += 2 * (cast["rest"] + cast["layers"] / (layers if activation_checkpointing else 1))
-    # All layers but the last are alike, and samples too: one and two of each say it all.
+    # Layers are alike, and so are samples: the difference of two depths is the cost of each further layer.
     dtype = torch.bfloat16 if bf16 else torch.float32
-
-    def traced(depth: int, checkpointing: bool) -> tuple[float, float]:
-        short = replace(config, text=replace(config.text, num_hidden_layers=depth))
-        return _trace(_build(short, strategy, rank), short, dtype, checkpointing)
-
-    (kept, flops), (kept_two, flops_two) = (traced(depth, activation_checkpointing) for depth in (1, 2))
+    kept, flops = _trace(config, strategy, rank, 1, dtype, activation_checkpointing)
+    kept_two, flops_two = _trace(config, strategy, rank, 2, dtype, activation_checkpointing)
     kept += (layers - 1) * (kept_two - kept)
     flops += (layers - 1) * (flops_two - flops)
-    if activation_checkpointing:  # while a layer is computed again, what it keeps is there too
-        kept += traced(2, False)[0] - traced(1, False)[0]
+    if activation_checkpointing:  # while a layer is recomputed, its activations are in memory too
+        kept += _trace(config, strategy, rank, 2, dtype, False)[0] - _trace(config, strategy, rank, 1, dtype, False)[0]
     if processes > 1:
-        # Gathered at once: what is in no layer (embeddings, head, projector) and two layers, in compute precision.
+        # Gathered at a time, in compute precision: what is in no layer (embeddings, head, projector), and two layers.
         inside = [p.numel() for name, p in model.named_parameters() if _in_layer(name)]
         total = sum(p.numel() for p in model.parameters())
         gathered = (2 if bf16 else 4) * (total - sum(inside) + 2 * sum(inside) / layers)
@@ -122,17 +139,24 @@ def _build(config: OpenVLAConfig, strategy: Strategy, rank: int) -> OpenVLA:
     return model
 
 
-def _trace(model: OpenVLA, config: OpenVLAConfig, dtype: torch.dtype, checkpointing: bool) -> tuple[float, float]:
-    """Bytes that autograd keeps of a sample, each storage once, and its FLOPs of forward and backward."""
+@cache
+def _trace(
+    config: OpenVLAConfig, strategy: Strategy, rank: int, depth: int, dtype: torch.dtype, checkpointing: bool
+) -> tuple[float, float]:
+    """What autograd keeps of one sample at `depth` decoder layers [bytes], and its FLOPs, forward and backward."""
+    config = replace(config, text=replace(config.text, num_hidden_layers=depth))
+    model = _build(config, strategy, rank)
     model.to(dtype)
     if checkpointing:
         recompute_activations(model)
-    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
-    held: dict[int, Tensor] = {}
+    # A storage on the meta device has no address; its weak reference identifies it.
+    parameters = {StorageWeakRef(p.untyped_storage()) for p in model.parameters()}
+    held: dict[StorageWeakRef, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage()._cdata not in parameters:
-            held[tensor.untyped_storage()._cdata] = tensor
+        storage = StorageWeakRef(tensor.untyped_storage())
+        if storage not in parameters:
+            held[storage] = tensor
         return tensor
 
     ids = torch.zeros(1, PROMPT_TOKENS, dtype=torch.int64, device="meta")
@@ -141,7 +165,7 @@ def _trace(model: OpenVLA, config: OpenVLAConfig, dtype: torch.dtype, checkpoint
     with counter:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             hidden_BLD = model.language_model.model(model.embed(ids, pixels))
-            logits = model.language_model.lm_head(hidden_BLD[:, -LABELS:])  # the head sees labelled positions only
+            logits = model.language_model.lm_head(hidden_BLD[:, -LABELS:])  # the head computes labelled positions only
             loss = logits.float().logsumexp(-1).sum()
         kept = float(sum(tensor.untyped_storage().nbytes() for tensor in held.values()))
         loss.backward()

@@ -1,4 +1,4 @@
-"""Figures on samples: loss, action-token accuracy, and errors in robot units."""
+"""Metrics of predictions: loss, action-token accuracy, and errors in robot units."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from numpy.typing import NDArray
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import VLAOutput
-from openvla_training.trainer.data.batch import Batch, HeldOut, in_robot_units
+from openvla_training.trainer.data.batch import Batch, ValidationBatch, unnormalise_actions
 from openvla_training.trainer.objective import Objective
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Validation figures: loss, share of action tokens that are exactly right, and the mean |error| of each
-    dimension in robot units (m, rad, gripper opening). `predicted` and `true` (N, 7) are the actions themselves.
+    """Metrics of a validation.
+
+    Attributes:
+        loss: Mean loss.
+        accuracy: Share of action tokens that are predicted exactly.
+        l1: Mean absolute error of each dimension: m, rad, gripper opening.
+        predicted: Predicted actions (N, 7).
+        true: True actions (N, 7).
     """
 
     loss: float
@@ -29,15 +35,28 @@ class Metrics:
     true: NDArray[np.float32] = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures alone."""
+        """The metrics without the actions."""
         return {"loss": self.loss, "accuracy": self.accuracy, "l1": list(self.l1)}
 
 
 @torch.no_grad()
 def validate(
-    forward: Callable[[Batch], VLAOutput], objective: Objective, checkpoint: Checkpoint, samples: Sequence[HeldOut]
+    forward: Callable[[Batch], VLAOutput],
+    objective: Objective,
+    checkpoint: Checkpoint,
+    samples: Sequence[ValidationBatch],
 ) -> Metrics:
-    """Teacher-forced figures. Leaves the model in eval mode."""
+    """Compute teacher-forced metrics. Leaves the model in eval mode.
+
+    Args:
+        forward: The forward pass of the run.
+        objective: The loss.
+        checkpoint: The model, with its statistics.
+        samples: Held-out samples.
+
+    Returns:
+        The metrics over all samples.
+    """
     losses, right, predicted = [], [], []
     checkpoint.model.eval()
     for part in samples:
@@ -45,7 +64,7 @@ def validate(
         losses.append(float(objective(output)) * len(part.actions))
         ids, targets = action_ids(output, len(part.actions))
         right.append(ids == targets)
-        predicted.append(in_robot_units(checkpoint, checkpoint.action_tokenizer.decode(ids), part.names))
+        predicted.append(unnormalise_actions(checkpoint, checkpoint.action_tokenizer.decode(ids), part.names))
     actions, true = np.concatenate(predicted), np.concatenate([part.actions for part in samples])
     errors = np.abs(actions - true).mean(0)
     accuracy = float(np.concatenate(right).mean())
@@ -53,21 +72,21 @@ def validate(
 
 
 def token_accuracy(output: VLAOutput, first_id: int) -> float:
-    """Share of the labelled action tokens (ids from `first_id` on) that the forward pass predicts exactly."""
+    """Share of the labelled action tokens (ids from `first_id`) that the forward pass predicts exactly."""
     assert output.label_logits is not None and output.label_targets is not None
     action = output.label_targets >= first_id
     return float((output.label_logits.argmax(-1) == output.label_targets)[action].float().mean())
 
 
-def errors_of(output: VLAOutput, checkpoint: Checkpoint, names: tuple[str, ...]) -> NDArray[np.floating]:
-    """Mean |error| (7,) of a training batch in robot units, against the centres of the true bins."""
+def mean_absolute_error(output: VLAOutput, checkpoint: Checkpoint, names: tuple[str, ...]) -> NDArray[np.floating]:
+    """Mean absolute error (7,) of a training batch in robot units, relative to the centres of the true bins."""
     decode = checkpoint.action_tokenizer.decode
-    predicted, true = (in_robot_units(checkpoint, decode(ids), names) for ids in action_ids(output, len(names)))
+    predicted, true = (unnormalise_actions(checkpoint, decode(ids), names) for ids in action_ids(output, len(names)))
     return np.abs(predicted - true).mean(0)
 
 
 def action_ids(output: VLAOutput, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Likeliest and true ids (B, 7) of the action tokens."""
+    """Most probable and true ids (B, 7) of the action tokens."""
     assert output.label_logits is not None and output.label_targets is not None
     both = (output.label_logits.argmax(-1), output.label_targets)
     ids, targets = (tensor.detach().cpu().numpy().reshape(samples, -1)[:, :-1] for tensor in both)

@@ -1,4 +1,4 @@
-"""The loss: cross-entropy on the answer's tokens, optionally with targets spread over neighbouring bins."""
+"""The loss: cross-entropy on the answer's tokens, optionally with soft targets over neighbouring action bins."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from openvla_policy.model.vla import VLAOutput
 class Objective:
     """Mean cross-entropy over labelled tokens.
 
-    With `sigma` > 0 [bins] an action token's target is a Gaussian over the bins around it instead of one bin:
-    bins have an order, which plain cross-entropy has to learn bin by bin (Imani & White, ICML 2018, histogram
-    loss). The paper's loss is sigma = 0.
+    With `sigma` > 0 [bins] the target of an action token is a Gaussian over the bins around it instead of one bin:
+    bins have an order, which plain cross-entropy has to learn bin by bin (histogram loss; Imani & White, ICML 2018).
+    The paper's loss is sigma = 0.
     """
 
     def __init__(self, tokenizer: ActionTokenizer, sigma: float, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class Objective:
             self._weights = weights / weights.sum(1, keepdim=True)
 
     def __call__(self, output: VLAOutput) -> Tensor:
-        """Scalar loss of a forward pass with labels, in float32."""
+        """The scalar loss of a forward pass with labels, in float32."""
         assert output.label_logits is not None and output.label_targets is not None
         logits, targets = output.label_logits.float(), output.label_targets
         if self._sigma <= 0:
@@ -46,9 +46,9 @@ class Objective:
 
 @torch.no_grad()
 def order_action_tokens(checkpoint: Checkpoint) -> None:
-    """Start the action tokens of a fresh model as sinusoids of their bin centre, in the embedding and in the head.
+    """Initialise the action tokens of a random model as sinusoids of their bin centre, in the embedding and the head.
 
-    Neighbouring bins then begin with neighbouring vectors, as words never do but numbers should.
+    Neighbouring bins then start with similar vectors, as suits numbers.
     """
     tokenizer, language = checkpoint.action_tokenizer, checkpoint.model.language_model
     rows = torch.arange(tokenizer.first_id, tokenizer.last_id + 1)

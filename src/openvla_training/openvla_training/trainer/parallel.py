@@ -1,8 +1,8 @@
-"""Several processes, one model: FSDP2 through torchrun, on one node or many. Nothing of the model knows of it.
+"""Data parallelism over several processes: FSDP2 under torchrun, on one node or many.
 
-`torchrun --nproc-per-node N -m openvla_training.trainer.cli …` starts one process a GPU (NCCL), or on a CPU (gloo).
-Parameters, gradients and optimizer states are divided among them, layer by layer; a layer is gathered while it
-computes. Started plainly, all of this is a world of one and costs nothing.
+`torchrun --nproc-per-node N -m openvla_training.trainer.cli …` starts one process per GPU (NCCL), or processes on the
+CPU (gloo). Parameters, gradients and optimizer states are sharded layer by layer; a layer is gathered while it
+computes. Without torchrun the world has one process and none of this has a cost. The model's code is unaware of it.
 """
 
 from __future__ import annotations
@@ -21,61 +21,68 @@ from torch import Tensor, nn
 from openvla_policy.model.language import DecoderLayer
 from openvla_policy.model.vision import Block
 
-LAYERS = (DecoderLayer, Block)  # what is gathered, compiled and computed again one by one
-WRAPPED = "_checkpoint_wrapped_module"  # torch's name for what an activation checkpoint wraps
-PATIENCE = timedelta(minutes=30)  # of a process that waits for the others; the first reads and measures the data alone
+LAYERS = (DecoderLayer, Block)  # the units of sharding, compilation and activation checkpointing
+CHECKPOINT_WRAPPED = "_checkpoint_wrapped_module"  # torch's attribute for the module inside an activation checkpoint
+TIMEOUT = timedelta(minutes=30)  # of a collective; long, since the main process reads and measures the data alone
 
 
 @dataclass(frozen=True)
 class World:
-    """Which process of a run is at work here, and of how many."""
+    """This process's rank, and the number of processes of the run."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is the process that logs and writes files."""
         return self.rank == 0
 
     def divide(self, number: int, name: str) -> int:
-        """A process's share of `number`.
+        """Divide `number` evenly among the processes.
+
+        Args:
+            number: What to divide.
+            name: The option it comes from, for the error message.
+
+        Returns:
+            One process's share.
 
         Raises:
-            ValueError: it cannot be shared evenly.
+            ValueError: `number` is not a multiple of the number of processes.
         """
         if number % self.size:
             near = max(1, number // self.size) * self.size
             raise ValueError(
-                f"{name}: {number} cannot be shared by {self.size} processes evenly; choose {name}={near}, or a number "
-                f"of processes that divides {number}"
+                f"{name}: {number} cannot be divided evenly among {self.size} processes; choose {name}={near}, or a "
+                f"number of processes that divides {number}"
             )
         return number // self.size
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """The first process goes through alone, then the others: what it leaves in a cache is there for them."""
-        if self.size > 1 and not self.first:
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block in the main process, then in the others, which find what it left in a cache."""
+        if self.size > 1 and not self.is_main:
             dist.barrier()
         yield
-        if self.size > 1 and self.first:
+        if self.size > 1 and self.is_main:
             dist.barrier()
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
-    def gather(self, thing: Any) -> list[Any]:
-        """`thing` of every process, in order of rank."""
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every process, in order of rank."""
         if self.size == 1:
-            return [thing]
-        things: list[Any] = [None] * self.size
-        dist.all_gather_object(things, thing)
-        return things
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def any(self, flag: bool) -> bool:
-        """Whether it is set in any process; all of them ask at the same point."""
+        """Whether the flag is set in any process; all of them must call this."""
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
@@ -83,26 +90,26 @@ class World:
         return bool(flags)
 
     def mean(self, numbers: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """Average a tensor over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(numbers)
             numbers /= self.size
         return numbers
 
 
-def join(device: torch.device) -> World:
-    """The world that torchrun's environment describes; of one where it did not start us."""
+def join_processes(device: torch.device) -> World:
+    """Join the processes that torchrun's environment describes; without torchrun a world of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     if not dist.is_initialized():
         gpu = device.type == "cuda"
-        # Processes that torchrun starts again share the store of those that died: without a prefix of their own they
-        # would wait for the addresses of the dead (torch 2.13).
-        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        # Processes that torchrun restarts share the store of those that died. Without a prefix of their own they would
+        # wait for the addresses of dead processes (torch 2.13).
+        store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             device_id=device if gpu else None,
             store=dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
             rank=rank,
@@ -111,14 +118,14 @@ def join(device: torch.device) -> World:
     return World(dist.get_rank(), dist.get_world_size())
 
 
-def leave() -> None:
-    """End what `join` began."""
+def leave_processes() -> None:
+    """Undo `join_processes`."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def device_of(name: str) -> torch.device:
-    """The device of this process: of several GPUs of a node, that of its number on the node."""
+def select_device(name: str) -> torch.device:
+    """The device of this process, by the option `parallel.device`: of a node's GPUs, the one of its local rank."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if kind == "cuda":
         kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -127,9 +134,12 @@ def device_of(name: str) -> torch.device:
 
 
 def shard(model: nn.Module, device: torch.device, bf16: bool) -> None:
-    """Divide the parameters of `model` among all processes, in place: each layer a unit, the rest another.
+    """Shard the parameters of a model over all processes, in place: each layer one unit, the rest another.
 
-    With `bf16`, layers are gathered and computed in it; gradients are added up, and weights kept, in float32.
+    Args:
+        model: The model.
+        device: Device of this process.
+        bf16: Whether layers are gathered and computed in bf16. Gradients are reduced, and weights kept, in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -141,8 +151,8 @@ def shard(model: nn.Module, device: torch.device, bf16: bool) -> None:
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def release(model: nn.Module) -> None:
-    """Let go of what a forward pass without a backward pass leaves gathered; nothing where nothing is divided."""
+def reshard(model: nn.Module) -> None:
+    """Free the parameters that a forward pass without a backward pass leaves gathered."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -151,12 +161,16 @@ def release(model: nn.Module) -> None:
 
 
 def _units(model: nn.Module) -> list[nn.Module]:
-    """The layers, with the wrappers that compute them again: these must find them gathered."""
-    wrapped = {id(inner): module for module in model.modules() if (inner := getattr(module, WRAPPED, None)) is not None}
+    """The layers, or their activation checkpoints: a recomputation must find its layer gathered."""
+    wrapped = {
+        id(inner): module
+        for module in model.modules()
+        if (inner := getattr(module, CHECKPOINT_WRAPPED, None)) is not None
+    }
     layers = [module for module in model.modules() if isinstance(module, LAYERS)]
     return [wrapped.get(id(layer), layer) for layer in layers]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A divided tensor put together; all processes must ask for it."""
+def gather_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor; all processes must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

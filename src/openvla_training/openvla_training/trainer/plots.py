@@ -1,4 +1,4 @@
-"""A validation as a picture: predicted against true actions, and the images that they were predicted from."""
+"""A validation as one image: predicted and true actions, and some of the images they belong to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from openvla_training.trainer.data.batch import HeldOut
+from openvla_training.trainer.data.batch import ValidationBatch
 from openvla_training.trainer.metrics import Metrics
 
 UNITS = ("x [mm]", "y [mm]", "z [mm]", "roll [mrad]", "pitch [mrad]", "yaw [mrad]", "gripper [0..1]")
@@ -15,8 +15,8 @@ IMAGES = 7
 _BLUE, _RED = "#3a7ca5", "#9e2a2b"
 
 
-def draw(metrics: Metrics, samples: Sequence[HeldOut], title: str) -> np.ndarray:
-    """A picture, uint8 (H, W, 3): above, images with both actions; below, predicted over true values by dimension."""
+def draw(metrics: Metrics, samples: Sequence[ValidationBatch], title: str) -> np.ndarray:
+    """Plot a validation, uint8 (H, W, 3): images with both actions above, predicted over true values below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -35,9 +35,15 @@ def draw(metrics: Metrics, samples: Sequence[HeldOut], title: str) -> np.ndarray
         axes.axis("off")
     for axes, number in zip(rows[0], chosen, strict=False):
         axes.imshow(images[number])
-        axes.set_title(f"{_words(metrics.predicted[number])}\n", fontsize=8, color=_RED)
+        axes.set_title(f"{_action_text(metrics.predicted[number])}\n", fontsize=8, color=_RED)
         axes.text(
-            0.5, 1.02, _words(metrics.true[number]), fontsize=8, color=_BLUE, ha="center", transform=axes.transAxes
+            0.5,
+            1.02,
+            _action_text(metrics.true[number]),
+            fontsize=8,
+            color=_BLUE,
+            ha="center",
+            transform=axes.transAxes,
         )
     for number, axes in enumerate(rows[1]):
         true, predicted = (SCALES[number] * actions[:, number] for actions in (metrics.true, metrics.predicted))
@@ -53,6 +59,6 @@ def draw(metrics: Metrics, samples: Sequence[HeldOut], title: str) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _words(action: np.ndarray) -> str:
+def _action_text(action: np.ndarray) -> str:
     x, y, z = 1e3 * action[:3]
     return f"{x:+.0f} {y:+.0f} {z:+.0f} mm, yaw {1e3 * action[5]:+.0f}, grip {action[6]:.1f}"

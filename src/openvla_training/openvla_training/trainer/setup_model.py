@@ -1,4 +1,4 @@
-"""A model made ready for a run: what of it is trained, how activations are kept, whether layers are compiled."""
+"""Prepares a loaded model for training: trained parameters, precision, activation checkpoints, compilation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from openvla_policy.checkpoint.checkpoint import Checkpoint
 from openvla_policy.model.vla import OpenVLA
-from openvla_training.trainer.config import TrainConfig
+from openvla_training.trainer.config import ModelConfig, ParallelConfig, TrainConfig
 from openvla_training.trainer.parallel import LAYERS, World
 from openvla_training.trainer.strategies import STRATEGIES, apply_strategy
 
@@ -18,38 +18,49 @@ log = logging.getLogger(__name__)
 
 
 def check_processes(config: TrainConfig, world: World) -> None:
-    """Before anything is read: that this run can be shared by so many processes.
+    """Make sure that a run can be divided among its processes, before any data is read.
+
+    Args:
+        config: The run.
+        world: Its processes.
 
     Raises:
-        ValueError: it cannot, with what can.
+        ValueError: It cannot; the message says what can be.
     """
-    world.divide(config.batch_size, "batch_size")
-    if config.mixture is not None and config.lanes % world.size:
+    world.divide(config.data.batch_size, "data.batch_size")
+    lanes, strategy, optimizer = config.data.lanes, config.model.strategy, config.optimizer.name
+    if config.data.mixture is not None and lanes % world.size:
         raise ValueError(
-            f"lanes: {config.lanes} cannot be run by {world.size} processes; choose a multiple of {world.size}"
+            f"data.lanes: {lanes} cannot be divided among {world.size} processes; choose a multiple of {world.size}"
         )
-    if world.size > 1 and STRATEGIES[config.strategy].quantised:
-        raise ValueError(f"strategy: {config.strategy} runs on one process, not {world.size}; use lora, or one GPU")
-    if world.size > 1 and config.optimizer != "adamw":
-        raise ValueError(f"optimizer: {config.optimizer} runs on one process, not {world.size}; use adamw")
+    if world.size > 1 and STRATEGIES[strategy].quantised:
+        raise ValueError(f"model.strategy: {strategy} runs on one process, not {world.size}; use lora, or one GPU")
+    if world.size > 1 and optimizer != "adamw":
+        raise ValueError(f"optimizer.name: {optimizer} runs on one process, not {world.size}; use adamw")
 
 
-def ready_model(checkpoint: Checkpoint, config: TrainConfig) -> Any:
-    """Choose what is trained, how activations are kept, whether layers are compiled.
+def setup_model(checkpoint: Checkpoint, config: ModelConfig, parallel: ParallelConfig) -> Any:
+    """Prepare a checkpoint's model for training, in place.
 
-    Returns the peft wrapper of an adapter, else None.
+    Frozen matrices are held in bf16 if the products are computed in bf16: the same numbers in half the memory.
 
-    Frozen matrices are held in bf16 when the products are computed in it: the same numbers, half the memory.
+    Args:
+        checkpoint: The model.
+        config: Which parameters are trained.
+        parallel: Precision, activation checkpointing, compilation.
+
+    Returns:
+        The peft wrapper of an adapter, else None.
     """
     model, strategy = checkpoint.model, STRATEGIES[config.strategy]
     wrapper = apply_strategy(model, strategy, config.lora_rank, config.lora_alpha, config.lora_dropout)
-    if config.precision == "bf16" and not strategy.quantised:
+    if parallel.precision == "bf16" and not strategy.quantised:
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and not module.weight.requires_grad:
                 module.to(torch.bfloat16)
-    if config.activation_checkpointing:
+    if parallel.activation_checkpointing:
         recompute_activations(model)
-    if config.compile:
+    if parallel.compile:
         for module in model.modules():
             if isinstance(module, LAYERS):
                 module.compile()
@@ -63,12 +74,13 @@ def ready_model(checkpoint: Checkpoint, config: TrainConfig) -> Any:
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Keep only each layer's input for the backward pass, which computes the rest again."""
+    """Keep only the input of each layer for the backward pass, which recomputes the rest."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
     apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, LAYERS))
 
 
 def _size(checkpoint: Checkpoint) -> int:
+    """Number of parameters, from the shape: packed 4-bit weights have fewer elements."""
     with torch.device("meta"):
         return sum(p.numel() for p in OpenVLA(checkpoint.config).parameters())

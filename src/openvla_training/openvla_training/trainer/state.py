@@ -1,6 +1,9 @@
-"""The resume states of a run: folders of sharded tensors that any number of processes can read back.
+"""Resume states of a run: folders of sharded tensors (torch.distributed.checkpoint) for any number of processes.
 
-`states/step-N` appears whole or not at all. Of the states the last few are kept, and the best.
+`states/step-N` is replaced atomically. The last few states and the best one are kept.
+
+Optimizer states are stored per parameter and entry (`optimizer.PARAMETER.exp_avg`). torch's `get_optimizer_state_dict`
+does not fit: it nests the tensors of bitsandbytes' 8-bit optimizers, and adds states for parameters without gradients.
 """
 
 from __future__ import annotations
@@ -22,31 +25,36 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from openvla_training.trainer.parallel import WRAPPED, World
+from openvla_training.trainer.parallel import CHECKPOINT_WRAPPED, World
 
 _FACTS = "run.json"
 
 
 @dataclass(frozen=True)
 class State:
-    """One folder of a run, with what its run.json says."""
+    """One resume state.
+
+    Attributes:
+        folder: Its folder.
+        facts: Contents of its run.json: `step`, `run`, `metrics`, `losses`, `source`, …
+    """
 
     folder: Path
     facts: Mapping[str, Any]
 
     @property
     def score(self) -> tuple[float, float]:
-        """Greater is better: accuracy in validation, then loss. Of a state that was not validated the least."""
+        """Order of quality: validation accuracy, then loss; a state without validation is the worst."""
         metrics = self.facts.get("metrics") or {"accuracy": -1.0, "loss": 0.0}
         return metrics["accuracy"], -metrics["loss"]
 
 
 def states(place: Path) -> list[State]:
-    """Those there are, oldest first."""
-    found = []
-    for folder in place.glob("step-*"):
-        if re.fullmatch(r"step-\d+", folder.name) and (folder / _FACTS).is_file():
-            found.append(State(folder, json.loads((folder / _FACTS).read_text("utf-8"))))
+    """The resume states in the folder `place`, oldest first."""
+    folders = [path for path in place.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]  # not step-9.unfinished
+    found = [
+        State(path, json.loads((path / _FACTS).read_text("utf-8"))) for path in folders if (path / _FACTS).is_file()
+    ]
     return sorted(found, key=lambda state: state.facts["step"])
 
 
@@ -58,64 +66,78 @@ def save_state(
     world: World,
     keep_last: int,
 ) -> None:
-    """Write trained parameters, optimizer states and `facts` (`step`, `run`, `metrics`, …); all processes call it.
+    """Write a resume state; all processes must call this.
 
-    `run` describes what must not change between now and the resumption.
+    Args:
+        place: Folder of the run's states.
+        model: Its trained parameters are written.
+        optimizers: Their states are written.
+        facts: Further contents of run.json: `step`, `metrics`, and `run`, which describes what must not change until
+            the run is resumed.
+        world: The processes of the run.
+        keep_last: Number of states to keep besides the best one.
 
     Raises:
-        OSError: it could not be written.
+        OSError: The state could not be written.
     """
     folder = place / f"step-{facts['step']}"
     unfinished = folder.with_name(folder.name + ".unfinished")
-    if world.first:
+    if world.is_main:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-    world.wait()
+    world.barrier()
     tensors, numbers = _optimizer_state(model, optimizers)
     tensors |= {f"model.{name}": p.detach() for name, p in trained_parameters(model).items()}
     try:
-        with _alone(world) as no_dist:
+        with _single_process(world) as no_dist:
             dcp.save(tensors, checkpoint_id=str(unfinished), no_dist=no_dist)
-    except CheckpointException as error:  # not an Exception, to torch
+    except CheckpointException as error:  # which torch derives from BaseException
         raise OSError(f"{folder}: the state could not be written ({_cause(error)}); is the disk full?") from error
-    world.wait()
-    if world.first:
+    world.barrier()
+    if world.is_main:
         text = json.dumps({**facts, "processes": world.size, "optimizer_numbers": numbers})
         (unfinished / _FACTS).write_text(text, "utf-8")
         old = folder.with_name(folder.name + ".old")
-        if folder.exists():  # of this very step, saved without figures, or damaged: gone only when the new one is there
+        if folder.exists():  # a state of the same step; it is removed only after the new one is in place
             shutil.rmtree(old, ignore_errors=True)
             os.replace(folder, old)
         os.replace(unfinished, folder)
         shutil.rmtree(old, ignore_errors=True)
-        there = states(place)
-        best = max(there, key=lambda state: state.score)
-        for state in there[:-keep_last]:
+        found = states(place)
+        best = max(found, key=lambda state: state.score)
+        for state in found[:-keep_last]:
             if state is not best:
                 shutil.rmtree(state.folder)
-    world.wait()
+    world.barrier()
 
 
 def load_state(
     state: State, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], run: str, world: World
 ) -> None:
-    """Put a saved state back into `model` and `optimizers` (none: the parameters alone); all processes call it.
+    """Restore a resume state; all processes must call this.
+
+    Args:
+        state: The state.
+        model: Receives the parameters.
+        optimizers: Receive their states; empty: only the parameters are restored.
+        run: Description of the present run; it must equal the saved one.
+        world: The processes of the run.
 
     Raises:
-        ValueError: the state is of another run (other data, batch size, seed, strategy), or damaged.
+        ValueError: The state belongs to another run (data, batch size, seed, strategy), or is damaged.
     """
     described = state.facts["run"]
     if described != run:
         raise ValueError(
-            f"{state.folder} belongs to a run on other samples or parameters (there: {described}; now: {run}); "
-            f"choose another output, or remove {state.folder.parent} to begin anew"
+            f"{state.folder} belongs to a run on other samples or parameters (saved: {described}; now: {run}); "
+            f"choose another output.folder, or remove {state.folder.parent} to start again"
         )
     parameters = trained_parameters(model)
     wanted: dict[str, Any] = {f"model.{name}": p.detach() for name, p in parameters.items()}
     try:
         stored = dcp.FileSystemReader(str(state.folder)).read_metadata().state_dict_metadata
         if {key for key in stored if key.startswith("model.")} != set(wanted):
-            raise ValueError("its parameters are not those trained now")
+            raise ValueError("its parameters are not the trained ones")
         for key, entry in stored.items():
             if key.startswith("optimizer.") and optimizers and isinstance(entry, TensorStorageMetadata):
                 parameter = parameters[_parameter_of(key)]
@@ -126,34 +148,34 @@ def load_state(
                     if alike
                     else torch.zeros(entry.size, dtype=dtype, device=parameter.device)
                 )
-        with _alone(world) as no_dist:
+        with _single_process(world) as no_dist:
             dcp.load(wanted, checkpoint_id=str(state.folder), no_dist=no_dist)
-    except (Exception, CheckpointException) as error:  # torch raises several kinds for a damaged file
+    except (Exception, CheckpointException) as error:  # torch raises several types for a damaged file
         raise ValueError(
-            f"{state.folder}: not a readable resume state of this run ({_cause(error)}); remove it to go on from "
-            "an earlier one, or from the beginning"
+            f"{state.folder}: not a readable resume state of this run ({_cause(error)}); remove it to resume from an "
+            "earlier one, or to start again"
         ) from error
     if optimizers:
         _restore_optimizers(parameters, optimizers, wanted, state.facts["optimizer_numbers"])
 
 
 @contextmanager
-def _alone(world: World) -> Iterator[bool]:
-    """Whether this is the only process; torch's warning that it is one is left out."""
+def _single_process(world: World) -> Iterator[bool]:
+    """Whether this is the only process, for torch's `no_dist`; torch's warning about that is suppressed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield world.size == 1
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """By the names that they have in a model without wrappers."""
-    return {name.replace(f"{WRAPPED}.", ""): p for name, p in model.named_parameters() if p.requires_grad}
+    """The parameters with gradients, by their names in a model without wrappers."""
+    return {name.replace(f"{CHECKPOINT_WRAPPED}.", ""): p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def _optimizer_state(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors, and plain numbers, as `optimizer.PARAMETER.ENTRY`."""
+    """The tensors and the plain numbers of the optimizers' states, as `optimizer.PARAMETER.ENTRY`."""
     tensors: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     names = {id(p): name for name, p in trained_parameters(model).items()}
@@ -182,5 +204,5 @@ def _parameter_of(key: str) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The last line: torch puts the other processes' tracebacks before it."""
+    """The last line of a message: torch puts other processes' tracebacks before it."""
     return (str(error) or type(error).__name__).strip().splitlines()[-1].strip()

@@ -1,4 +1,4 @@
-"""The fine-tuning strategies of the paper's Table 1: which parameters each one trains, and how many those are."""
+"""The fine-tuning strategies of the paper's Table 1: which parameters each one trains."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ _EMBEDDING, _HEAD = "language_model.model.embed_tokens.", "language_model.lm_hea
 
 @dataclass(frozen=True)
 class Strategy:
-    """`trains(name, last)` says whether a parameter is trained, `last` being the final decoder layer's prefix.
+    """A choice of trained parameters.
 
-    `adapter`: none of the model's own parameters is; low-rank matrices beside them are. `quantised`: the base is
-    held in 4 bits meanwhile.
+    Attributes:
+        name: Value of the option `model.strategy`.
+        description: The trained parameters, for people.
+        trains: Whether a parameter of this name is trained; the second argument is the final decoder layer's prefix.
+        adapter: Train low-rank matrices beside the model's own parameters, which stay frozen.
+        quantised: Hold the frozen base in 4 bits during training.
     """
 
     name: str
@@ -55,7 +59,13 @@ STRATEGIES = {
             lambda name, last: name.startswith(("vision_backbone.", "projector.")) or _last(name, last),
         ),
         Strategy("lora", "low-rank adapters on every linear layer and patch embedding", _nothing, adapter=True),
-        Strategy("qlora", "the same on a base held in 4 bits (nf4)", _nothing, adapter=True, quantised=True),
+        Strategy(
+            "qlora",
+            "low-rank adapters likewise, on a base held in 4 bits (nf4)",
+            _nothing,
+            adapter=True,
+            quantised=True,
+        ),
     )
 }
 
@@ -63,10 +73,17 @@ STRATEGIES = {
 def apply_strategy(
     model: OpenVLA, strategy: Strategy, rank: int = 32, alpha: int | None = None, dropout: float = 0.0
 ) -> Any:
-    """Set `requires_grad` as the strategy says. Of an adapter, attaches it and returns its peft wrapper, else None.
+    """Set `requires_grad` of a model's parameters, in place, or attach an adapter to it.
 
-    The model is changed in place either way, and is what to call in training. `alpha` None: min(rank, 16), the
-    reference's.
+    Args:
+        model: The model; it stays the one to call in training.
+        strategy: What to train.
+        rank: Rank of an adapter.
+        alpha: Scale of an adapter; None: min(rank, 16), as in the reference.
+        dropout: Dropout before an adapter [share].
+
+    Returns:
+        The peft wrapper of an adapter, else None.
     """
     if strategy.adapter:
         return attach_lora(model, rank, alpha, dropout)
@@ -77,9 +94,17 @@ def apply_strategy(
 
 
 def trainable_parameters(config: OpenVLAConfig, strategy: Strategy, rank: int = 32) -> int:
-    """How many parameters `strategy` trains on a model of this shape; nothing is allocated.
+    """Count the parameters that a strategy trains, from the shape of the model alone.
 
-    An adapter of rank r on a layer of `in` inputs and `out` outputs has r (in + out) of them.
+    An adapter of rank r on a layer with `in` inputs and `out` outputs has r (in + out) of them.
+
+    Args:
+        config: Shape of the model.
+        strategy: What is trained.
+        rank: Rank of an adapter.
+
+    Returns:
+        The number of trained parameters.
     """
     with torch.device("meta"):
         model = OpenVLA(config)

@@ -280,7 +280,7 @@ def test_a_path_with_v01_asks_as_vicuna(frame):
     policy.checkpoint.path = "openvla/openvla-v01-7b"
     vicuna = LocalPolicy(policy.checkpoint)
     asked = vicuna.checkpoint.tokenizer.encode_prompt(build_prompt("lift the red cube", "vicuna"))
-    assert vicuna.prompt_style == "vicuna" and list(vicuna._encode("Lift the red cube")) == asked
+    assert vicuna.prompt_style == "vicuna" and list(vicuna.encode_prompt("Lift the red cube")) == asked
     assert asked[-1] == vicuna.checkpoint.tokenizer.space_id
 
 

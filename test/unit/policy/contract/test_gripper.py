@@ -99,7 +99,7 @@ def test_policies_of_the_reference_speak_the_contracts_convention(caplog):
         assert convert_actions(actions, "auto", name) is actions  # bit for bit
     assert not caplog.records
     for name, said in (
-        ("language_table", "no gripper; the policy's is always about 1"),
+        ("language_table", "no gripper; the policy always answers about 1"),
         ("robo_net", "not documented"),
     ):
         assert convert_actions(actions, "auto", name) is actions and said in caplog.text

@@ -238,8 +238,8 @@ class Payload:
             "denoises",
         ),
         (lambda f: torch.save({}, f / "action_head--7_checkpoint.pt"), "several action_head files"),
-        (lambda f: torch.save(Payload(), f / "action_head--0_checkpoint.pt"), "not a file of tensors alone"),
-        (lambda f: (f / "action_head--0_checkpoint.pt").write_bytes(b"12"), "not a file of tensors alone"),
+        (lambda f: torch.save(Payload(), f / "action_head--0_checkpoint.pt"), "not a file of tensors"),
+        (lambda f: (f / "action_head--0_checkpoint.pt").write_bytes(b"12"), "not a file of tensors"),
         (
             lambda f: torch.save({"model.fc1.weight": torch.ones(2, 2)}, f / "action_head--0_checkpoint.pt"),
             "do not fit the model",
@@ -257,14 +257,14 @@ def test_heads_that_were_left_behind_are_missed(tmp_path, checkpoint):
     save_oft_folder(tmp_path, checkpoint, heads_of(SIZES))
     for part in ("proprio_projector", "action_head"):
         (tmp_path / f"{part}--0_checkpoint.pt").unlink()
-        with pytest.raises(FileNotFoundError, match=f"speaks of OFT heads, but {part}--"):
+        with pytest.raises(FileNotFoundError, match=f"mentions OFT heads, but {part}--"):
             load_policy(tmp_path, device="cpu")
 
 
 def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):
     other = replace(checkpoint, statistics={"kitchen": checkpoint.statistics["libero_10_no_noops"]})
     save_oft_folder(tmp_path, other, heads_of(SIZES))
-    with pytest.raises(ValueError, match=r"statistics' names \(kitchen\) tell.*pass images= and chunk="):
+    with pytest.raises(ValueError, match=r"statistics' names \(kitchen\) say.*pass images= and chunk="):
         load_heads(tmp_path, other)
     assert load_heads(tmp_path, other, images=2, chunk=3).config == SIZES
     with pytest.raises(ValueError, match="4 images need 3 camera names"):

@@ -92,5 +92,5 @@ def test_the_gripper_is_turned_to_the_contract(checkpoint):
     plain = LocalPolicy(checkpoint, unnorm_key="moves").predict(frame, SENTENCES[0]).actions
     turned = LocalPolicy(checkpoint, unnorm_key="moves", gripper="closing").predict(frame, SENTENCES[0]).actions
     assert turned[0, 6] == 1 - plain[0, 6] != plain[0, 6] and (turned[0, :6] == plain[0, :6]).all()
-    with pytest.raises(ValueError, match="gripper: 'relative_closing' is not to be read off an action"):
+    with pytest.raises(ValueError, match="gripper: 'relative_closing' is not determined by one action"):
         LocalPolicy(checkpoint, unnorm_key="moves", gripper="relative_closing")

@@ -14,9 +14,9 @@ from openvla_policy.model.config import tiny
 from openvla_policy.model.linear import Linear
 from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.decoding import Generated, Head, Runtime, Stopwatch
-from openvla_policy.runtime.graphs import Passes
+from openvla_policy.runtime.graphs import MAX_SHAPES, Passes
 from openvla_policy.runtime.runtimes import make_runtime
-from openvla_policy.runtime.speculative import Memory, agreed
+from openvla_policy.runtime.speculative import LastAnswers, last_confirmed
 
 PROMPTS = [[1, 5, 300, 17], [1, 40, 41, 42, 43, 44, 45], [1, 9], list(range(1, 21))]
 CPU = torch.device("cpu")
@@ -113,8 +113,8 @@ def test_only_what_follows_the_first_mismatch_is_decoded(wrong):
 def test_agreement_counts_up_to_the_first_mismatch():
     read = torch.tensor([[5, 6, 7, 8], [5, 0, 7, 8], [0, 6, 7, 8]])
     chosen = torch.tensor([[5, 6, 7, 0], [5, 6, 7, 8], [5, 6, 7, 8]])
-    assert agreed(torch.full((3,), -1), read, chosen).tolist() == [3, 1, 0]
-    assert agreed(torch.tensor([3, 1, 1]), read, chosen).tolist() == [3, 3, 3]
+    assert last_confirmed(torch.full((3,), -1), read, chosen).tolist() == [3, 1, 0]
+    assert last_confirmed(torch.tensor([3, 1, 1]), read, chosen).tolist() == [3, 3, 3]
 
 
 @pytest.mark.parametrize("name", ["static", "draft"])
@@ -129,10 +129,9 @@ def test_what_is_kept_between_calls_never_shows(name):
 
 
 def test_shapes_are_few_and_bounded():
-    shapes = runtime("static")._shapes
     for length in range(1, 400, 8):
         runtime("static").generate([[1] * length], pixels()[:1], 2)
-    assert 0 < len(shapes._kept) <= 16
+    assert 0 < len(runtime("static").shapes) <= MAX_SHAPES
 
 
 def test_the_longest_prompt_that_fits_still_fits():
@@ -181,16 +180,16 @@ def test_nothing_is_computed_that_is_not_read():
 
 
 @pytest.mark.parametrize("vocabulary", ["full", "actions"])
-@pytest.mark.parametrize("riding", [0, 6])
-def test_no_pass_looks_at_its_numbers(vocabulary, riding):
+@pytest.mark.parametrize("drafted", [0, 6])
+def test_no_pass_looks_at_its_numbers(vocabulary, drafted):
     """What a CUDA graph asks: tensors without data run through, so nothing waits for one or mixes in the CPU's."""
     network = model(0)
     with torch.device("meta"):
         bare = OpenVLA(network.config).to(torch.bfloat16).eval()
     with torch.inference_mode():
         head = Head(bare, ActionTokenizer(bare.config.action_vocab_size), 2, vocabulary)
-        passes = Passes(bare, head, 2, 16, 7, riding)
-        passes.see()
+        passes = Passes(bare, head, 2, 16, 7, drafted)
+        passes.encode_image()
         passes.prefill()
         for first in range(6):
             passes.extend(first, 6 - first)
@@ -216,15 +215,15 @@ def test_wrong_requests_are_named():
         make_runtime("quick", model(0), runtime("eager").head)
 
 
-def test_memory_forgets_the_oldest_stream():
-    memory = Memory(limit=2)
+def test_last_answers_drop_the_oldest_stream():
+    memory = LastAnswers(limit=2)
     memory.store("a", np.array([1, 2]))
     memory.store("b", [3])
     memory.store("a", [4])
     memory.store("c", [5])
-    assert (memory.recall("a"), memory.recall("b"), memory.recall("c")) == ((4,), None, (5,))
-    memory.forget()
-    assert memory.recall("a") is None
+    assert (memory.get("a"), memory.get("b"), memory.get("c")) == ((4,), None, (5,))
+    memory.clear()
+    assert memory.get("a") is None
 
 
 def test_stopwatch_adds_up():
@@ -262,7 +261,6 @@ def test_captured_graphs_give_the_eager_tokens():
             assert by_name["static"].generate(PROMPTS[n : n + 1], image).ids.tolist() == wanted
             for guess in (None, wanted[0], [7] * 7):
                 assert by_name["draft"].generate(PROMPTS[n : n + 1], image, 7, [guess]).ids.tolist() == wanted
-        kept = by_name["static"]._shapes._kept
-        assert all(shape.decode._graph is not None for shape in kept.values())
+        assert all(shape.captured for shape in by_name["static"].shapes.values())
     finally:
         network.to("cpu")

@@ -106,14 +106,14 @@ def test_a_conversation_as_the_reference_page_has_it(policy, talk):
     ("message", "number", "status", "said"),
     [
         ("text", None, 400, "a text message; expected a binary one"),
-        (b"\xc1", None, 400, "not msgpack that this server takes"),
+        (b"\xc1", None, 400, "not msgpack that this server supports"),
         (b"\x93\x01\x02\x03", None, 400, "expected a msgpack map with names as keys, got a list"),
         (b"\x91" * 5000 + b"\xc0", None, 400, "not msgpack"),
         (b"\xdd\xff\xff\xff\xff", None, 400, "not msgpack"),
         (b"\xc6\xff\xff\xff\xff", None, 400, "not msgpack"),
         (msgpack.packb({"a": [[]] * 60, "b": [[]] * 60}), None, 400, "over 64 maps and lists"),
         (msgpack.packb({"type": msgpack.Timestamp(1)}), None, 400, "not msgpack"),
-        (msgpack.packb({"type": msgpack.ExtType(4, b"")}), None, 400, "extension type 4 is not taken"),
+        (msgpack.packb({"type": msgpack.ExtType(4, b"")}), None, 400, "extension type 4 is not supported"),
         ({"type": "eval", "id": 3}, 3, 400, "type: expected 'act' or 'reset', got 'eval'"),
         (act("three"), None, 400, "id: expected a whole number"),
         (act(-1), None, 400, "id: expected a whole number"),
@@ -125,7 +125,7 @@ def test_a_conversation_as_the_reference_page_has_it(policy, talk):
         (act(4, image=pack_array(IMAGE) | {"dtype": "O"}), 4, 400, "dtype 'O' is not a plain number type"),
         (act(4, image=pack_array(IMAGE) | {"shape": [2**30, 2**30, 3]}), 4, 400, "bytes, got 7200"),
         (act(4, image=pack_array(IMAGE) | {"data": "text"}), 4, 400, "image: data is a str, expected bytes"),
-        (act(4, image={"jpeg": b"\xff\xd8\xff\xe0 no"}), 4, 400, "image: this is not a JPEG image"),
+        (act(4, image={"jpeg": b"\xff\xd8\xff\xe0 no"}), 4, 400, "image: not a JPEG image"),
         (act(4, state=pack_array(np.array([np.inf]))), 4, 400, "state: a value is not finite"),
         (act(4, state=pack_array(np.ones(4))), 4, 422, "state: this policy reads no numbers, got 4"),
         (act(4, unnorm_key="other"), 4, 422, "'other' is unknown; this checkpoint has: one, two"),
@@ -175,7 +175,7 @@ def test_several_under_way_then_too_many(policy, talk, gate):
             client.send(act(number))
         client.send(act(2))
         doubled = client.receive()
-        assert (doubled["id"], doubled["status"]) == (2, 400) and "asked already" in doubled["detail"]
+        assert (doubled["id"], doubled["status"]) == (2, 400) and "already in use" in doubled["detail"]
         client.send(act(4))
         refused = client.receive()
         assert (refused["id"], refused["status"]) == (4, 429)
@@ -249,5 +249,5 @@ def test_jpeg_is_another_picture_of_the_same_scene(policy):
         expected = policy.predict_batch([Observation(again)], ["lift the cube"], ["one"])[0]
         assert (client.predict(Observation(smooth), "lift the cube").actions == expected.actions).all()
         client.close()
-    with pytest.raises(ValueError, match="jpeg_quality goes with ws:// only"):
+    with pytest.raises(ValueError, match="jpeg_quality is for ws:// only"):
         connect("http://127.0.0.1:1", jpeg_quality=90)

@@ -370,26 +370,6 @@ def settings_of(robot, root):
     return values
 
 
-def test_the_reference_lists_each_robots_limits(root):
-    text = (root / "docs" / "reference" / "safety.md").read_text()
-    text = text[text.index("## Per robot") : text.index("## Other refusals")]
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
-    listed = {row[0].split(" [")[0]: dict(zip(rows[0][-4:], row[1:], strict=False)) for row in rows[1:]}
-    for robot in ("sim", "franka", "widowx", "generic"):
-        get = settings_of(robot, root).__getitem__
-        for name, keys in {
-            "an action": ("limit.translation", "limit.rotation"), "speed": ("limit.speed", "limit.turn"),
-            "acceleration": ("limit.acceleration", "limit.turn_acceleration"), "stop": ("stop.time",),
-            "jerk": ("limit.jerk", "limit.turn_jerk"), "hand's interval": ("gripper.interval",),
-            "watchdogs": ("watchdog.observation", "watchdog.action", "watchdog.state"), "`scale`": ("scale",),
-            "leash": ("leash.translation", "leash.rotation"),
-        }.items():  # fmt: skip
-            assert [float(v) for v in listed[name][robot].split(", ")] == [get(key) for key in keys], (robot, name)
-        box = listed["box"][robot].replace("±", "").replace("…", ",").split(",")
-        low, high = get("workspace.low"), get("workspace.high")
-        assert [float(v) for v in box] == [low[0], high[0], high[1], low[2], high[2]] and low[1] == -high[1], robot
-
-
 def test_the_google_robot_needs_no_moveit(root):
     values = settings_of("generic", root)
     mine = yaml.safe_load((root / "config" / "robots" / "google_robot.yaml").read_text())
@@ -400,10 +380,6 @@ def test_the_google_robot_needs_no_moveit(root):
     assert adapter.start() == () and SERVO_STATUS not in {handler.kind for handler in adapter.sources.values()}
 
 
-def test_every_robots_settings_are_valid_and_documented(root):
+def test_every_robots_settings_can_stop_in_time(root):
     for robot in ROBOTS:
         core_config(build(BridgeParameters, settings_of(robot, root)))
-    reference = (root / "docs" / "reference" / "safety.md").read_text()
-    reference += (root / "docs" / "reference" / "robots.md").read_text()
-    names = [row.name for row in parameter_rows(BridgeParameters) if not row.name.startswith(("arrival.", "autostart"))]
-    assert not [name for name in names if f"| `{name}` |" not in reference]

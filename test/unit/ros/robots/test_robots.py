@@ -190,16 +190,6 @@ def test_the_yaml_for_servo_makes_the_servo_adapter(root):
     assert [call.service for call in adapter.start()] == ["servo_node/switch_command_type", "servo_node/pause_servo"]
 
 
-def test_the_reference_lists_every_robot_parameter_as_it_is_declared(root):
-    text = (root / "docs" / "reference" / "robots.md").read_text()
-    told = [line for line in text[text.index("| parameter |") :].splitlines()[2:] if line[:1] == "|"]
-    shown = [f"`{p.default}`" if p.default not in ("", [""]) else "" for p in parameter_rows(RobotParameters)]
-    assert told == [
-        f"| `{p.name}` | {default} | {p.unit} | {p.description} |"
-        for p, default in zip(parameter_rows(RobotParameters), shown, strict=True)
-    ]
-
-
 def test_every_robot_parameter_is_declared_once():
     names = [p.name for p in parameter_rows(RobotParameters)]
     assert len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""The simulated bench without ROS: physics, expert, scorer, camera."""
+"""The simulator without ROS: physics, expert, scorer, camera."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scene():
 
 
 def execute(scene: Scene, action: np.ndarray, scorer: Scorer) -> None:
-    """Blocking control in its simplest form: the hand first, then ramp to the target and let it settle."""
+    """Blocking control in its simplest form: the gripper first, then a ramp to the target and time to settle."""
     position, quaternion = scene.ee_pose()
     goal = (Rotation.from_euler("xyz", action[3:6]) * Rotation.from_quat(quaternion)).as_quat()
     if abs(action[6] - scene.gripper_opening()) > 0.3:
@@ -39,7 +39,7 @@ def execute(scene: Scene, action: np.ndarray, scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize(("seed", "target"), [(1_000_001, "red"), (1_000_002, "green"), (1_000_003, "blue")])
-def test_the_expert_lifts_the_cube_it_is_told_and_no_other(scene, seed, target):
+def test_the_expert_lifts_its_target_and_no_other_cube(scene, seed, target):
     expert, scorer = Expert(scene), Scorer(scene)
     scene.reset(seed)
     for _ in range(30):
@@ -50,11 +50,11 @@ def test_the_expert_lifts_the_cube_it_is_told_and_no_other(scene, seed, target):
     assert target not in scorer.disturbed
 
 
-def test_a_cube_that_was_pushed_is_told_of(scene):
+def test_a_pushed_cube_is_disturbed(scene):
     scene.reset(11)
     scorer = Scorer(scene)
     assert scorer.disturbed == ()
-    cube, _ = scene._object_pose("green")
+    cube, _ = scene.object_pose("green")
     _, down = scene.ee_pose()
     scene.set_gripper(0.0)
     for place in ((cube[0], cube[1] - 0.09, 0.1), (cube[0], cube[1] - 0.09, 0.02), (cube[0], cube[1], 0.02)):
@@ -77,7 +77,7 @@ def test_without_actions_nothing_is_lifted(scene):
 def test_every_seed_is_reachable_separated_and_repeatable(scene, seed):
     def state():
         scene.reset(seed)
-        poses = np.concatenate([scene._object_pose(name)[0] for name in scene.objects])
+        poses = np.concatenate([scene.object_pose(name)[0] for name in scene.objects])
         return np.concatenate([poses, *scene.ee_pose(), scene.joint_positions()])
 
     first = state()
@@ -91,7 +91,7 @@ def test_every_seed_is_reachable_separated_and_repeatable(scene, seed):
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 2))
 @settings(max_examples=25)
-def test_expert_actions_stay_in_their_bounds_and_turn_only_about_the_vertical(scene, seed, index):
+def test_expert_actions_are_bounded_and_rotate_about_the_vertical(scene, seed, index):
     config = ExpertConfig()
     scene.reset(seed)
     expert = Expert(scene, config)
@@ -120,7 +120,7 @@ def test_the_gripper_closes_and_opens(scene):
     assert scene.gripper_opening() < 0.05
 
 
-def test_the_camera_sees_the_reset_and_can_be_moved(scene):
+def test_the_camera_shows_the_reset_and_can_be_moved(scene):
     scene.reset(1)
     first = scene.render().copy()
     scene.reset(2)
@@ -135,10 +135,10 @@ def test_the_camera_sees_the_reset_and_can_be_moved(scene):
     np.testing.assert_array_equal(first, scene.render())
 
 
-def test_the_camera_matrix_projects_the_end_effector_where_it_is_seen(scene):
-    """A cube put at a known place must appear at the pixel that intrinsics and pose say."""
+def test_the_camera_matrix_projects_a_cube_to_its_pixel(scene):
+    """The centre of a cube is at the pixel that intrinsics and camera pose give."""
     scene.reset(1)
-    camera, centre = scene.config.camera, scene._object_pose("red")[0]
+    camera, centre = scene.config.camera, scene.object_pose("red")[0]
     forward = np.array(camera.look_at) - np.array(camera.position)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0, 0, 1.0])

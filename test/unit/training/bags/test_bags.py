@@ -16,7 +16,7 @@ from openvla_training.bags.actions import StepOptions, make_steps, moving
 from openvla_training.bags.alignment import nearest
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
 from openvla_training.bags.reading import read_frames, read_recordings
-from openvla_training.rotations import pose_differences, rotation_matrix, slerp, to_base, to_end_effector
+from openvla_training.rotations import pose_differences, quaternions_to_matrices, slerp, to_base, to_end_effector
 
 CHUNKS = ("policy/action_chunk", "expert/action_chunk")
 
@@ -209,8 +209,8 @@ def test_achieved_actions_lead_from_each_pose_to_the_next(tmp_path: Path) -> Non
     assert steps.frames.tolist() == list(range(7))
     poses, openings = given_demo.poses[::10], given_demo.openings[::10]
     np.testing.assert_allclose(steps.states[:, :3] + steps.actions[:, :3], poses[1:, :3], atol=1e-12)
-    turned = fixed_xyz(steps.actions[:, 3:6]) @ rotation_matrix(poses[:-1, 3:])
-    np.testing.assert_allclose(turned, rotation_matrix(poses[1:, 3:]), atol=1e-9)
+    turned = fixed_xyz(steps.actions[:, 3:6]) @ quaternions_to_matrices(poses[:-1, 3:])
+    np.testing.assert_allclose(turned, quaternions_to_matrices(poses[1:, 3:]), atol=1e-9)
     np.testing.assert_array_equal(steps.actions[:, 6], openings[1:])
 
 
@@ -247,7 +247,7 @@ def fixed_xyz(angles: np.ndarray) -> np.ndarray:
     for axis in range(3):
         quaternion = np.zeros((len(angles), 4))
         quaternion[:, axis], quaternion[:, 3] = np.sin(angles[:, axis] / 2), np.cos(angles[:, axis] / 2)
-        total = rotation_matrix(quaternion) @ total
+        total = quaternions_to_matrices(quaternion) @ total
     return total
 
 
@@ -256,8 +256,8 @@ def test_pose_differences_compose_back(seed: int) -> None:
     rng = np.random.default_rng(seed)
     poses = rng.normal(size=(5, 7))
     deltas = pose_differences(poses)
-    turned = fixed_xyz(deltas[:, 3:]) @ rotation_matrix(poses[:-1, 3:])
-    np.testing.assert_allclose(turned, rotation_matrix(poses[1:, 3:]), atol=1e-6)
+    turned = fixed_xyz(deltas[:, 3:]) @ quaternions_to_matrices(poses[:-1, 3:])
+    np.testing.assert_allclose(turned, quaternions_to_matrices(poses[1:, 3:]), atol=1e-6)
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.lists(st.integers(-50, 1050), max_size=30))
@@ -283,11 +283,11 @@ def test_actions_in_the_end_effector_s_frame_say_the_same_motion(tmp_path: Path)
     write_demo(tmp_path / "bag", given_demo)
     base = steps_of(tmp_path / "bag", "achieved", rate=5.0)
     own = steps_of(tmp_path / "bag", "achieved", rate=5.0, action_frame="end_effector")
-    attitude = rotation_matrix(base.states[:, 3:7])
+    attitude = quaternions_to_matrices(base.states[:, 3:7])
     np.testing.assert_allclose(np.einsum("nij,nj->ni", attitude, own.actions[:, :3]), base.actions[:, :3], atol=1e-9)
     turns = attitude @ fixed_xyz(own.actions[:, 3:6]) @ np.swapaxes(attitude, 1, 2)
     np.testing.assert_allclose(turns, fixed_xyz(base.actions[:, 3:6]), atol=1e-9)
-    np.testing.assert_allclose(to_base(own.actions[:, :6], base.states[:, 3:7]), base.actions[:, :6], atol=1e-9)
+    np.testing.assert_allclose(to_base(own.actions[:, :6], attitude), base.actions[:, :6], atol=1e-9)
 
 
 def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> None:
@@ -297,7 +297,8 @@ def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> Non
     fill(maker, given_demo)
     maker.writer.close()
     steps = steps_of(tmp_path / "bag", action_frame="end_effector")
-    expected = to_end_effector(given_demo.actions[:, :6], given_demo.poses[::10, 3:])
+    attitude = quaternions_to_matrices(given_demo.poses[::10, 3:])
+    expected = to_end_effector(given_demo.actions[:, :6], attitude)
     np.testing.assert_allclose(steps.actions[:, :6], expected)
     # Chunks in the end effector's frame, and a dataset in the base's.
     other = BagMaker(tmp_path / "other")
@@ -314,7 +315,7 @@ def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> Non
     with pytest.raises(BadBag, match="'panda_hand', poses in 'panda_link0'.*--ee-frame panda_hand"):
         steps_of(tmp_path / "other")
     steps = steps_of(tmp_path / "other", ee_frame="panda_hand")
-    np.testing.assert_allclose(steps.actions[:, :6], to_base(given_demo.actions[:, :6], given_demo.poses[::10, 3:]))
+    np.testing.assert_allclose(steps.actions[:, :6], to_base(given_demo.actions[:, :6], attitude))
 
 
 def test_states_between_samples_are_interpolated_where_asked(tmp_path: Path) -> None:

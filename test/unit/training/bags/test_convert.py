@@ -102,9 +102,9 @@ def test_failures_and_duplicates_are_dropped(tmp_path: Path, capsys: pytest.Capt
     demos(tmp_path / "bags", 1, first=2, outcome=None)
     assert convert(tmp_path) == 0
     line = capsys.readouterr().out.splitlines()[-1]
-    assert "1 episodes (6 steps) added" in line
+    assert "1 episode (6 steps) added" in line
     for reason in ("duplicate", "failure", "unfinished"):
-        assert f"1 episodes dropped: {reason}" in line
+        assert f"1 episode dropped: {reason}" in line
     assert convert(tmp_path, "--keep-failed", name="all") == 0
     outcomes = sorted(e.outcome for e in read_episodes(tmp_path / "rlds", "all", split="all"))
     assert outcomes == ["failure", "success", "unfinished"]
@@ -119,7 +119,7 @@ def test_bad_bags_are_listed_and_skipped_or_stop(tmp_path: Path, capsys: pytest.
     assert convert(tmp_path) == 0
     captured = capsys.readouterr()
     assert "bad bag" in captured.err and "bag_000: unreadable" in captured.err
-    assert "1 bad bags" in captured.out
+    assert "1 bad bag" in captured.out
     assert sum(count_episodes(tmp_path / "rlds" / "cubes").values()) == 1
     # Once repaired it is taken in: bad bags are not remembered as done.
     demos(tmp_path / "again", 1)
@@ -188,7 +188,7 @@ def test_an_episode_copied_under_another_name_is_a_duplicate(
     demos(tmp_path / "bags", 2, **plain)
     write_demo(tmp_path / "bags" / "renamed", random_demo(np.random.default_rng(0), 6, start=START, **plain))
     assert convert(tmp_path) == 0
-    assert "2 episodes (12 steps) added, 1 episodes dropped: duplicate" in capsys.readouterr().out
+    assert "2 episodes (12 steps) added, 1 episode dropped: duplicate" in capsys.readouterr().out
 
 
 def test_wrist_cameras_become_observations(tmp_path: Path) -> None:
@@ -219,14 +219,14 @@ def test_a_long_bag_and_a_growing_list_of_times(tmp_path: Path, capsys: pytest.C
     listed = tmp_path / "times.csv"
     listed.write_text("bag,start,end,instruction,outcome\nlong,0,30,one,success\nlong,59.9,90,two,failure\n")
     assert convert(tmp_path, "--times", str(listed)) == 0
-    assert "1 episodes (5 steps) added, 1 episodes dropped: failure" in capsys.readouterr().out
+    assert "1 episode (5 steps) added, 1 episode dropped: failure" in capsys.readouterr().out
     with listed.open("a") as file:
         file.write("long,119.9,150,three,success\n")
     assert convert(tmp_path, "--times", str(listed)) == 0
     assert sorted(e.instruction for e in read_episodes(tmp_path / "rlds", split="all")) == ["one", "three"]
     capsys.readouterr()
     assert convert(tmp_path, "--times", str(listed)) == 0
-    assert "1 bags known" in capsys.readouterr().out
+    assert "1 bag known" in capsys.readouterr().out
 
 
 def test_a_bad_episode_is_listed_and_the_rest_of_its_bag_converts(
@@ -252,7 +252,7 @@ def test_a_bad_episode_is_listed_and_the_rest_of_its_bag_converts(
     assert "(16, 32, 3), those before are (32, 32, 3)" in capsys.readouterr().err
     assert convert(tmp_path) == 0
     captured = capsys.readouterr()
-    assert "bad episode" in captured.err and "1 bad episodes" in captured.out
+    assert "bad episode" in captured.err and "1 bad episode" in captured.out
     assert sum(count_episodes(tmp_path / "rlds" / "cubes").values()) == 2
 
 
@@ -305,7 +305,7 @@ def test_beam_makes_the_same_dataset(tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert convert(tmp_path, "--val-fraction", "0.5", "--beam", name="beam") == 0
     captured = capsys.readouterr()
-    assert "4 episodes (24 steps) added" in captured.out and "1 bad bags" in captured.out
+    assert "4 episodes (24 steps) added" in captured.out and "1 bad bag" in captured.out
     assert "broken.mcap: unreadable" in captured.err
     for split in ("train", "val"):
         one, two = ({e.content: e for e in map(Content, read_episodes(tmp_path / "rlds", name, split))} for name in

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bag_factory import START, BagMaker, Demo, fill, random_demo
 
-from openvla_training.bags.episode_cuts import Line, cut_bag, lines_of, read_times
+from openvla_training.bags.episode_cuts import TimesLine, cut_bag, lines_of, read_times
 from openvla_training.bags.episodes import BadBag
 from openvla_training.bags.reading import BadEpisode, read_each, read_frames, read_recordings
 
@@ -33,7 +33,7 @@ def long_bag(path: Path, sentences: list[str], **changes: object) -> list[Demo]:
     return demos
 
 
-def cut(how: str, said: list[tuple[int, str]], lines: list[Line] | None = None) -> list[tuple[int, int, str]]:
+def cut(how: str, said: list[tuple[int, str]], lines: list[TimesLine] | None = None) -> list[tuple[int, int, str]]:
     cuts = cut_bag(how, "bag", 0, 100, [], said, lines)
     return [(one.first, one.last, str(one.event.get("instruction", ""))) for one in cuts]
 

@@ -129,7 +129,7 @@ def test_somebody_else_s_dataset_needs_its_numbers_named(tmp_path: Path, capsys:
     root = others(tmp_path / "theirs", actions)
     command = ["import", str(root), "--output", str(tmp_path / "rlds"), "--dataset-name", "theirs", "--no-report"]
     assert main(command) == 1
-    assert "action has (9,) numbers, 7 are meant; pick them with --action-columns" in capsys.readouterr().err
+    assert "action has (9,) numbers, 7 are needed; select them with --action-columns" in capsys.readouterr().err
     command += ["--action-columns", "0,1,2,3,4,5,8", "--gripper-open", "-1", "--gripper-closed", "1"]
     assert main(command) == 1
     assert "observation.state has (2,) numbers" in capsys.readouterr().err

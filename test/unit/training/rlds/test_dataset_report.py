@@ -55,7 +55,7 @@ def test_a_sound_dataset_has_no_warning(tmp_path: Path) -> None:
         ([{}, {"actions": changed(0, 0.05, slice(0, 6))}], r"saturated.*dx \[m\] in 31%"),
         ([{"actions": changed(6, 1.0)}, {}], "never closes in 1 of 2 episodes: episode_0"),
         ([{"actions": changed(6, 0.9)}] * 1 + [{"actions": changed(6, 1.0)}], "never closes in any"),
-        ([{}], "one instruction only .'do 0'."),
+        ([{}], "only one instruction .'do 0'."),
         ([{}, {"actions": changed(2, 0.4, slice(3, 4))}], "moves by up to 0.40 m"),
         ([{}, {"actions": changed(6, -1.0, slice(4, 8))}], "runs from -1.00 to 1.00"),
         ([{"actions": changed(3, 0.0)}], r"droll \[rad\] never change"),
@@ -84,7 +84,7 @@ def test_what_the_conversion_knew_is_in_the_figures(tmp_path: Path) -> None:
     assert figures["episodes"][0]["idle_fraction"] == pytest.approx(24 / 32)
     assert figures["episodes_dropped"] == {"x": "failure"} and figures["bad"] == {"y": "NaN"}
     text = "\n".join(found.warnings)
-    for part in ("lost 5 messages", "2 gaps", "1 bags or episodes could not be used", "mostly idle"):
+    for part in ("lost 5 messages", "2 gaps", "1 bag or episode could not be used", "mostly idle"):
         assert part in text
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed with -9, on one process and on two (FSDP2 over gloo), go on with the very same losses."""
+"""Runs on one process and on two (FSDP2 over gloo) that are killed or stopped, and resume with the same losses."""
 
 from __future__ import annotations
 
@@ -13,34 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_dataset import write_toy_dataset
+from toy_training import toy_overrides
 
 from openvla_policy.checkpoint.folder import load_folder
 from openvla_training.openx.synthetic import write_synthetic
-from openvla_training.trainer.config import load_config
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.read_config import load_config
 from openvla_training.trainer.setup_model import check_processes
 from openvla_training.trainer.trainer import Trainer
 
-SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 2}"
 STEPS = 24
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_dataset(tmp_path_factory.mktemp("rlds"))
+def options(data: Path | None, output: Path, /, **more: object) -> list[str]:
+    """Overrides of a run that saves often."""
+    return toy_overrides(output, data, **({"steps": STEPS, "validate_every": 6, "save_every": 4} | more))
 
 
-def options(data: Path, output: Path, /, **more: object) -> list[str]:
-    values = {
-        "output": output, "data": f"[{data}]", "dataset_name": "toy", "steps": STEPS, "batch_size": 8,
-        "learning_rate": 3e-3, "validate_every": 6, "save_every": 4, "precision": "fp32", "threads": 1,
-        "device": "cpu", "model": SHAPE,
-    } | more  # fmt: skip
-    return [f"{key}={value}" for key, value in values.items()]
-
-
-def here(data: Path, output: Path, /, **more: object) -> Trainer:
+def here(data: Path | None, output: Path, /, **more: object) -> Trainer:
     """Run to the end in this process."""
     trainer = Trainer(load_config(None, options(data, output, **more)))
     trainer.run()
@@ -54,7 +44,7 @@ def workers(parent: int) -> list[int]:
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         if int(fields["PPid"]) == parent:
             found.append(int(fields["Pid"]))
     return sorted(found)
@@ -80,7 +70,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_run_killed_with_9_while_it_writes_goes_on_as_if_it_had_not_been(data: Path, tmp_path: Path, start_process):
+def test_run_killed_while_saving_resumes_exactly(data: Path, tmp_path: Path, start_process):
     whole = here(data, tmp_path / "whole")
     killed = start_process("python", "-c", KILLED_WRITING, *options(data, tmp_path / "killed"), OMP_NUM_THREADS="1")
     assert killed.popen.wait(120) == -signal.SIGKILL, killed.output
@@ -97,7 +87,7 @@ def test_a_run_killed_with_9_while_it_writes_goes_on_as_if_it_had_not_been(data:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_two_processes_train_are_killed_and_one_goes_on(data: Path, tmp_path: Path, start_process, wait_for):
+def test_killed_run_of_two_processes_resumes_on_one(data: Path, tmp_path: Path, start_process, wait_for):
     alone = here(data, tmp_path / "alone")
     output = tmp_path / "two"
     pair = torchrun(start_process, options(data, output))
@@ -118,18 +108,18 @@ def test_two_processes_train_are_killed_and_one_goes_on(data: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ctrl_c_ends_two_processes_at_one_step_with_a_state(data: Path, tmp_path: Path, start_process, wait_for):
-    """torchrun passes Ctrl-C on; each process may be in another step when it arrives."""
+def test_ctrl_c_stops_two_processes_at_the_same_step(data: Path, tmp_path: Path, start_process, wait_for):
+    # torchrun passes Ctrl-C on, and it may reach each process in another step.
     output = tmp_path / "two"
     pair = torchrun(start_process, options(data, output, steps=100_000), "--shutdown-timeout", "120")
     wait_for(lambda: (output / "states" / "step-4").exists() or not pair.running, 120, "the first state")
     os.kill(pair.popen.pid, signal.SIGINT)
     pair.popen.wait(150)
     assert "forcefully" not in pair.output, pair.output  # both ended by themselves
-    said = re.search(r"stopped at step (\d+); the same command goes on from there", pair.output)
-    assert said, pair.output
+    stopped = re.search(r"stopped at step (\d+); the same command resumes it", pair.output)
+    assert stopped, pair.output
     assert "KeyboardInterrupt" not in pair.output, pair.output
-    step = int(said[1])
+    step = int(stopped[1])
     facts = json.loads((output / "states" / f"step-{step}" / "run.json").read_text())
     assert facts["processes"] == 2 and len(facts["losses"]) == step
     resumed, alone = here(data, output, steps=step + 2), here(data, tmp_path / "alone", steps=step + 2)
@@ -138,8 +128,8 @@ def test_ctrl_c_ends_two_processes_at_one_step_with_a_state(data: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_adapter_on_two_processes_is_written_as_by_one(data: Path, tmp_path: Path, start_process):
-    """In bf16, in micro-batches, with activations computed again; begun on one process, ended on two."""
+def test_adapter_of_two_processes_is_written_like_that_of_one(data: Path, tmp_path: Path, start_process):
+    # In bf16, with micro-batches and recomputed activations; started on one process, finished on two.
     base = here(data, tmp_path / "base", steps=4)
     more = {
         "checkpoint": tmp_path / "base" / "checkpoint", "strategy": "lora", "lora_rank": 4, "precision": "bf16",
@@ -165,17 +155,17 @@ def test_an_adapter_on_two_processes_is_written_as_by_one(data: Path, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_torchrun_starts_a_streamed_run_again_by_itself(data: Path, tmp_path: Path, start_process, wait_for):
+def test_torchrun_restarts_a_streamed_run(data: Path, tmp_path: Path, start_process, wait_for):
     here(data, tmp_path / "base", steps=1)
     (tmp_path / "two.yaml").write_text("datasets: {bridge_orig: 1.0, viola: 2.0}\n")
     for name in ("bridge_orig", "viola"):
         write_synthetic(tmp_path / "openx", name, episodes=12, val_episodes=2)
     more = {
-        "data": "[]", "dataset_name": "''", "mixture": tmp_path / "two.yaml", "data_dir": tmp_path / "openx",
+        "mixture": tmp_path / "two.yaml", "data_dir": tmp_path / "openx",
         "checkpoint": tmp_path / "base" / "checkpoint", "lanes": 4, "shuffle_mib": 1,
     }  # fmt: skip
-    alone = here(data, tmp_path / "alone", **more)
-    pair = torchrun(start_process, options(data, tmp_path / "two", **more), "--max-restarts", "1")
+    alone = here(None, tmp_path / "alone", **more)
+    pair = torchrun(start_process, options(None, tmp_path / "two", **more), "--max-restarts", "1")
     wait_for(lambda: (tmp_path / "two" / "states" / "step-4").exists() or not pair.running, 120, "the first state")
     os.kill(workers(pair.popen.pid)[1], signal.SIGKILL)
     assert pair.popen.wait(60) == 0, pair.output
@@ -193,16 +183,20 @@ def torchrun(start_process: Callable[..., Any], arguments: list[str], *more: str
 @pytest.mark.parametrize(
     ("more", "processes", "message"),
     [
-        ({}, 3, "batch_size: 16 cannot be shared by 3 processes evenly; choose batch_size=15"),
-        ({"strategy": "qlora"}, 2, "strategy: qlora runs on one process, not 2; use lora"),
-        ({"optimizer": "adamw8bit"}, 2, "optimizer: adamw8bit runs on one process, not 2; use adamw"),
-        ({"mixture": "bridge", "data_dir": "d", "data": "[]", "dataset_name": "''", "lanes": 2}, 4,
-         "lanes: 2 cannot be run by 4 processes; choose a multiple of 4"),
+        ({}, 3, "data.batch_size: 16 cannot be divided evenly among 3 processes; choose data.batch_size=15"),
+        ({"strategy": "qlora"}, 2, "model.strategy: qlora runs on one process, not 2; use lora"),
+        ({"optimizer": "adamw8bit"}, 2, "optimizer.name: adamw8bit runs on one process, not 2; use adamw"),
+        ({"mixture": "bridge", "data_dir": "d", "lanes": 2}, 4,
+         "data.lanes: 2 cannot be divided among 4 processes; choose a multiple of 4"),
     ],
 )  # fmt: skip
-def test_a_run_that_so_many_processes_cannot_share_is_refused(more: dict, processes: int, message: str) -> None:
-    config = load_config(None, options(Path("d"), Path("o"), **({"batch_size": 16, "checkpoint": "c"} | more)))
+def test_indivisible_run_is_refused(more: dict[str, object], processes: int, message: str) -> None:
+    data = None if "mixture" in more else Path("d")
+    config = load_config(None, options(data, Path("o"), batch_size=16, checkpoint="c", **more))
     with pytest.raises(ValueError, match=message):
         check_processes(config, World(0, processes))
     check_processes(config, World())
-    assert World(1, 4).divide(16, "batch_size") == 4
+
+
+def test_world_divides_evenly() -> None:
+    assert World(1, 4).divide(16, "data.batch_size") == 4

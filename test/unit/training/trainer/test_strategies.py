@@ -1,8 +1,6 @@
-"""Fine-tuning strategies: the paper's Table 1, and what each one really trains."""
+"""Fine-tuning strategies: the paper's Table 1, and what each one trains."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,16 +25,12 @@ SMALL = tiny(image_size=28, vision_width=16, vision_depth=2, vision_heads=2, hid
     ],
 )
 def test_parameter_counts_are_the_papers(name: str, rank: int, millions: float, fused: float) -> None:
-    strategy = STRATEGIES[name]
-    counts = [trainable_parameters(shape(), strategy, rank) / 1e6 for shape in (siglip_7b, openvla_7b)]
+    counts = [trainable_parameters(shape(), STRATEGIES[name], rank) / 1e6 for shape in (siglip_7b, openvla_7b)]
     assert [round(count, 1) for count in counts] == [millions, fused]
-    page = (Path(__file__).parents[4] / "docs" / "reference" / "training.md").read_text("utf-8")
-    label = "`lora`, `qlora`, rank " + str(rank) if strategy.adapter else f"`{name}`"
-    assert f"| {label} | {millions} | {fused} |" in page
 
 
 @pytest.mark.parametrize("name", ["full", "last_layer", "frozen_vision", "sandwich", "lora"])
-def test_what_is_counted_is_what_is_trained(name: str) -> None:
+def test_counted_parameters_are_the_trained_ones(name: str) -> None:
     torch.manual_seed(0)
     model, strategy = OpenVLA(SMALL), STRATEGIES[name]
     apply_strategy(model, strategy, rank=4)

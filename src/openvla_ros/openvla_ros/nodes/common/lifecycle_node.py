@@ -151,7 +151,7 @@ class ManagedNode(LifecycleNode, Generic[N]):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_configure(self, state: LifecycleState) -> Result:
         def configure() -> None:
             if self._declared.rejected:
                 raise ValueError("; ".join(self._declared.rejected.values()))
@@ -164,31 +164,31 @@ class ManagedNode(LifecycleNode, Generic[N]):
             self._destroy_owned()
         return result
 
-    def on_activate(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_activate(self, state: LifecycleState) -> Result:
         result = self._attempt("activate", self.activate)
         self.active = result is Result.SUCCESS
         return super().on_activate(state) if self.active else result
 
-    def on_deactivate(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_deactivate(self, state: LifecycleState) -> Result:
         self.active = False
         self._attempt("deactivate", self.deactivate)
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_cleanup(self, state: LifecycleState) -> Result:
         result = self._attempt("cleanup", self.release)
         self._destroy_owned()
         self.configured = False
         return result
 
-    def on_shutdown(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_shutdown(self, state: LifecycleState) -> Result:
         self.close()
         return Result.SUCCESS
 
-    def on_error(self, state: LifecycleState) -> Result:  # noqa: D102
+    def on_error(self, state: LifecycleState) -> Result:
         self.close()
         return Result.SUCCESS
 
-    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:
         """Refuse a transition that the present state does not have: in rclpy alone it would end the process."""
         try:
             return super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]

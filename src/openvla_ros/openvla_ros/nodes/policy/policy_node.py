@@ -58,7 +58,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    def configure(self) -> None:  # noqa: D102
+    def configure(self) -> None:
         self._reset()
         image = self.parameters.image
         kind = Image if image.transport == "raw" else CompressedImage
@@ -83,18 +83,18 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self.timer(1.0 / self.parameters.rate, self._offer)
         self._instruct(self.parameters.instruction)
 
-    def activate(self) -> None:  # noqa: D102
+    def activate(self) -> None:
         self.active = True
         self._handshake.reset()
         self._offer()
 
-    def deactivate(self) -> None:  # noqa: D102
+    def deactivate(self) -> None:
         self._episode += 1  # drops the prediction that is being computed
         self._end_run("the policy was deactivated")
         self._set_state("inactive", "")
         self._stop()
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         self._end_run("the policy was shut down")
         if self._inference is not None:
             self._inference.close()
@@ -103,7 +103,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._backend.close()
         self._policy = self._backend = self._runs = None
 
-    def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
+    def diagnose(self) -> tuple[bool, str, dict[str, object]]:
         values: dict[str, object] = {
             "rate": f"{rate(self._times):.2f} Hz",
             **{k: f"{1e3 * v:.1f} ms" for k, v in self._latencies.items()},

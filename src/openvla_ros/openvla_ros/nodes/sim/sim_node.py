@@ -55,7 +55,7 @@ class SimNode(ManagedNode[SimParameters]):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    def configure(self) -> None:  # noqa: D102
+    def configure(self) -> None:
         if not self.parameters.publish_clock and self.parameters.real_time_factor != 1.0:
             raise ValueError(
                 "real_time_factor other than 1.0 needs publish_clock true, and use_sim_time on all other nodes"
@@ -89,10 +89,10 @@ class SimNode(ManagedNode[SimParameters]):
         if error is not None:
             raise RuntimeError(f"the simulator did not start (is MUJOCO_GL 'osmesa' or 'egl'?): {one_line(error)}")
 
-    def deactivate(self) -> None:  # noqa: D102
+    def deactivate(self) -> None:
         self._driver.drop_requests()
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         self._stop.set()
         if self._physics is not None and self._physics is not threading.current_thread():
             self._physics.join(timeout=5.0)

@@ -56,7 +56,7 @@ class TeleopNode(ManagedNode[TeleopParameters]):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    def configure(self) -> None:  # noqa: D102
+    def configure(self) -> None:
         self._guiding, device = self.parameters.mode == "guide", self.parameters.device
         self._speed, self._timeout = speed_of(self.parameters), self.parameters.device_timeout
         frame = self.parameters.frame
@@ -111,14 +111,14 @@ class TeleopNode(ManagedNode[TeleopParameters]):
         self._image_topic = self.parameters.observation.topic + ("/compressed" if transport == "compressed" else "")
         self.subscribe(IMAGES[transport], self._image_topic, self._on_image, SENSOR, raw=True)
 
-    def activate(self) -> None:  # noqa: D102
+    def activate(self) -> None:
         self._operator.disarm("no message of the device yet")
         self._handshake.reset()
 
-    def deactivate(self) -> None:  # noqa: D102
+    def deactivate(self) -> None:
         self._last = None
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         if self._dashboard is not None:
             self._dashboard.close()
             self._dashboard = None
@@ -129,7 +129,7 @@ class TeleopNode(ManagedNode[TeleopParameters]):
             self._recorder.close()
             self._recorder = None
 
-    def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
+    def diagnose(self) -> tuple[bool, str, dict[str, object]]:
         if not self.active:
             return not self.fault, self.fault, {}
         return not self.fault, self.fault or self._state(), {"actions": self._sequence, "episode": self._news}

@@ -1,1 +1,1 @@
-"""The report on a dataset: measures of quality, figures, page, command line. May import rlds."""
+"""The report of a dataset: figures and warnings (`quality`), drawings, and one HTML page. May import rlds."""

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from openvla_training.rlds.inspect.quality import inspect
+from tyro.conf import Positional, arg
+
+from openvla_policy.command_line import parse
+from openvla_training.rlds.inspect.quality import counted, inspect
 from openvla_training.rlds.reader import find_dataset
 from openvla_training.rlds.writer import write_atomically
 
 PAGE, FIGURES = "report.html", "report.json"
 
 
+@dataclass(frozen=True)
+class InspectOptions:
+    """Options of openvla-inspect-data."""
+
+    dataset: Annotated[Positional[Path], arg(metavar="DIR")]
+    """Dataset folder."""
+    output: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for report.html and report.json. Default: the dataset's."""
+    json: bool = False
+    """Print the figures as JSON and write nothing."""
+
+
 def write_inspection(folder: Path | str, output: Path | None = None) -> Path:
-    """Write ``report.html`` and ``report.json`` to ``output`` (default: beside the shards); returns the page."""
+    """Write `report.html` and `report.json`.
+
+    Args:
+        folder: The dataset.
+        output: Where to; None for beside the shards.
+
+    Returns:
+        The page.
+    """
     from openvla_training.rlds.inspect.page import page
 
     folder = find_dataset(folder)
@@ -30,14 +54,12 @@ def write_inspection(folder: Path | str, output: Path | None = None) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    options = parse(
+        InspectOptions,
+        arguments,
         prog="openvla-inspect-data",
         description="Look at an RLDS dataset before training on it: one HTML page with the pictures inside.",
     )
-    parser.add_argument("dataset", type=Path, metavar="DIR", help="dataset folder")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where report.html goes (default: the dataset)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON, and write nothing")
-    options = parser.parse_args(arguments)
     try:
         if options.json:
             print(json.dumps(inspect(options.dataset).to_json(), indent=1))
@@ -47,8 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"openvla-inspect-data: {error}", file=sys.stderr)
         return 1
     figures = json.loads((report.parent / FIGURES).read_text("utf-8"))
-    print(f"{figures['dataset']}: {sum(figures['splits'].values())} episodes, {figures['steps']} steps, "
-          f"{len(figures['instructions'])} instructions; report: {report}")  # fmt: skip
+    parts = (
+        counted(sum(figures["splits"].values()), "episode"),
+        counted(figures["steps"], "step"),
+        counted(len(figures["instructions"]), "instruction"),
+    )
+    print(f"{figures['dataset']}: {', '.join(parts)}; report: {report}")
     for warning in figures["warnings"]:
         print(f"- {warning}")
     return 0

@@ -1,4 +1,4 @@
-"""What a person should know of a dataset before training on it: figures, and warnings in words."""
+"""What to know of a dataset before training on it: figures, and warnings in words."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from openvla_training.rlds.reader import count_episodes, find_dataset, read_epis
 from openvla_training.rlds.writer import MANIFEST
 
 ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "droll [rad]", "dpitch [rad]", "dyaw [rad]", "gripper [0..1]")
-STILL = 1e-4  # a step with less motion (norm of the first six numbers) is idle, as in the reference's no-op filter
-PICTURES = 6  # episodes a contact sheet
+STILL = 1e-4  # norm of the first six numbers below which a step is idle, as in the reference's no-op filter
+PICTURES = 6  # episodes on a contact sheet
 MOSTLY_IDLE, SATURATED, SHORT = 0.5, 0.05, 5
-LARGE_STEP = (0.15, 0.6)  # [m], [rad]: more than this in one step is seldom meant
+LARGE_STEP = (0.15, 0.6)  # [m], [rad]: more than this in one step is rarely intended
 DARK = 2.0  # standard deviation of the pixels below which a picture shows nothing
 
 
 @dataclass(frozen=True)
 class EpisodeFigures:
-    """One episode: ``idle`` is the share of recorded steps without motion, those left out of the dataset included."""
+    """One episode; `idle` is the share of steps without motion, counting those that the conversion left out."""
 
     episode_id: str
     split: str
@@ -41,7 +41,7 @@ class EpisodeFigures:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All figures of a dataset; ``first_last`` has up to ``PICTURES`` pairs of frames for each instruction."""
+    """All figures of a dataset; `first_last` has up to `PICTURES` pairs of frames (first, last) an instruction."""
 
     name: str
     folder: Path
@@ -61,7 +61,7 @@ class Inspection:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON: no pictures, no trajectories."""
+        """The figures as JSON, without pictures and trajectories."""
         lengths = [episode.steps for episode in self.episodes]
         return {
             "dataset": self.name,
@@ -95,8 +95,24 @@ class Inspection:
         }  # fmt: skip
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Write a number of things with its noun: 1 episode, 2 episodes."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
 def inspect(folder: Path | str) -> Inspection:
-    """Read a dataset and gather its figures. What only the conversion knew comes from the manifest, if there is one."""
+    """Read a dataset and compute its figures.
+
+    Args:
+        folder: The dataset. Figures that only the conversion knows come from its manifest, where there is one.
+
+    Returns:
+        Figures and warnings.
+
+    Raises:
+        FileNotFoundError: There is no dataset.
+        ValueError: It has no episode.
+    """
     folder = find_dataset(folder)
     path = folder / MANIFEST
     manifest = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -163,18 +179,18 @@ def _figures(one: Any, split: str, quality: Mapping[str, Any]) -> EpisodeFigures
 
 
 def _saturated(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Share of the steps that are exactly at the lowest or highest value of each of the six dimensions of motion."""
+    """Share of steps exactly at the lowest or highest value, for each of the six dimensions of motion, (6,)."""
     motion = rows[:, :6]
     low, high = motion.min(axis=0), motion.max(axis=0)
-    # Standing still is an end, too, of what moves one way only, but no limit that is met.
+    # Zero is the lowest value of a dimension that only moves one way, but not a limit.
     at_limit = ((motion == low) | (motion == high)) & (motion != 0.0)
-    # One step always is at each end.
+    # One step is always at each end.
     share = np.maximum(at_limit.sum(axis=0) - 2, 0) / len(motion)
     return np.where(low == high, 0.0, share)
 
 
 def _skew(quality: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By stream: mean and largest distance in time from the frames over all episodes [s]."""
+    """Mean and largest distance in time from the frames over all episodes [s], by stream."""
     streams = dict.fromkeys(name for figures in quality for name in figures["skew_s"])
     return {
         name: {
@@ -186,12 +202,12 @@ def _skew(quality: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _warnings(found: Inspection) -> list[str]:
-    """What looks wrong, each in one sentence that says what to do."""
-    said: list[str] = []
+    """Sentences on what looks wrong, with the remedy."""
+    warnings: list[str] = []
     episodes, count = found.episodes, len(found.episodes)
     idle = [one.episode_id for one in episodes if one.idle > MOSTLY_IDLE]
     if idle:
-        said.append(
+        warnings.append(
             f"{len(idle)} of {count} episodes are mostly idle (no motion in more than half of their steps): "
             f"{_some(idle)}. Look at them, and record those again in which the robot waits."
         )
@@ -201,51 +217,54 @@ def _warnings(found: Inspection) -> list[str]:
         if share > SATURATED
     ]
     if limited:
-        said.append(
+        warnings.append(
             f"Actions are saturated, exactly at their largest value: {', '.join(limited)} of the steps. A speed limit "
-            "cuts the demonstrations off: move slower, or raise the limit of the teleoperation."
+            "clips the demonstrations: move slower, or raise the limit of the teleoperation."
         )
     never = [one.episode_id for one in episodes if not one.closes]
     if len(never) == count:
-        said.append("The gripper never closes in any episode: is its command recorded, and 0 closed, 1 open?")
+        warnings.append("The gripper never closes in any episode: is its command recorded, and 0 closed, 1 open?")
     elif never:
-        said.append(f"The gripper never closes in {len(never)} of {count} episodes: {_some(never)}.")
+        warnings.append(f"The gripper never closes in {len(never)} of {count} episodes: {_some(never)}.")
     sentences = {one.instruction for one in episodes}
     if len(sentences) == 1:
-        said.append(
-            f"There is one instruction only ({next(iter(sentences))!r}): a policy trained on this can ignore language."
+        warnings.append(
+            f"There is only one instruction ({next(iter(sentences))!r}): a policy trained on this can ignore language."
         )
     short = [one.episode_id for one in episodes if one.steps < SHORT]
     if short:
-        said.append(f"{len(short)} episodes have fewer than {SHORT} steps: {_some(short)}.")
+        warnings.append(f"{len(short)} of {count} episodes have fewer than {SHORT} steps: {_some(short)}.")
     action = found.statistics.action
     fixed = [name for name, low, high in zip(ACTION_NAMES, action.min, action.max, strict=True) if low == high]
     if fixed:
-        said.append(f"{', '.join(fixed)} never change: a policy cannot learn to use them.")
+        warnings.append(f"{', '.join(fixed)} never change: a policy cannot learn to use them.")
     for part, limit, unit in ((slice(0, 3), LARGE_STEP[0], "m"), (slice(3, 6), LARGE_STEP[1], "rad")):
         largest = float(np.abs(found.actions[:, part]).max())
         if largest > limit:
-            said.append(
-                f"One step moves by up to {largest:.2f} {unit}: a jump of the robot, or other units than {unit}?"
+            warnings.append(
+                f"One step moves by up to {largest:.2f} {unit}: did the robot jump, or are the units not {unit}?"
             )
     if action.min[6] < -1e-6 or action.max[6] > 1 + 1e-6:
-        said.append(
-            f"The gripper runs from {action.min[6]:.2f} to {action.max[6]:.2f}; 0 (closed) to 1 (open) is meant."
+        warnings.append(
+            f"The gripper runs from {action.min[6]:.2f} to {action.max[6]:.2f}; not from 0 (closed) to 1 (open)."
         )
     dark = sum(float(np.std(pair[0])) < DARK for pairs in found.first_last.values() for pair in pairs)
     if dark:
-        said.append(f"{dark} of the first frames looked at show nothing: one colour all over. Is the camera covered?")
+        warnings.append(f"{dark} of the sampled first frames show nothing: one colour all over. Is the camera covered?")
     if sum(found.lost.values()):
-        said.append(
-            f"The recorder lost {sum(found.lost.values())} messages "
+        warnings.append(
+            f"The recorder lost {counted(sum(found.lost.values()), 'message')} "
             f"({', '.join(f'{number} of {topic}' for topic, number in found.lost.items())}): "
-            "it was held up; give it a core, a faster disk or a larger `depth`."
+            "it was too slow; give it a core, a faster disk or a larger `depth`."
         )
     if found.gaps:
-        said.append(f"The video has {found.gaps} gaps of more than half a second: did the camera drop frames?")
+        warnings.append(
+            f"The video has {counted(found.gaps, 'gap')} of more than half a second: did the camera drop frames?"
+        )
     if found.bad:
-        said.append(f"{len(found.bad)} bags or episodes could not be used; their reasons are listed below.")
-    return said
+        bad = counted(len(found.bad), "bag or episode", "bags or episodes")
+        warnings.append(f"{bad} could not be used; the reasons are listed below.")
+    return warnings
 
 
 def _some(names: list[str], limit: int = 3) -> str:

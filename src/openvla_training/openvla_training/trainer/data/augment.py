@@ -1,13 +1,14 @@
-"""Image augmentation of the reference, one picture at a time.
+"""Image augmentation of the reference, one image at a time.
 
 Order, ranges and formulas are those of the reference's data loader (dlimp over tf.image): random resized crop, then
-brightness, contrast, saturation and hue, each limited to [0, 1]. What is drawn stands apart from what is done with it,
-so that pictures can be shared out among threads. Pictures are float32 (H, W, 3) in [0, 1], and are changed in place.
+brightness, contrast, saturation and hue, each clipped to [0, 1]. Drawing the parameters is separate from applying them,
+so that threads can share the images of a batch. Images are float32 (H, W, 3) in [0, 1] and are changed in place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +19,17 @@ from openvla_training.trainer.config import AugmentConfig
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What is done to one picture: the share of the area kept, where (y, x in [0, 1]), offsets and factors."""
+class Augmentation:
+    """The parameters of one image's augmentation.
+
+    Attributes:
+        area: Share of the image area that the crop keeps.
+        place: Position (y, x) of the crop, each in [0, 1].
+        brightness: Offset.
+        contrast: Factor.
+        saturation: Factor.
+        hue: Shift [turns].
+    """
 
     area: float = 1.0
     place: tuple[float, float] = (0.0, 0.0)
@@ -30,82 +40,90 @@ class Draw:
 
 
 class Augment:
-    """uint8 (B, H, W, 3) to augmented uint8 (B, H, W, 3), drawing from one generator."""
+    """Augments images, drawing from one generator."""
 
     def __init__(self, config: AugmentConfig, generator: torch.Generator) -> None:
         self.config, self._generator = config, generator
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Augment every image of the batch on its own."""
-        pictures = zip(images.numpy(), self.draw(len(images)), strict=True)
-        return torch.from_numpy(np.stack([augmented(picture, draw) for picture, draw in pictures]))
+        """Augment each of the images, uint8 (B, H, W, 3), independently."""
+        pairs = zip(images.numpy(), self.draw(len(images)), strict=True)
+        return torch.from_numpy(np.stack([augment_image(image, augmentation) for image, augmentation in pairs]))
 
-    def draw(self, count: int) -> list[Draw]:
-        """What the next `count` pictures are to get."""
+    def draw(self, count: int) -> list[Augmentation]:
+        """The parameters of the next `count` images."""
         cfg = self.config
-        found: dict[str, list] = {}
+        drawn: dict[str, list[Any]] = {}
         if cfg.crop_area is not None:
-            found["area"] = self._uniform(count, *cfg.crop_area).tolist()
-            found["place"] = [tuple(pair) for pair in self._uniform((count, 2), 0.0, 1.0).tolist()]
+            drawn["area"] = self._uniform(count, *cfg.crop_area).tolist()
+            drawn["place"] = [tuple(pair) for pair in self._uniform((count, 2), 0.0, 1.0).tolist()]
         if cfg.brightness:
-            found["brightness"] = self._uniform(count, -cfg.brightness, cfg.brightness).tolist()
+            drawn["brightness"] = self._uniform(count, -cfg.brightness, cfg.brightness).tolist()
         if cfg.contrast is not None:
-            found["contrast"] = self._uniform(count, *cfg.contrast).tolist()
+            drawn["contrast"] = self._uniform(count, *cfg.contrast).tolist()
         if cfg.saturation is not None:
-            found["saturation"] = self._uniform(count, *cfg.saturation).tolist()
+            drawn["saturation"] = self._uniform(count, *cfg.saturation).tolist()
         if cfg.hue:
-            found["hue"] = self._uniform(count, -cfg.hue, cfg.hue).tolist()
-        return [Draw(**{name: values[index] for name, values in found.items()}) for index in range(count)]
+            drawn["hue"] = self._uniform(count, -cfg.hue, cfg.hue).tolist()
+        return [Augmentation(**{name: values[index] for name, values in drawn.items()}) for index in range(count)]
 
     def _uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
         size = (shape,) if isinstance(shape, int) else shape
         return torch.rand(size, generator=self._generator) * (high - low) + low
 
 
-def augmented(image: np.ndarray, draw: Draw) -> np.ndarray:
-    """A picture, uint8 (H, W, 3), with all that was drawn for it done to it."""
+def augment_image(image: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """An image, uint8 (H, W, 3), with an augmentation applied to it."""
     x = image.astype(np.float32)
     x *= np.float32(1 / 255)
-    if draw.area != 1.0:
-        x = resized_crop(x, draw.area, draw.place)
-    if draw.brightness:
-        x += np.float32(draw.brightness)
-        _limit(x)
-    if draw.contrast != 1.0:
-        _limit(adjust_contrast(x, draw.contrast))
-    if draw.saturation != 1.0 or draw.hue:
-        x = adjust_hue_saturation(x, draw.hue, draw.saturation)
-    x *= np.float32(255.5)  # and cut off: tf.image.convert_image_dtype's way to uint8
+    if augmentation.area != 1.0:
+        x = resized_crop(x, augmentation.area, augmentation.place)
+    if augmentation.brightness:
+        x += np.float32(augmentation.brightness)
+        _clip(x)
+    if augmentation.contrast != 1.0:
+        _clip(adjust_contrast(x, augmentation.contrast))
+    if augmentation.saturation != 1.0 or augmentation.hue:
+        x = adjust_hue_saturation(x, augmentation.hue, augmentation.saturation)
+    x *= np.float32(255.5)  # and truncated: the conversion of tf.image.convert_image_dtype to uint8
     return np.clip(x, 0, 255, out=x).astype(np.uint8)
 
 
-def _limit(x: np.ndarray) -> None:
+def _clip(x: np.ndarray) -> None:
     np.clip(x, 0.0, 1.0, out=x)
 
 
 def resized_crop(x: np.ndarray, area: float, place: tuple[float, float]) -> np.ndarray:
-    """Cut a share `area` of the picture at `place` (y, x in [0, 1]) and resize it back.
+    """Crop an image and resize the crop back, bilinearly with aligned corners (tf.image.crop_and_resize, as in dlimp).
 
-    Bilinear, the corners' pixels falling on the crop's corners (tf.image.crop_and_resize, which dlimp calls).
+    Args:
+        x: The image (H, W, 3).
+        area: Share of the area to keep.
+        place: Position (y, x) of the crop, each in [0, 1].
+
+    Returns:
+        The crop, of the image's size.
     """
-    side, (high, wide, channels) = np.sqrt(area), x.shape
-    for axis, count in ((1, wide), (0, high)):
+    side, (height, width, channels) = np.sqrt(area), x.shape
+    for axis, count in ((1, width), (0, height)):
         at = place[axis] * (1 - side) * (count - 1) + np.arange(count) * side
         low = np.minimum(at.astype(np.intp), count - 1)
         share = (at - low).astype(np.float32)
-        near, far = (x.take(index, axis).reshape(high, -1) for index in (low, np.minimum(low + 1, count - 1)))
+        near, far = (x.take(index, axis).reshape(height, -1) for index in (low, np.minimum(low + 1, count - 1)))
         far -= near
         far *= share[:, None] if axis == 0 else np.repeat(share, channels)
         near += far
-        x = near.reshape(high, wide, channels)
+        x = near.reshape(height, width, channels)
     return x
 
 
 def adjust_contrast(x: np.ndarray, factor: float) -> np.ndarray:
-    """Stretch each channel about its mean over the picture (tf.image.adjust_contrast)."""
-    high, wide, channels = x.shape
-    mean = np.tile(np.array(cv2.mean(x)[:channels], np.float32), wide)  # rows as one line: long ones are added faster
-    rows = x.reshape(high, -1)
+    """Scale each channel about its mean over the image (tf.image.adjust_contrast)."""
+    height, width, channels = x.shape
+    mean = np.tile(
+        np.array(cv2.mean(x)[:channels], np.float32), width
+    )  # one value per row element: numpy adds long rows faster
+    rows = x.reshape(height, -1)
     rows -= mean
     rows *= np.float32(factor)
     rows += mean

@@ -1,7 +1,7 @@
-"""Demonstrations as flat arrays on disk: every frame once, already resized, ready to be sampled at random.
+"""RLDS datasets flattened to arrays on disk: every frame once, already resized, for access in random order.
 
-A random step out of an RLDS record costs the decoding of its whole episode (~200 samples/s a core); the flat
-file gives any step at the price of a copy. Frames are memory-mapped, so memory stays bounded by the page cache.
+Reading one random step of an RLDS record decodes its whole episode (~200 samples/s per core); the flat file gives any
+step at the price of a copy. Images are memory-mapped, so the page cache bounds their memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +26,45 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 
 
+class ImageRows:
+    """Rows of one or more memory-mapped image arrays, read when they are indexed."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.uint8]], index: NDArray[np.int64] | None = None) -> None:
+        """Select the rows `index` of the concatenation of `arrays`, each (N, H, W, 3); None: all rows."""
+        self._arrays = tuple(arrays)
+        self._starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self._index = np.arange(self._starts[-1]) if index is None else index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, rows: int | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The image (H, W, 3) of a row, or the images (B, H, W, 3) of an array of rows."""
+        chosen = np.atleast_1d(self._index[rows])
+        images = np.empty((len(chosen), *self._arrays[0].shape[1:]), np.uint8)
+        for array, start in zip(self._arrays, self._starts, strict=False):
+            here = (chosen >= start) & (chosen < start + len(array))
+            images[here] = array[chosen[here] - start]
+        return images if np.ndim(rows) else images[0]
+
+    def subset(self, rows: NDArray[np.int64]) -> ImageRows:
+        """Part of these rows."""
+        return ImageRows(self._arrays, self._index[rows])
+
+
 @dataclass(frozen=True)
 class Frames:
     """All steps of a split, in episode order.
 
-    `images` uint8 (N, H, W, 3), as the preparation's resize gives them; `actions` float32 (N, 7) in dataset
-    units; `instruction` (N,) indexes `instructions`; `episode` (N,) counts episodes.
+    Attributes:
+        images: uint8 (N, H, W, 3), resized as the image preparation does it.
+        actions: float32 (N, 7), in dataset units.
+        instruction: Index (N,) into `instructions`.
+        episode: Episode number (N,).
+        instructions: The distinct sentences.
     """
 
-    images: NDArray[np.uint8]
+    images: ImageRows
     actions: NDArray[np.float32]
     instruction: NDArray[np.int64]
     episode: NDArray[np.int64]
@@ -45,39 +74,73 @@ class Frames:
         return len(self.actions)
 
     def trajectories(self) -> list[NDArray[np.float32]]:
-        """The actions, one array (T, 7) an episode."""
+        """The actions of each episode, (T, 7)."""
         return np.split(self.actions, np.flatnonzero(np.diff(self.episode)) + 1)
+
+    def subset(self, sentences: str | None = None, episodes: int = 0) -> Frames:
+        """The frames of some episodes.
+
+        Args:
+            sentences: Regular expression that the instruction contains a match of; None: any instruction.
+            episodes: Number of matching episodes to keep, from the first; 0: all.
+
+        Returns:
+            The frames of these episodes.
+
+        Raises:
+            ValueError: No instruction matches.
+        """
+        if sentences is None and not episodes:
+            return self
+        wanted = np.array([sentences is None or re.search(sentences, text) is not None for text in self.instructions])
+        matches = wanted[self.instruction]
+        if not matches.any():
+            examples = "; ".join(self.instructions[:5])
+            raise ValueError(
+                f"data.sentences: {sentences!r} matches none of the instructions of the dataset, such as: {examples}"
+            )
+        if episodes:
+            matches &= np.isin(self.episode, np.unique(self.episode[matches])[:episodes])
+        rows = np.flatnonzero(matches)
+        return replace(
+            self,
+            images=self.images.subset(rows),
+            actions=self.actions[rows],
+            instruction=self.instruction[rows],
+            episode=self.episode[rows],
+        )
 
 
 def load_frames(datasets: Sequence[str], split: str, preparation: ImagePreparation, cache: Path) -> Frames:
-    """Flatten a split of several RLDS datasets, once: a second call with the same content maps the files."""
+    """Flatten a split of several RLDS datasets into `cache`, or map what an earlier call left there of the same."""
     parts = [_load_one(dataset, split, preparation, cache) for dataset in datasets]
-    instructions = sorted({text for part in parts for text in part.instructions})
+    instructions = sorted({text for _, part in parts for text in part.instructions})
     index = {text: number for number, text in enumerate(instructions)}
-    episodes = np.cumsum([0, *(int(part.episode[-1]) + 1 if len(part) else 0 for part in parts)])
+    episodes = np.cumsum([0, *(int(part.episode[-1]) + 1 if len(part) else 0 for _, part in parts)])
     return Frames(
-        images=parts[0].images if len(parts) == 1 else np.concatenate([part.images for part in parts]),
-        actions=np.concatenate([part.actions for part in parts]),
+        images=ImageRows([images for images, _ in parts]),
+        actions=np.concatenate([part.actions for _, part in parts]),
         instruction=np.concatenate(
-            [np.array([index[text] for text in part.instructions], int)[part.instruction] for part in parts]
+            [np.array([index[text] for text in part.instructions], int)[part.instruction] for _, part in parts]
         ),
-        episode=np.concatenate([part.episode + start for part, start in zip(parts, episodes[:-1], strict=True)]),
+        episode=np.concatenate([part.episode + start for (_, part), start in zip(parts, episodes[:-1], strict=True)]),
         instructions=tuple(instructions),
     )
 
 
-def _load_one(dataset: str, split: str, preparation: ImagePreparation, cache: Path) -> Frames:
+def _load_one(dataset: str, split: str, preparation: ImagePreparation, cache: Path) -> tuple[NDArray[np.uint8], Frames]:
     folder = find_dataset(dataset)
     place = cache / _fingerprint(folder, split, preparation)
     if not (place / "done.json").exists():
         _flatten(folder, split, preparation, place)
-    facts = json.loads((place / "done.json").read_text("utf-8"))
-    return Frames(
-        images=np.load(place / "images.npy", mmap_mode="r"),
+    contents = json.loads((place / "done.json").read_text("utf-8"))
+    images = np.load(place / "images.npy", mmap_mode="r")
+    return images, Frames(
+        images=ImageRows([images]),
         actions=np.load(place / "actions.npy"),
         instruction=np.load(place / "instruction.npy"),
         episode=np.load(place / "episode.npy"),
-        instructions=tuple(facts["instructions"]),
+        instructions=tuple(contents["instructions"]),
     )
 
 
@@ -115,47 +178,8 @@ def _flatten(folder: Path, split: str, preparation: ImagePreparation, place: Pat
 
 
 def _fingerprint(folder: Path, split: str, preparation: ImagePreparation) -> str:
-    """Changes with the data (file names, sizes, times) and with the geometry of the resize."""
+    """Name of the cache, which changes with the data (file names, sizes, times) and the geometry of the resize."""
     shards = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
     geometry = (preparation.size, preparation.strategy, preparation.resample, preparation.letterbox_fill)
     text = json.dumps([FORMAT, str(folder.resolve()), split, shards, geometry, preparation.crop_area])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Picked:
-    """Rows of an array on disk, read when they are asked for."""
-
-    def __init__(self, rows: Any, index: NDArray[np.int64]) -> None:
-        self._rows, self._index = rows, index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._rows[self._index[key]]
-
-
-def choose(frames: Frames, sentences: str | None, episodes: int = 0) -> Frames:
-    """Frames of the first `episodes` (0: all) whose sentence has the regular expression `sentences` (None: any).
-
-    Raises:
-        ValueError: no sentence has it.
-    """
-    if sentences is None and not episodes:
-        return frames
-    wanted = np.array([sentences is None or re.search(sentences, text) is not None for text in frames.instructions])
-    fits = wanted[frames.instruction]
-    if not fits.any():
-        known = "; ".join(frames.instructions[:5])
-        raise ValueError(f"sentences: {sentences!r} is in none of the sentences there are, such as: {known}")
-    numbers = np.unique(frames.episode[fits])
-    if episodes:
-        fits &= np.isin(frames.episode, numbers[:episodes])
-    index = np.flatnonzero(fits)
-    return replace(
-        frames,
-        images=cast(Any, Picked(frames.images, index)),
-        actions=frames.actions[index],
-        instruction=frames.instruction[index],
-        episode=frames.episode[index],
-    )

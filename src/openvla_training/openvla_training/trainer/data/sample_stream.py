@@ -1,8 +1,8 @@
-"""One dataset as an endless stream of shuffled samples, a few numbers saying where it is.
+"""One dataset as an endless stream of shuffled samples, whose position is a few numbers.
 
-Episodes come in an order drawn anew each epoch; as many of them as fit the budget are held at once, still encoded, and
-their steps come shuffled: a block. A stream goes on exactly from (epoch, the block's first episode, steps used), since
-a block depends on these and the seed alone; memory stays at one and a half blocks.
+Each epoch draws an order of the episodes. As many consecutive episodes as fit the memory budget form a block; they are
+held encoded, and their steps are shuffled. A stream resumes exactly from (epoch, the block's first episode, samples
+used), since a block depends on these and the seed alone. It holds at most one and a half blocks in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,25 @@ from openvla_training.openx.source import EpisodeSource
 from openvla_training.openx.standardise import ABSOLUTE, chunks, is_moving, sentences, standardise
 
 Wording = Literal["first", "any"]
-_PREPARED = (256, 256)  # pictures of this size went through the reference's preparation, which mends their colours
+_PREPARED = (
+    256,
+    256,
+)  # images of this size went through the reference's preparation, which corrects their channel order
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One step: an encoded picture, `actions` float32 (horizon, 7) normalised, the sentence, and where it is from."""
+    """One step of an episode.
+
+    Attributes:
+        dataset: Name of its dataset.
+        episode: Index of its episode.
+        step: Index within the episode.
+        image: Encoded image.
+        bgr: Whether the image's channels are stored in the order BGR.
+        actions: float32 (horizon, 7), normalised.
+        instruction: The sentence.
+    """
 
     dataset: str
     episode: int
@@ -51,33 +64,50 @@ class EpisodeReader:
         horizon: int = 1,
         wording: Wording = "first",
     ) -> None:
-        """`horizon`: actions a sample holds, its own and those after it. `wording`: which of several sentences."""
+        """Open a dataset.
+
+        Args:
+            row: Its description.
+            folder: Its RLDS folder.
+            statistics: Normalise its actions.
+            split: Split to read.
+            horizon: Actions per sample: that of its step and of the following ones.
+            wording: Which of several instructions to take: the first, or one at random.
+        """
         cameras = [f"observation/{camera}" for camera in row.camera]
         wanted = sorted({*row.keys, *cameras, *row.language})
         self._source = EpisodeSource(folder, split, wanted, ["success"] if "success" in row.filters else [])
         self.row, self._statistics, self._cameras = row, statistics, cameras
         self._horizon, self._wording = horizon, wording
-        self._speaks = False
+        self._has_samples = False
         self._bgr = row.bgr and self._source.image_shape(row.camera[0])[:2] != _PREPARED
 
     def __len__(self) -> int:
         return len(self._source)
 
     def check(self) -> None:
-        """Raise unless some episode gives a sample. (A lane's part of an epoch may be without one; each is dealt anew.)
+        """Make sure that some episode has a sample; a lane's part of one epoch alone may have none.
 
         Raises:
-            ValueError: none does.
+            ValueError: No episode has a sample.
         """
-        self._speaks = self._speaks or any(self.read(i, np.random.default_rng(0)) for i in range(len(self)))
-        if not self._speaks:
+        self._has_samples = self._has_samples or any(self.read(i, np.random.default_rng(0)) for i in range(len(self)))
+        if not self._has_samples:
             raise ValueError(
-                f"dataset {self.row.name!r}: none of its {len(self)} episodes gives a sample: they have no sentence, "
-                "or its filters drop them; check its row"
+                f"dataset {self.row.name!r}: none of its {len(self)} episodes has a sample: they have no instruction, "
+                "or a filter drops them; check `language` and `filters` of its row"
             )
 
     def read(self, episode: int, rng: np.random.Generator) -> list[Sample]:
-        """The samples of an episode; none where a filter drops it or it has no sentence. `rng`: for its choices."""
+        """Read the samples of an episode.
+
+        Args:
+            episode: Index of the episode.
+            rng: Chooses its camera and instruction where it has several.
+
+        Returns:
+            The samples; none if a filter drops the episode or it has no instruction.
+        """
         row = self.row
         steps, flags = self._source[episode]
         camera = steps[self._cameras[int(rng.integers(len(self._cameras)))]]
@@ -104,14 +134,14 @@ class EpisodeReader:
 class _Block:
     epoch: int
     start: int
-    samples: list[Sample]  # in reverse: the next one last, so that used ones are freed
-    size: int  # before any was used
-    following: tuple[int, int]
-    mute: bool  # the lane's whole epoch has no sample
+    samples: list[Sample]  # reversed: the next one is last, so that pop() frees it
+    size: int  # number of samples of the whole block
+    following: tuple[int, int]  # epoch and first episode of the next block
+    empty_epoch: bool  # the lane has no sample in this whole epoch
 
 
 class Stream:
-    """Lane `lane` of `lanes` of a dataset: the lanes of an epoch never share a step."""
+    """The samples of one lane. A batch is divided among a fixed number of lanes, which share no sample of an epoch."""
 
     def __init__(
         self,
@@ -124,28 +154,43 @@ class Stream:
         executor: Executor | None = None,
         state: Mapping[str, int] | None = None,
     ) -> None:
-        """`budget`: bytes of pictures a block takes, at least one episode. `executor`: reads the next block ahead."""
+        """Start or resume a stream.
+
+        Args:
+            reader: The dataset.
+            seed: Determines the order of the samples.
+            lane: Index of this lane.
+            lanes: Number of lanes.
+            budget: Size of a block in encoded images [bytes]; a block has at least one episode.
+            executor: Reads the next block in the background; None: it is read when it is needed.
+            state: Position to resume from: the `state` of an earlier stream.
+        """
         self._reader, self._seed, self._lane, self._lanes = reader, seed, lane, lanes
         self._budget, self._executor = budget, executor
         self._key = zlib.crc32(reader.row.name.encode())
-        # Datasets too small to deal out episode by episode are read by every lane, and dealt out step by step.
+        # With too few episodes to divide among the lanes, each lane reads all of them and takes its share of the steps.
         self._by_step = len(reader) < 4 * lanes
-        self._next: Future[_Block] | None = None
+        self._ahead: Future[_Block] | None = None
         self._block: _Block | None = None
         self._state = dict(state) if state else {"epoch": 0, "start": 0, "used": 0}
 
     @property
     def state(self) -> dict[str, int]:
-        """Where the next sample is: give it to a new stream to go on from there."""
+        """The position of the next sample, from which a new stream can resume."""
         block = self._block
         if block is None:
             return dict(self._state)
         return {"epoch": block.epoch, "start": block.start, "used": block.size - len(block.samples)}
 
+    @property
+    def held_bytes(self) -> int:
+        """Size of the encoded images of the current block [bytes]."""
+        return sum(len(sample.image) for sample in self._block.samples) if self._block else 0
+
     def release(self) -> None:
-        """Free the pictures; the next draw reads them again."""
+        """Free the current block; the next draw reads it again."""
         if self._block is not None:
-            self._state, self._block, self._next = self.state, None, None
+            self._state, self._block, self._ahead = self.state, None, None
 
     def draw(self) -> Sample:
         """The next sample."""
@@ -155,13 +200,13 @@ class Stream:
             if used:
                 del self._block.samples[-used:]
         while not self._block.samples:
-            if self._block.mute:
+            if self._block.empty_epoch:
                 self._reader.check()
-            self._block = self._next.result() if self._next else self._build(*self._block.following)
-            self._next = None
+            self._block = self._ahead.result() if self._ahead else self._build(*self._block.following)
+            self._ahead = None
         sample = self._block.samples.pop()
-        if self._executor and self._next is None and len(self._block.samples) <= self._block.size // 2:
-            self._next = self._executor.submit(self._build, *self._block.following)
+        if self._executor and self._ahead is None and len(self._block.samples) <= self._block.size // 2:
+            self._ahead = self._executor.submit(self._build, *self._block.following)
         return sample
 
     def _build(self, epoch: int, start: int) -> _Block:

@@ -1,4 +1,4 @@
-"""The streaming loader: the same samples whatever runs it, exact resume, shares, bounds."""
+"""The streaming loader: samples that do not depend on processes or threads, exact resume, shares, bounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import encode_image
 from openvla_training.rlds.writer import open_writer
 from openvla_training.trainer.config import AugmentConfig
-from openvla_training.trainer.data.augment import Augment, Draw, augmented
 from openvla_training.trainer.data.batch import Batch
 from openvla_training.trainer.data.loader import Loader, LoaderConfig, merge_states
 from openvla_training.trainer.data.sample_stream import EpisodeReader, Stream
@@ -74,17 +73,17 @@ def assert_same(batches: list[Batch], wanted: list[Batch]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 5])
-def test_the_number_of_threads_changes_nothing(data, checkpoint, whole, workers):
+def test_samples_do_not_depend_on_the_number_of_threads(data, checkpoint, whole, workers):
     assert_same(run(data, checkpoint, workers=workers), whole)
 
 
-def test_another_seed_gives_other_samples(data, checkpoint, whole):
+def test_another_seed_draws_other_samples(data, checkpoint, whole):
     other = run(data, checkpoint, 5, config=replace(CONFIG, seed=1))
     assert [batch.origins for batch in other] != [batch.origins for batch in whole[:5]]
 
 
 @pytest.mark.parametrize("stopped", [1, 14, 23])
-def test_a_stopped_run_goes_on_at_the_exact_sample(data, checkpoint, whole, stopped):
+def test_loader_resumes_at_the_exact_sample(data, checkpoint, whole, stopped):
     with Loader(MIXTURE, data, checkpoint, CONFIG, augment=AugmentConfig()) as loader:
         assert_same(list(itertools.islice(loader, stopped)), whole[:stopped])
         state = json.loads(json.dumps(loader.state()))
@@ -92,7 +91,7 @@ def test_a_stopped_run_goes_on_at_the_exact_sample(data, checkpoint, whole, stop
     assert_same(run(data, checkpoint, STEPS - stopped, state=state), whole[stopped:])
 
 
-def test_two_ranks_share_the_batch_and_one_goes_on_for_both(data, checkpoint, whole):
+def test_two_ranks_share_a_batch_and_resume_as_one(data, checkpoint, whole):
     loaders = [Loader(MIXTURE, data, checkpoint, CONFIG, augment=AugmentConfig(), rank=r, world=2) for r in range(2)]
     seen: list[set] = [set(), set()]
     for step in range(10):
@@ -106,37 +105,37 @@ def test_two_ranks_share_the_batch_and_one_goes_on_for_both(data, checkpoint, wh
     for loader in loaders:
         loader.close()
     assert_same(run(data, checkpoint, STEPS - 10, state=state), whole[10:])
-    with pytest.raises(ValueError, match="the state lacks lane 1; merge the states of all ranks"):
+    with pytest.raises(ValueError, match="the state has no lane 1; merge the states of all ranks"):
         Loader(MIXTURE, data, checkpoint, CONFIG, state=loaders[0].state())
 
 
-def test_a_run_goes_on_with_its_own_settings_only(data, checkpoint):
+def test_loader_resumes_only_with_its_own_settings(data, checkpoint):
     with Loader(MIXTURE, data, checkpoint, CONFIG, workers=0) as loader:
         state = loader.state()
-    with pytest.raises(ValueError, match="had seed 0, this one has 3; use the same, or start anew"):
+    with pytest.raises(ValueError, match="has seed 0, this one 3; use the same value, or another output"):
         Loader(MIXTURE, data, checkpoint, replace(CONFIG, seed=3), state=state)
 
 
-def test_a_run_goes_on_with_its_own_schedule_only_and_beyond_its_steps(data, checkpoint):
+def test_loader_continues_beyond_its_steps_with_the_same_schedule(data, checkpoint):
     config = replace(CONFIG, steps=2)
     with Loader(MIXTURE, data, checkpoint, config, workers=0) as loader:
         drawn = Counter(name for batch in itertools.islice(loader, 8) for name, _, _ in batch.origins)
         state = loader.state()
     assert drawn["viola"] and drawn["bridge_orig"]  # steps 3 to 8 are drawn as the last ones of training
-    with pytest.raises(ValueError, match="had until {'droid': 0.5}, this one has {}"):
+    with pytest.raises(ValueError, match="has until {'droid': 0.5}, this one {}"):
         Loader(replace(MIXTURE, until={}), data, checkpoint, config, state=state)
 
 
-def test_what_does_not_fit_is_explained(data, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="8 cannot be dealt out over 3 lanes evenly"):
+def test_inconsistent_settings_are_explained(data, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="batch_size: 8 is not a multiple of the 3 lanes"):
         LoaderConfig(batch_size=8, lanes=3)
-    with pytest.raises(ValueError, match="lanes: 2 cannot be run by 4 processes; choose a multiple of 4"):
+    with pytest.raises(ValueError, match="data.lanes: 2 cannot be divided among 4 processes; choose a multiple of 4"):
         Loader(MIXTURE, data, checkpoint, CONFIG, world=4)
     with pytest.raises(FileNotFoundError, match="'kuka' is not in .*; datasets there: bridge_orig, droid, viola"):
         Loader(Mixture("m", {"kuka": 1}), data, checkpoint, CONFIG)
 
 
-def test_shares_of_the_samples_drawn_are_the_mixture_s(data, checkpoint):
+def test_datasets_are_drawn_with_the_mixtures_shares(data, checkpoint):
     config = LoaderConfig(batch_size=100, steps=20, buffer_bytes=1 << 20)
     with Loader(MIXTURE, data, checkpoint, config, workers=0) as loader:
         for steps in (range(10), range(10, 20)):
@@ -147,7 +146,7 @@ def test_shares_of_the_samples_drawn_are_the_mixture_s(data, checkpoint):
     assert drawn["droid"] == 0
 
 
-def test_an_epoch_has_every_step_once_in_an_order_of_its_own(data):
+def test_epoch_has_every_step_once(data):
     row = find("viola")
     folder = data / "viola" / "0.1.0"
     reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
@@ -167,7 +166,7 @@ def test_an_epoch_has_every_step_once_in_an_order_of_its_own(data):
     assert all(not a & b for a, b in itertools.combinations(first, 2))
 
 
-def test_a_block_holds_no_more_than_its_budget_and_one_episode(data):
+def test_block_exceeds_its_budget_by_at_most_one_episode(data):
     row = find("viola")
     folder = data / "viola" / "0.1.0"
     reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
@@ -175,33 +174,7 @@ def test_a_block_holds_no_more_than_its_budget_and_one_episode(data):
     stream = Stream(reader, seed=0, lane=0, lanes=1, budget=20_000)
     for _ in range(200):
         stream.draw()
-        held = sum(len(sample.image) for sample in stream._block.samples)
-        assert held <= 20_000 + longest
-
-
-def test_augmentation_as_a_whole_equals_the_reference(fixtures):
-    """TF's operations in dlimp's order on the same pictures and draws (test/fixtures/augment/chain.npz)."""
-    with np.load(fixtures / "augment" / "chain.npz") as file:
-        given = dict(file)
-    for index, (image, wanted) in enumerate(zip(given["images"], given["out"], strict=True)):
-        names = ("area", "brightness", "contrast", "saturation", "hue")
-        values = {name: float(given[name][index]) for name in names}
-        ours = augmented(image, Draw(place=tuple(given["offset"][index].tolist()), **values))
-        difference = np.abs(ours.astype(int) - wanted)
-        assert difference.max() <= 1 and (difference > 0).mean() < 2e-3, index
-    assert (augmented(image, Draw()) == image).all()
-
-
-def test_augmentation_is_drawn_from_the_reference_s_ranges():
-    draws = Augment(AugmentConfig(), torch.Generator().manual_seed(0)).draw(4000)
-    assert {round(draw.area, 6) for draw in draws} == {0.9}
-    for values, low, high in (
-        ([draw.place[0] for draw in draws], 0, 1), ([draw.place[1] for draw in draws], 0, 1),
-        ([draw.brightness for draw in draws], -0.2, 0.2), ([draw.contrast for draw in draws], 0.8, 1.2),
-        ([draw.saturation for draw in draws], 0.8, 1.2), ([draw.hue for draw in draws], -0.05, 0.05),
-    ):  # fmt: skip
-        assert low <= min(values) < low + 0.01 * (high - low) and high - 0.01 * (high - low) < max(values) <= high
-        assert abs(np.mean(values) - (low + high) / 2) < 0.02 * (high - low)
+        assert stream.held_bytes <= 20_000 + longest
 
 
 def lab_dataset(
@@ -222,7 +195,7 @@ def lab_dataset(
             )  # fmt: skip
 
 
-def test_pictures_keep_their_colours_and_labels_say_the_normalised_action(tmp_path, checkpoint):
+def test_images_keep_their_colours_and_labels_are_the_normalised_actions(tmp_path, checkpoint):
     lab_dataset(tmp_path, ["Lift The Cube"] * 3)
     row = Dataset("lab", action=("action",))
     for bgr, wanted in ((False, [200, 30, 10]), (True, [10, 30, 200])):
@@ -242,14 +215,14 @@ def test_pictures_keep_their_colours_and_labels_say_the_normalised_action(tmp_pa
         actions[:, 6] = np.arange(6) % 2
         actions[0, :6] = 0
         np.testing.assert_array_equal(chunk[0], statistics.normalise(actions[step : step + 1])[0])
-        if step == 5:  # behind the end: no motion, the gripper as it was
+        if step == 5:  # after the end: no motion, the gripper unchanged
             np.testing.assert_array_equal(chunk[1:, :6], 0)
             np.testing.assert_array_equal(chunk[1:, 6], chunk[0, 6])
     wanted_statistics = compute([np.zeros((2, 7)), np.ones((2, 7))]).to_json().keys()
     assert statistics.to_json().keys() >= wanted_statistics
 
 
-def test_the_how_to_s_row_is_all_that_a_lab_s_dataset_needs(root, tmp_path, checkpoint, capsys):
+def test_row_of_the_how_to_suffices_for_a_dataset(root, tmp_path, checkpoint, capsys):
     page = (root / "docs" / "how-to" / "mixtures.md").read_text("utf-8")
     (example,) = [part.split("```")[0] for part in page.split("```yaml\n")[1:] if "our_kitchen" in part]
     (tmp_path / "ours.yaml").write_text(example)
@@ -263,7 +236,7 @@ def test_the_how_to_s_row_is_all_that_a_lab_s_dataset_needs(root, tmp_path, chec
         assert loader.statistics["our_kitchen"].action.mask.tolist() == [True] * 6 + [False]
 
 
-def test_statistics_of_a_checkpoint_win_over_measured_ones(tmp_path, checkpoint):
+def test_given_statistics_replace_measured_ones(tmp_path, checkpoint):
     lab_dataset(tmp_path, ["push"] * 3)
     mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",))})
     wide = compute([np.full((5, 7), -8.0), np.full((5, 7), 8.0)], mask=(True,) * 6 + (False,))
@@ -273,14 +246,14 @@ def test_statistics_of_a_checkpoint_win_over_measured_ones(tmp_path, checkpoint)
         assert next(loader).actions[..., :6].abs().max() < 0.6  # of eight
 
 
-def test_colours_of_data_that_the_reference_s_preparation_mended_are_left(tmp_path, checkpoint):
+def test_images_with_corrected_channels_are_left_unchanged(tmp_path, checkpoint):
     lab_dataset(tmp_path, ["push"] * 3, size=256)
     mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",), bgr=True)})
     with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=2), workers=0) as loader:
         assert (next(loader).images[0, 5, 5] == torch.tensor([200, 30, 10])).all()
 
 
-def test_episodes_without_a_sentence_and_steps_that_stand_still_are_left_out(tmp_path, checkpoint):
+def test_episodes_without_instruction_and_still_steps_are_skipped(tmp_path, checkpoint):
     lab_dataset(tmp_path, ["", "push", "", "pull"])
     row = Dataset("lab", action=("action",), filters=("zero_actions",))
     mixture = Mixture("m", {"lab": 1.0}, rows={"lab": row})
@@ -290,31 +263,31 @@ def test_episodes_without_a_sentence_and_steps_that_stand_still_are_left_out(tmp
     assert {step for _, _, step in origins} == {1, 2, 3, 4, 5}
     still = compute([np.tile([0, 0, 0, 0, 0, 5.0, 1], (4, 1)), np.ones((4, 7)) * [-1, 1, 1, 1, 1, 5, 0]])
     actions = still.normalise(np.array([[0, 0, 0, 0, 0, 5, 1], [0, 0, 0, 0.1, 0, 5, 1]]))
-    assert is_moving(actions, still.action).tolist() == [False, True]  # what never changes moves nothing
-    lab_dataset(tmp_path / "mute", [""] * 5)
-    with pytest.raises(ValueError, match="'lab': none of its 5 episodes gives a sample: they have no sentence"):
-        run_mute(tmp_path / "mute", checkpoint, mixture, workers=2)
-    with pytest.raises(ValueError, match="none of its 5 episodes gives a sample"):
-        run_mute(tmp_path / "mute", checkpoint, mixture, workers=0)
+    assert is_moving(actions, still.action).tolist() == [False, True]  # a constant dimension is no motion
+    lab_dataset(tmp_path / "silent", [""] * 5)
+    with pytest.raises(ValueError, match="'lab': none of its 5 episodes has a sample: they have no instruction"):
+        first_batch(tmp_path / "silent", checkpoint, mixture, workers=2)
+    with pytest.raises(ValueError, match="none of its 5 episodes has a sample"):
+        first_batch(tmp_path / "silent", checkpoint, mixture, workers=0)
 
 
-def test_a_lane_whose_part_of_an_epoch_is_mute_waits_for_the_next(tmp_path):
-    lab_dataset(tmp_path, ["push", *[""] * 23])  # one episode of 24 has a sentence, and four lanes share them
+def test_lane_without_samples_in_an_epoch_continues_with_the_next(tmp_path):
+    lab_dataset(tmp_path, ["push", *[""] * 23])  # one episode of 24 has an instruction; four lanes share them
     row = Dataset("lab", action=("action",))
     folder = tmp_path / "lab" / "1.0.0"
     statistics = dataset_statistics(row, folder)
     reader = EpisodeReader(row, folder, statistics, split="all")
     streams = [Stream(reader, seed=0, lane=lane, lanes=4, budget=1 << 20) for lane in range(4)]
     assert [stream.draw().episode for stream in streams] == [0] * 4
-    assert sum(stream.state["epoch"] == 0 for stream in streams) == 1  # the others had to wait
+    assert sum(stream.state["epoch"] == 0 for stream in streams) == 1  # the others went on to a later epoch
 
 
-def run_mute(root: Path, checkpoint: Checkpoint, mixture: Mixture, workers: int) -> Batch:
+def first_batch(root: Path, checkpoint: Checkpoint, mixture: Mixture, workers: int) -> Batch:
     with Loader(mixture, root, checkpoint, LoaderConfig(batch_size=8), workers=workers) as loader:
         return next(loader)
 
 
-def test_only_successes_are_used_where_the_row_asks_for_them(tmp_path):
+def test_success_filter_keeps_successful_episodes(tmp_path):
     folder = write_synthetic(tmp_path, "kuka", episodes=12)
     row = find("kuka")
     reader = EpisodeReader(row, folder, dataset_statistics(row, folder))
@@ -324,11 +297,11 @@ def test_only_successes_are_used_where_the_row_asks_for_them(tmp_path):
     assert [bool(reader.read(index, np.random.default_rng(0))) for index in range(len(reader))] == succeeded
 
 
-def test_a_picture_that_cannot_be_decoded_names_its_step(tmp_path, checkpoint, monkeypatch):
+def test_undecodable_image_is_named_by_its_step(tmp_path, checkpoint, monkeypatch):
     lab_dataset(tmp_path, ["push"] * 3)
     mixture = Mixture("m", {"lab": 1.0}, rows={"lab": Dataset("lab", action=("action",))})
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
     with Loader(mixture, tmp_path, checkpoint, LoaderConfig(batch_size=2)) as loader:
-        for _ in range(2):  # told of again each time it is asked
+        for _ in range(2):  # the error is raised at every further call
             with pytest.raises(ValueError, match=r"lab, episode \d, step \d: .* neither a JPEG nor a PNG"):
                 next(loader)
