@@ -115,15 +115,15 @@ def gripper(node, how=""):
             if handle.is_cancel_requested:
                 del going[name]
                 print(f"{name} stops", flush=True)
-                handle.execute(end)
+                handle.execute()
 
-    def end(handle):
+    def end(kind, handle):
         handle.canceled()
-        return handle._action_server.action_type.Result()
+        return load(f"franka_msgs/action/{kind}").Result()
 
     for name, kind in (("move", "Move"), ("grasp", "Grasp")):
         node.servers = [*getattr(node, "servers", []), ActionServer(
-            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", end,
+            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", partial(end, kind),
             goal_callback=decide, handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
         )]  # fmt: skip
     node.create_timer(0.3, end_cancelled)

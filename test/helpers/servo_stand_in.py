@@ -2,7 +2,7 @@
 
 MoveIt is on no Python registry. Of its interface this has what the bridge uses, as in moveit2's branch jazzy: pose
 targets are followed from the measured joints on, within the joints' speed, at 100 Hz; nothing is sent while it is
-paused, before it was told that poses come, or when the newest target is older than 0.1 s. Its inverse kinematics are
+paused, before it was switched to poses, or when the newest target is older than 0.1 s. Its inverse kinematics are
 the bridge's own, so what it shows is the way of the messages, not MoveIt's solutions. Its clock is the node's: with
 `--ros-args -p use_sim_time:=true` the simulator's, as the bridge's.
 """

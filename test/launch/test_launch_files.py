@@ -91,7 +91,7 @@ def test_what_the_arguments_start():
     assert made["bridge_node"].remappings == made["sim_node"].remappings == (("/clock", "clock"),)
     made = specs(seed="3", use_sim_time="false", control_mode="streaming")
     assert made["sim_node"].parameters["seed"] == 3 and not made["bridge_node"].parameters["use_sim_time"]
-    assert made["policy_node"].parameters["control_mode"] == "streaming"
+    assert made["bridge_node"].parameters["control_mode"] == "streaming"
     assert specs(robot="widowx_sim")["bridge_node"].params_files == bringup("widowx_sim")[1].params_files
 
 

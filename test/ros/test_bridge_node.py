@@ -45,11 +45,11 @@ class Robot:
         self.states: list[SafetyState] = []
         self._sequence = 0
         self._gripper = node.create_publisher(JointState, "gripper/state", STREAM)
-        self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
+        self.chunks = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         self.e_stop = node.create_publisher(Bool, "e_stop", STATE)
         # Created last: a bridge that receives it (it must, to be READY) knows the others too. Likewise safety/state.
         self._pose = node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
-        self._to_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
+        self._to_bridge = (self._pose, self._gripper, self.chunks, self.e_stop)
         self._from_bridge = (
             node.create_subscription(Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
             node.create_subscription(PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
@@ -82,7 +82,7 @@ class Robot:
             frame="panda_link0", at_ns=now, observation=conversions.time_message(seen or now), sequence=self._sequence,
             source="policy", instruction="test", period=0.2,
         )  # fmt: skip
-        self._chunk.publish(action_messages.chunk_message(rows, **(fields | changes)))
+        self.chunks.publish(action_messages.chunk_message(rows, **(fields | changes)))
 
     def is_in(self, state) -> bool:
         """Whether the bridge is in this state, with all topics connected."""
@@ -176,7 +176,7 @@ def test_refused_chunks_move_nothing_and_name_the_check(bridge, robot, spin_unti
     )  # fmt: skip
     broken.actions = [EndEffectorDelta()]
     broken.actions[0].translation.x = math.nan
-    robot._chunk.publish(broken)
+    robot.chunks.publish(broken)
     refused("action")
     assert robot.targets == [] and robot.openings == []
 
@@ -205,8 +205,8 @@ def test_an_emergency_stop_latches_until_its_reset(bridge, robot, spin_until, se
     end = len(robot.targets)
     settle()
     assert len(robot.targets) == end
-    nobody = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
-    assert not nobody.success and "operator's name" in nobody.message and robot.is_in(SafetyState.ESTOP)
+    unnamed = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
+    assert not unnamed.success and "operator's name" in unnamed.message and robot.is_in(SafetyState.ESTOP)
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY after the reset")
     assert robot.states[-1].e_stop_reset_by == "Ada"

@@ -47,7 +47,8 @@ class Stack:
     def __init__(self, start: Callable[..., Any], wait_for: Callable[..., Any], root: Path, tmp: Path) -> None:
         """start: `start_process` of test/conftest.py."""
         self._start, self._wait_for, self._helpers = start, wait_for, root / "test" / "helpers"
-        self._seen = Seen(tmp / "witness.jsonl")
+        self._witness_file = tmp / "witness.jsonl"
+        self._seen = Seen(self._witness_file)
         self._prefix: Mapping[str, Sequence[str]] = {}
         self._environment: Mapping[str, str] = {}
         self.times: list[str] = []
@@ -67,7 +68,7 @@ class Stack:
         return self._run(end, str(self._helpers / f"{name}.py"), *arguments)
 
     def witness(self) -> None:
-        self.helper("witness", cable.ROBOT, str(self._seen._file))
+        self.helper("witness", cable.ROBOT, str(self._witness_file))
 
     def _run(self, end: str, *words: str) -> Any:
         command, *arguments = [*self._prefix.get(end, ()), "python", *words]
@@ -143,8 +144,8 @@ def test_each_fault_stops_the_arm_until_it_is_over(
         "bridge_node", cable.ROBOT, BRIDGE | {"control_mode": "streaming"},
         "robot/ee_pose:=driver/ee_pose", "policy/action_chunk:=relayed/chunk",
     )  # fmt: skip
-    streaming = {"control_mode": "streaming", "checkpoint": tiny_checkpoint, "image.topic": "driver/image_raw"}
-    policy = stack.node("policy_node", cable.REST, POLICY | streaming)
+    remapped = {"checkpoint": tiny_checkpoint, "image.topic": "driver/image_raw"}
+    policy = stack.node("policy_node", cable.REST, POLICY | remapped)
     stack.witness()
     e_stop = ros_node.create_publisher(Bool, "e_stop", STATE)
     stack.moving()

@@ -66,18 +66,18 @@ def test_refusals_clips_and_resets_are_diagnosed_and_recorded(
             )
         )  # fmt: skip
 
-    def shown(**wanted: str) -> bool:
+    def reported(**wanted: str) -> bool:
         """Whether the bridge's newest diagnostics have these values."""
         said = [s for array in health for s in array.status if s.name == "/bridge_node"]
         return bool(said) and wanted.items() <= {v.key: v.value for v in said[-1].values}.items()
 
     send(1, 0.01, "nowhere")
     spin_until(lambda: states[-1].refused == ["frame"], 20.0, "the refusal")
-    spin_until(lambda: shown(refused="1", refused_since_activation="frame 1"), 20.0, "the refusal on /diagnostics")
+    spin_until(lambda: reported(refused="1", refused_since_activation="frame 1"), 20.0, "the refusal on /diagnostics")
     spin_until(lambda: states[-1].state == SafetyState.READY, 20.0, "READY")
     send(2, 1.0, "panda_link0")
     spin_until(lambda: "max_translation" in states[-1].clipped, 20.0, "the clip")
-    spin_until(lambda: shown(clipped_since_activation="max_translation 1"), 20.0, "the clip on /diagnostics")
+    spin_until(lambda: reported(clipped_since_activation="max_translation 1"), 20.0, "the clip on /diagnostics")
     e_stop.publish(Bool(data=True))
     e_stop.publish(Bool(data=False))
     spin_until(lambda: "waiting for a reset" in states[-1].reason, 20.0, "the emergency stop")

@@ -89,7 +89,7 @@ def stack(start_stack, tiny_checkpoint, listen, spin_until, ros_node):
         overrides = {
             "sim_node": {"real_time_factor": 2.0, "camera.rate": 5.0},
             "bridge_node": {"control_mode": mode, "watchdog.action": 0.5 if mode == "streaming" else 3.0},
-            "policy_node": {"checkpoint": str(tiny_checkpoint), "threads": 1, "control_mode": mode, **policy},
+            "policy_node": {"checkpoint": str(tiny_checkpoint), "threads": 1, **policy},
         }
         processes = start_stack(overrides)
         processes["status"] = status = listen(PolicyStatus, "policy/status", LATCHED)

@@ -233,7 +233,7 @@ def test_a_gripper_goal_delays_only_the_next_gripper_goal(
     act(2, 0.0, 1.0)
     spin_until(reporting(lambda: "move accepted" in gripper.output), 20.0, "the gripper to open")
     act(3, 0.0, 0.0)
-    spin_until(reporting(lambda: gripper.output.count("grasp accepted") == 2), 20.0, "the hand to close again")
+    spin_until(reporting(lambda: gripper.output.count("grasp accepted") == 2), 20.0, "the gripper to close again")
     said = [line for line in gripper.output.split("\n") if line in ("move accepted", "move stops", "grasp accepted")]
     assert said == ["grasp accepted", "move accepted", "move stops", "grasp accepted"]
     # A pending goal is dropped by an emergency stop: a gripper that opens would drop what it holds.

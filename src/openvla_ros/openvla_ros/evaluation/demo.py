@@ -172,8 +172,6 @@ class Demo:
         if options.control_mode:
             overrides["bridge_node"] = {"control_mode": options.control_mode}
         policy: dict[str, object] = {}
-        if options.control_mode:
-            policy["control_mode"] = options.control_mode
         if options.checkpoint:
             policy["checkpoint"] = str(resolve(options.checkpoint).resolve())
         if options.unnorm_key:

@@ -37,7 +37,6 @@ def test_the_policy_s_frame_is_one_that_the_bridge_knows(robot, config):
     bridge, policy = (configured(specs[name]) for name in ("bridge_node", "policy_node"))
     del bridge["use_sim_time"]
     assert policy["frame"] in delta_frames(build(BridgeParameters, bridge))
-    assert policy["control_mode"] == bridge["control_mode"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -192,9 +192,9 @@ def test_a_button_must_be_held_and_reported(mode):
 def test_a_silent_emergency_stop_holds_if_configured():
     config, on = PermissionConfig(e_stop_timeout=1.0), replace(Permission(), switched_on=True)
     assert "no message on e_stop" in on.missing(config, at(0))
-    heard = replace(on, e_stop_at=at(0))
-    assert heard.missing(config, at(NS)) == ""
-    assert "is the emergency stop connected" in heard.missing(config, at(NS + 1))
+    reported = replace(on, e_stop_at=at(0))
+    assert reported.missing(config, at(NS)) == ""
+    assert "is the emergency stop connected" in reported.missing(config, at(NS + 1))
 
 
 def test_an_emergency_stop_latches_until_released_and_reset():
@@ -208,8 +208,8 @@ def test_an_emergency_stop_latches_until_released_and_reset():
     assert gate.state is State.ESTOP and "waiting for a reset" in gate.reason
     gate, actions = safety.admit(gate, CONFIG, fine(now + 2), chunk(now + 2, 1))
     assert not actions and gate.refused == ("state",)
-    nobody, said = safety.reset_e_stop(gate, "  ", now)
-    assert nobody is gate and "operator's name" in said
+    unnamed, said = safety.reset_e_stop(gate, "  ", now)
+    assert unnamed is gate and "operator's name" in said
     gate = safety.begin(gate, CONFIG)
     assert safety.update(gate, CONFIG, fine(now + 3)).state is State.ESTOP, "it outlives a new activation"
     gate, said = safety.reset_e_stop(gate, " Ada  Lovelace ", now + 3)

@@ -131,7 +131,7 @@ def _stack_rows(
     state = SAFETY_NAMES.get(safety.state, str(safety.state)) if safety else ""
     where = f"/{namespace.strip('/')}/{BRIDGE_NODE}" if namespace.strip("/") else f"/{BRIDGE_NODE}"
     return [
-        checks.camera_rate(stack["images"], _control_rate(policy), stack["others"], simulated),
+        checks.camera_rate(stack["images"], _control_rate(bridge, policy), stack["others"], simulated),
         checks.camera_stamps(stack["images"], policy["image.max_age"], bridge["watchdog.future"]),
         checks.image_transport(stack["images"], policy["image.transport"]),
         checks.robot_state(stack["robot"], bridge["watchdog.state"]),
@@ -157,15 +157,15 @@ def _rate_row(values: dict[str, dict[str, Any]], stack: dict[str, Any], options:
             return Finding("policy rate", BAD, f"the policy cannot be measured: {said}", "mend the rows above first")
     elif status is not None and status.latency_total > 0:
         latency, source = status.latency_total, "the running policy's newest"
-    streaming = policy["control_mode"] == "streaming"
-    return checks.policy_rate(
-        latency, source, _control_rate(policy), streaming, values[BRIDGE_NODE]["watchdog.observation"]
-    )
+    bridge = values[BRIDGE_NODE]
+    streaming = bridge["control_mode"] == "streaming"
+    rate = _control_rate(bridge, policy)
+    return checks.policy_rate(latency, source, rate, streaming, bridge["watchdog.observation"])
 
 
-def _control_rate(policy: dict[str, Any]) -> float:
+def _control_rate(bridge: dict[str, Any], policy: dict[str, Any]) -> float:
     """Actions a second [Hz]: asked for in streaming control, of the policy's data in blocking control."""
-    return float(policy["rate"]) if policy["control_mode"] == "streaming" else 1.0 / float(policy["period"])
+    return float(policy["rate"]) if bridge["control_mode"] == "streaming" else 1.0 / float(policy["period"])
 
 
 def _rclpy_version() -> str:

@@ -1,7 +1,8 @@
 """The policy as a node: newest image and instruction in, ActionChunk out. The policy receives nothing else.
 
-Blocking control: predicts on the first image stamped at or after the bridge's `ready_since`, once for each READY.
-Streaming control: predicts on the newest image at a fixed rate. Inference runs in a thread of its own.
+The control mode is the bridge's, as safety/state reports it. Blocking control: predicts on the first image stamped at
+or after the bridge's `ready_since`, once for each READY. Streaming control: predicts on the newest image at a fixed
+rate. Inference runs in a thread of its own.
 """
 
 from __future__ import annotations
@@ -79,8 +80,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._runs = RunInstructionServer(self, self.parameters.stall_timeout, self._run_started, self._run_ended)
         self.timer(CHECK_PERIOD, self._check_run, steady=True)
         self.timer(STATUS_PERIOD, self._publish_status, steady=True)
-        if not self._blocking:
-            self.timer(1.0 / self.parameters.rate, self._offer)
+        self.timer(1.0 / self.parameters.rate, self._offer_streaming)
         self._instruct(self.parameters.instruction)
 
     def activate(self) -> None:
@@ -112,7 +112,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     @property
     def _blocking(self) -> bool:
-        return self.parameters.control_mode == "blocking"
+        """Whether the bridge executes an action to its end before the next image; True before it reports its mode."""
+        return self._safety is None or self._safety.control_mode == "blocking"
 
     # ---- subscriptions and services --------------------------------------------------------------
 
@@ -174,6 +175,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         if self._inference is not None and self._blocking:
             self._offer()
 
+    def _offer_streaming(self) -> None:
+        if not self._blocking:
+            self._offer()
+
     def _offer(self) -> None:
         """Start a prediction if everything it needs is available, else report what is missing."""
         if not self.active or self._inference is None or self._inference.busy or time.monotonic() < self._retry_at:
@@ -197,7 +202,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             return "no instruction: publish one on 'instruction' or call set_instruction"
         if self._image is None:
             return f"no image yet on {self._image_topic}"
-        if self._safety is not None and self._safety.source not in ("", ActionChunk.SOURCE_POLICY):
+        if self._safety is None:
+            return "no safety/state yet: is a bridge running?"
+        if self._safety.source not in ("", ActionChunk.SOURCE_POLICY):
             service = self.resolve_service_name("bridge_node/switch_source")
             return (
                 f"'{self._safety.source}' is in command of the bridge, not the policy: ros2 service call {service} "
@@ -209,8 +216,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             if stamp_ns <= self._used_ns:
                 return f"no new image on {self._image_topic} for {age:.1f} s"
         else:
-            if self._safety is None:
-                return "no safety/state yet: is a bridge running?"
             if self._safety.state != SafetyState.READY:
                 return "" if self._safety.executing else f"the bridge does not move: {self._safety.reason}"
             if not self._handshake.is_open():
