@@ -62,7 +62,7 @@ class OpenVLAForActionPrediction(PreTrainedModel, GenerationMixin):
     config_class = OpenVLAPreTrainedConfig
     main_input_name = "input_ids"
     network: OpenVLA
-    _no_split_modules: ClassVar[list[str]] = ["Block", "DecoderLayer"]
+    _no_split_modules = ["Block", "DecoderLayer"]  # noqa: RUF012 (an instance variable of the base class)
 
     def __init__(self, config: OpenVLAPreTrainedConfig) -> None:
         super().__init__(config)
