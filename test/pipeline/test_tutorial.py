@@ -98,7 +98,7 @@ def demonstrate(block: Block, workspace: Path) -> None:
         with Gamepad(domain) as pad:
             pad.wait_ready()
             # (By the pad's wait: a pad that nobody spins says nothing, and teleop_node finds it silent.)
-            pad.wait(lambda: "the deadman is not held" in terminal.shown, 60.0, "teleop_node to hear the pad")
+            pad.wait(lambda: "the deadman is not held" in terminal.output, 60.0, "teleop_node to hear the pad")
             pad.start_episode()
             pad.lift(cube, yaw)
             pad.end_episode(A)

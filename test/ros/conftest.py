@@ -110,7 +110,7 @@ def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
         end = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > end:
-                pytest.fail(f"waited {timeout:g} s in vain for {what}")
+                pytest.fail(f"waited {timeout:g} s for {what}")
             executor.spin_once(timeout_sec=0.02)
         return value
 

@@ -78,7 +78,7 @@ class Stack:
 
     def wait(self, condition: Callable[[Seen], Any], timeout: float, what: str) -> None:
         def look() -> Any:
-            self._seen.look()
+            self._seen.update()
             return condition(self._seen)
 
         try:

@@ -97,7 +97,7 @@ def test_commands_become_the_messages_of_their_topics():
         conversions.command_message("move")
 
 
-def test_images():
+def test_an_image_message_has_the_pixels():
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     message = image_messages.image_message(picture, "camera", 1)
     assert (message.height, message.width, message.step, message.encoding) == (4, 6, 18, "rgb8")
