@@ -49,7 +49,7 @@ class Terminal:
         return ANSI.sub("", bytes(self._bytes).decode(errors="replace"))
 
     def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
-        """Wait until the output matches `pattern`; AssertionError, with the output's tail, after `seconds` or the end."""
+        """Wait until the output matches `pattern`; AssertionError with its tail after `seconds`, or at the end."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern, self.output)):
             running = self.popen.poll() is None
