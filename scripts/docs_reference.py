@@ -30,13 +30,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-NODES = {  # section of docs/reference/parameters.md -> module:table
-    "bridge_node": "openvla_ros.nodes.bridge.parameters:PARAMETERS",
-    "policy_node": "openvla_ros.nodes.policy.parameters:PARAMETERS",
-    "recorder_node": "openvla_ros.nodes.recorder.parameters:PARAMETERS",
-    "teleop_node": "openvla_ros.nodes.teleop.parameters:PARAMETERS",
-    "sim_node": "openvla_ros.nodes.sim.parameters:PARAMETERS",
-    "lifecycle_manager": "openvla_ros.nodes.lifecycle_manager:PARAMETERS",
+NODES = {  # section of docs/reference/parameters.md -> module:class of the parameters
+    "bridge_node": "openvla_ros.nodes.bridge.parameters:BridgeParameters",
+    "policy_node": "openvla_ros.nodes.policy.parameters:PolicyParameters",
+    "recorder_node": "openvla_ros.nodes.recorder.parameters:RecorderParameters",
+    "teleop_node": "openvla_ros.nodes.teleop.parameters:TeleopParameters",
+    "sim_node": "openvla_ros.nodes.sim.parameters:SimParameters",
+    "lifecycle_manager": "openvla_ros.nodes.lifecycle_manager:LifecycleManagerParameters",
 }
 
 ROBOT_LIMITS = [  # row of docs/reference/safety.md, parameters, unit
@@ -209,10 +209,17 @@ def default_text(field: dataclasses.Field[Any]) -> str:
     return f"`{value or repr('')}`"
 
 
+def parameter_rows(node: str) -> list[Any]:
+    """Parameters of a node."""
+    from openvla_ros.parameters import rows
+
+    return rows(load(NODES[node]))
+
+
 def parameters(node: str) -> str:
     """ROS parameters of a node, as it declares them."""
     rows = []
-    for row in load(NODES[node]):
+    for row in parameter_rows(node):
         unit = row.unit if row.unit != "1" else ""
         rows.append((f"`{row.name}`", f"`{yaml_text(row.default)}` {unit}", limits(row), row.description))
     return table(("parameter", "default", "allowed", "meaning"), rows)
@@ -333,7 +340,7 @@ def robot_limits() -> str:
     names = ("sim", "franka", "widowx", "generic")
     columns = []
     for name in names:
-        values = {row.name: row.default for row in load(NODES["bridge_node"])}
+        values = {row.name: row.default for row in parameter_rows("bridge_node")}
         for file in ROBOTS[name]["bridge_node"]:
             content = yaml.safe_load((ROOT / "config" / file).read_text("utf-8"))
             values |= content["/**/bridge_node"]["ros__parameters"]

@@ -39,7 +39,7 @@ ROUNDS = 100 if os.environ.get("QUICK") else 400
 SIZES = ((224, 224), (480, 640))  # height, width of the pictures: what a policy takes, and what a camera sends
 POLICY = """
 import numpy as np
-from openvla_ros.nodes import policy_node
+from openvla_ros.nodes.policy import policy_node
 from openvla_policy.contract.action import ActionChunk
 
 class AtOnce:
