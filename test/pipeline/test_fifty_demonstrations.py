@@ -82,7 +82,7 @@ def test_the_shipped_policy_is_retrained_from_them_by_one_command(bags: Path, tm
     result = load_folder(tmp_path / "bags" / "checkpoint")
     shipped = load_folder(root / "checkpoints" / "openvla-tiny-sim")
     assert result.config == shipped.config and result.statistics.keys() == shipped.statistics.keys()
-    assert f"made {tmp_path}/bags/checkpoint" in done
+    assert f"written: {tmp_path}/bags/checkpoint" in done
 
 
 def test_make_policy_runs_whole_in_small(tmp_path: Path, root: Path) -> None:
