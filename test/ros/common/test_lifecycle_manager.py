@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 
 from openvla_ros.nodes.common.qos import LATCHED
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 
 
 def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_stack, wait_for):
