@@ -20,7 +20,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from policy_bench.machine import revision
+import torch
+from policy_bench.machine import describe
 from rich.console import Console
 from rich.table import Table
 from serving import serve_process
@@ -136,8 +137,8 @@ def test_serving(tmp_path: Path) -> None:
     Console().print(table)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     result = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "revision": revision(), "machine": platform.platform(),
-        "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS, "server": about,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "revision": describe(torch.device("cpu"))["git"],
+        "machine": platform.platform(), "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS, "server": about,
         "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")

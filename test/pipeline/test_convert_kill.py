@@ -91,6 +91,7 @@ def files(folder: Path) -> dict[str, Any]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_conversion_goes_on_to_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_module, "open_writer", open_writer)  # what run() replaces is put back
     for index in range(BAGS):

@@ -44,7 +44,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "versions": versions,
-        "git": revision(),
+        "git": _revision(),
     }
 
 
@@ -57,8 +57,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def revision() -> str:
-    """Return the git revision of this code; "unknown" outside a working copy."""
+def _revision() -> str:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
