@@ -138,7 +138,7 @@ def test_serving(tmp_path: Path) -> None:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "revision": describe(torch.device("cpu"))["git"],
-        "machine": platform.platform(), "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS, "server": about,
-        "rows": [asdict(row) for row in rows],
+        "machine": platform.platform(), "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS,
+        "server": about, "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")

@@ -244,7 +244,7 @@ for episode in range(1000):
 
 
 def test_a_recorder_killed_at_any_moment_costs_at_most_the_unfinished_episode(tmp_path: Path) -> None:
-    helpers, rng = str(Path(__file__).parents[3] / "helpers" / "data"), np.random.default_rng(0)
+    helpers, rng = str(Path(__file__).parents[3] / "helpers"), np.random.default_rng(0)
     saved = 0
     for attempt in range(4):
         folder = tmp_path / str(attempt)

@@ -13,7 +13,7 @@ from openvla_ros.recording.bag_writer import BagInfo, BagWriter
 from openvla_ros.recording.episode import EpisodeMachine, start_event, stop_event
 from openvla_ros.recording.message_definitions import MessageDefinitions
 
-SOURCES = Path(__file__).resolve().parents[3] / "src"
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 START = 1_700_000_000_000_000_000
 PERIOD = 200_000_000  # 5 Hz
 
