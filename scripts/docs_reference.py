@@ -165,7 +165,9 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def field_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Flag, kind of value, default and help of each field of a dataclass, as tyro reads them."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
+    classes = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]  # options may be inherited
+    params = [param for base in classes for param in docstring_parser.parse_from_object(base).params]
+    texts = {param.arg_name: param.description or "" for param in params}
     for field in dataclasses.fields(cls):
         hint, marks = unwrap(hints[field.name])
         if dataclasses.is_dataclass(hint):
@@ -257,9 +259,10 @@ def metrics() -> str:
 
 def training() -> str:
     """Options of a training run, from its configuration."""
-    from openvla_training.trainer.options import as_page
+    from openvla_training.trainer.config import option_rows
 
-    return as_page().rstrip("\n")
+    rows = [(f"`{row.name}`", row.type, f"`{row.default}`", row.unit, row.meaning) for row in option_rows()]
+    return table(("option", "type", "default", "unit", "meaning"), rows)
 
 
 def strategies() -> str:

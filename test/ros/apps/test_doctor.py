@@ -1,4 +1,4 @@
-"""openvla-doctor on the real simulator stack: nothing to mend, and then one thing after the other."""
+"""openvla-doctor on a running simulator stack: first without a fault, then with one fault after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture
 def ask(ros_domain, capsys):
-    """Run the doctor as a command; the exit status and the rows by name."""
+    """Give `ask(*arguments)`: the command's exit status, and its rows by name."""
 
     def ask(*arguments):
         capsys.readouterr()
@@ -34,7 +34,7 @@ def ask(ros_domain, capsys):
     return ask
 
 
-def test_a_stack_that_runs_and_what_may_be_wrong_with_it(
+def test_running_stack_passes_and_each_fault_is_found(
     start_stack, tiny_checkpoint, ask, call, listen, spin_until, monkeypatch, root
 ):
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(root / "config" / "dds" / "fastdds.xml"))
@@ -48,8 +48,8 @@ def test_a_stack_that_runs_and_what_may_be_wrong_with_it(
 
     code, rows = ask()
     assert code == 0, [row for row in rows.values() if row["status"] == "bad"]
-    seen = {name for name, row in rows.items() if row["status"] == "ok"}
-    assert seen >= {
+    passed = {name for name, row in rows.items() if row["status"] == "ok"}
+    assert passed >= {
         "versions", "ROS domain", "DDS profile", "nodes", "camera rate", "camera stamps", "image transport",
         "robot state", "controllers", "safety gate", "checkpoint", "unnorm_key", "policy memory", "policy rate",
     }, rows  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_stack_that_runs_and_what_may_be_wrong_with_it(
     assert "bridge_orig" in wrong["unnorm_key"]["said"] and wrong["unnorm_key"]["remedy"].endswith("one of: sim")
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="the test").success
 
-    # The camera (and with it the whole simulated robot) is gone.
+    # Without the simulator there is neither camera nor robot.
     running["lifecycle_manager"].stop()
     running["sim_node"].popen.send_signal(signal.SIGKILL)
     running["sim_node"].popen.wait(10)
@@ -78,7 +78,7 @@ def test_a_stack_that_runs_and_what_may_be_wrong_with_it(
     assert "sim_node absent" in rows["nodes"]["said"]
 
 
-def test_a_simulation_in_a_namespace_has_its_own_clock(start_stack, ask, listen, spin_until):
+def test_stack_in_a_namespace_passes_with_its_own_clock(start_stack, ask, listen, spin_until):
     start_stack(policy=False, namespace="left")
     safe = listen(SafetyState, "left/safety/state", LATCHED)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 120.0, "the bridge")
@@ -87,16 +87,16 @@ def test_a_simulation_in_a_namespace_has_its_own_clock(start_stack, ask, listen,
     assert {rows[name]["status"] for name in fine} == {"ok"}, rows
 
 
-def test_nothing_runs(ask, ros_domain, monkeypatch):
+def test_without_a_stack_its_nodes_are_missing(ask, ros_domain, monkeypatch):
     code, rows = ask("--no-policy", "--wait", "0.5")
     assert code == 1 and "checkpoint" not in rows
     assert rows["nodes"]["remedy"].endswith("missing: sim_node, bridge_node")
     assert rows["robot state"]["status"] == rows["controllers"]["status"] == "skip"
 
 
-@pytest.mark.slow  # builds the interfaces where they are not built yet
-def test_a_controller_that_listens_is_not_yet_active(start_node, start_process, listen, spin_until, wait_for):
-    """By the controllers' node names: the topic of a shipped Franka, `target_pose`, names no controller."""
+@pytest.mark.slow  # builds the message packages where they are not built yet
+def test_subscribed_controller_must_be_active(start_node, start_process, listen, spin_until, wait_for):
+    """Controllers are matched by node name: the topic of a shipped Franka, `target_pose`, names no controller."""
     environment = robot_interfaces.environment()
     start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-r", "robot/target_pose:=target_pose")
     safe = listen(SafetyState, "safety/state", LATCHED)
@@ -115,7 +115,7 @@ def test_a_controller_that_listens_is_not_yet_active(start_node, start_process, 
 
     found = row("inactive", **environment)
     assert found["status"] == "bad" and found["remedy"] == "ros2 control set_controller_state crisp active", found
-    assert "/target_pose is heard only by crisp, not active" in found["said"]
+    assert "only crisp subscribes to /target_pose, and is not active" in found["said"]
     found = row("active", **environment)
     assert found["status"] == "ok" and "active: joint_state_broadcaster, crisp" in found["said"], found
     if not robot_interfaces.installed():

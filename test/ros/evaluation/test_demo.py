@@ -1,11 +1,10 @@
-"""`openvla-demo` and `openvla-collect` as a person runs them: real processes, real topics, the scripted expert."""
+"""`openvla-demo` and `openvla-collect` as commands: real processes and topics, the scripted expert."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from openvla_ros.bringup.process_table import node_module
+from openvla_ros.evaluation.demo import Options
 
 pytestmark = pytest.mark.ros
 
@@ -57,7 +57,9 @@ def demo(start_process: Callable[..., Any], tmp_path: Path) -> Callable[..., Any
     return start
 
 
-def test_two_episodes_of_the_expert(demo: Callable[..., Any], tmp_path: Path, wait_for: Callable[..., Any]) -> None:
+def test_expert_succeeds_in_two_episodes(
+    demo: Callable[..., Any], tmp_path: Path, wait_for: Callable[..., Any]
+) -> None:
     process = demo("--policy", "expert", "--episodes", "2", "--seed", "5")
     wait_for(lambda: not process.running, 200, "the demo to end")
     assert process.popen.returncode == 0, process.output
@@ -73,6 +75,7 @@ def test_two_episodes_of_the_expert(demo: Callable[..., Any], tmp_path: Path, wa
     }  # fmt: skip
     assert summary["failure"] is None and summary["control_mode"] == "blocking"
     assert {"python", "mujoco", "openvla_ros"} <= summary["versions"].keys()
+    assert "waiting for service sim/reset" in process.output, "the start is silent"
     assert process.output.splitlines()[-1].startswith("success 2/2"), process.output
 
     frames = imageio_ffmpeg.read_frames(str(out / "demo.mp4"))
@@ -80,12 +83,12 @@ def test_two_episodes_of_the_expert(demo: Callable[..., Any], tmp_path: Path, wa
     assert video["codec"].startswith("h264") and video["size"] == (960, 540) and "yuv420p" in video["pix_fmt"]
     pictures = [np.frombuffer(frame, np.uint8).reshape(540, 960, 3)[:, :540] for frame in frames]
     assert len(pictures) > sum(episode["steps"] for episode in summary["episodes"])
-    assert np.abs(pictures[0].astype(int) - pictures[15].astype(int)).mean() > 1.0, "the picture never moves"
+    assert np.abs(pictures[0].astype(int) - pictures[15].astype(int)).mean() > 1.0, "the image never changes"
     sheet = Image.open(out / "contact_sheet.png")
     assert sheet.width > 900 and np.asarray(sheet).std() > 20
 
 
-def test_ctrl_c_ends_every_process_and_keeps_what_was_done(
+def test_ctrl_c_ends_every_process_and_keeps_results(
     demo: Callable[..., Any], tmp_path: Path, wait_for: Callable[..., Any]
 ) -> None:
     process = demo("--policy", "expert", "--episodes", "50")
@@ -101,7 +104,7 @@ def test_ctrl_c_ends_every_process_and_keeps_what_was_done(
     assert next(imageio_ffmpeg.read_frames(str(tmp_path / "out" / "demo.mp4")))["codec"].startswith("h264")
 
 
-def test_a_node_that_dies_ends_the_demo_with_its_name(
+def test_dead_node_ends_the_demo_and_is_named(
     demo: Callable[..., Any], tmp_path: Path, wait_for: Callable[..., Any]
 ) -> None:
     process = demo("--policy", "expert", "--episodes", "50", "--no-video")
@@ -121,11 +124,11 @@ def test_a_node_that_dies_ends_the_demo_with_its_name(
         (("--instruction", "lift the purple cube"), "'lift the purple cube' names none of the cubes; name one of red"),
         (("--episodes", "0"), "episodes is 0; it must be 1 to"),
         (("--checkpoint", "/nonexistent/folder"), "--checkpoint /nonexistent/folder: there is no such folder"),
-        (("--server-token-file", "token"), "--server-token-file is for --server: name the server, too"),
+        (("--server-token-file", "token"), "--server-token-file needs --server"),
         (("--config", "/nonexistent.yaml"), "cannot read the evaluation settings /nonexistent.yaml"),
     ],
 )
-def test_a_wrong_option_is_refused_in_one_line(
+def test_wrong_option_is_refused_in_one_line(
     demo: Callable[..., Any], wait_for: Callable[..., Any], arguments: tuple[str, ...], message: str
 ) -> None:
     process = demo(*arguments)
@@ -134,16 +137,14 @@ def test_a_wrong_option_is_refused_in_one_line(
     assert message in process.output and len(process.output.splitlines()) == 1
 
 
-def test_a_server_s_token_reaches_the_policy_node(tmp_path: Path) -> None:
-    from openvla_ros.evaluation.demo import Demo, parser
-
-    given = ["--server", "ws://gpu:8000", "--server-token-file", str(tmp_path / "token")]
-    policy = Demo(parser().parse_args(given), threading.Event())._overrides()["policy_node"]
-    wanted = {"policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token")}
-    assert policy == wanted
+def test_server_options_become_policy_node_parameters(tmp_path: Path) -> None:
+    options = Options(server="ws://gpu:8000", server_token_file=tmp_path / "token")
+    assert options.node_parameters()["policy_node"] == {
+        "policy.backend": "remote", "server.url": "ws://gpu:8000", "server.token_file": str(tmp_path / "token"),
+    }  # fmt: skip
 
 
-def test_collecting_is_resumed_where_it_stopped(
+def test_collection_resumes_where_it_stopped(
     start_process: Callable[..., Any], tmp_path: Path, wait_for: Callable[..., Any]
 ) -> None:
     def collect(episodes: int) -> Any:

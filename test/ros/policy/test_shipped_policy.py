@@ -1,4 +1,4 @@
-"""The shipped checkpoint through real processes: it lifts the named cube, and only because of what it sees."""
+"""The shipped checkpoint in real processes: it lifts the named cube, and only by its camera."""
 
 from __future__ import annotations
 
@@ -36,23 +36,22 @@ def evaluate(start_process: Callable[..., Any], wait_for: Callable[..., Any], tm
     return evaluate
 
 
-def test_it_lifts_the_named_cube_on_unseen_seeds(evaluate: Callable[..., Any]) -> None:
+def test_shipped_policy_lifts_named_cubes_on_unseen_seeds(evaluate: Callable[..., Any]) -> None:
     summary = evaluate("--episodes", "6", "--seed", "700")
     assert len(summary["episodes"]) == 6
-    # The measured rate stands in the model card; half of six is what chance, or a blind policy, does not reach.
+    # The measured rate is in the model card; neither chance nor a blind policy reaches half of six.
     assert summary["success_rate"]["successes"] >= 4, summary["episodes"]
 
 
 @pytest.mark.parametrize("camera", ["black", pytest.param("frozen", marks=pytest.mark.slow)])
-def test_without_its_eyes_it_lifts_nothing(evaluate: Callable[..., Any], camera: str) -> None:
-    # (Faster than real time, where the machine can: a policy that sees nothing uses up all of its steps.)
+def test_without_camera_it_lifts_nothing(evaluate: Callable[..., Any], camera: str) -> None:
+    # Faster than real time where the machine can: a policy without images uses all of its steps.
     summary = evaluate("--episodes", "3", "--seed", "700", "--camera", camera, "--real-time-factor", "3")
     assert len(summary["episodes"]) == 3
     assert summary["success_rate"]["successes"] == 0, summary["episodes"]
 
 
-def test_the_policys_process_knows_no_simulator(root: Path) -> None:
-    """What runs in the policy node imports nothing of the simulator, and reads no topic but camera and instruction."""
+def test_policy_node_does_not_import_the_simulator(root: Path) -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""`openvla-teleop --show`: the camera's picture really is on the screen, and a missing screen is told of at once."""
+"""`openvla-teleop --show`: the camera's image is on the screen, and a missing display is reported at once."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def screen(tmp_path: Path) -> Iterator[tuple[str, Callable[[tuple[int, int, int]
     ]
     server = subprocess.Popen(command, pass_fds=[theirs], stderr=subprocess.DEVNULL)
     os.close(theirs)
-    with os.fdopen(ours) as told:
-        display = f":{int(told.readline())}"
+    with os.fdopen(ours) as pipe:
+        display = f":{int(pipe.readline())}"
 
     def count(colour: tuple[int, int, int]) -> int:
         bytes_ = np.fromfile(tmp_path / "Xvfb_screen0", np.uint8)[-800 * 800 * 4 :].reshape(-1, 4)
@@ -52,22 +52,22 @@ def screen(tmp_path: Path) -> Iterator[tuple[str, Callable[[tuple[int, int, int]
     server.wait(10.0)
 
 
-def test_the_picture_is_on_the_screen(screen: Any, start_process: Any, ros_node: Any, spin_until: Any) -> None:
+def test_image_is_on_the_screen(screen: Any, start_process: Any, ros_node: Any, spin_until: Any) -> None:
     display, count = screen
     publisher = ros_node.create_publisher(Image, "camera/image_raw", STREAM)
     window = start_process("module:openvla_ros.bringup.camera_window", DISPLAY=display)
     for colour in (RED, GREEN):
         picture = image_messages.image_message(np.full((60, 80, 3), colour, np.uint8), "camera", 1)
 
-        def shown(colour: tuple[int, int, int] = colour, picture: Image = picture) -> bool:
+        def displayed(colour: tuple[int, int, int] = colour, picture: Image = picture) -> bool:
             publisher.publish(picture)
             return count(colour) > 400_000  # 672 high, and as wide as the screen
 
-        spin_until(shown, 30.0, f"a window of {colour}")
+        spin_until(displayed, 30.0, f"a window of {colour}")
     assert window.stop() == 0, window.output
 
 
-def test_without_a_display_nothing_is_started(start_process: Any, tmp_path: Path, wait_for: Any) -> None:
+def test_missing_display_is_reported_before_anything_starts(start_process: Any, tmp_path: Path, wait_for: Any) -> None:
     process = start_process("openvla-teleop", "--show", "--output", str(tmp_path / "bags"), DISPLAY="")
     wait_for(lambda: not process.running, 30.0, "the command to end")
     assert process.popen.returncode == 1 and "--show needs a display" in process.output

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, JointState, Joy
 from std_msgs.msg import Bool
 from terminal import Terminal
 
-from openvla_ros.bringup.process_table import NODE, ProcessSpec, argv, node_module, teleoperation
+from openvla_ros.bringup.process_table import TELEOP as NODE, ProcessSpec, argv, node_module, teleoperation
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
 pytestmark = pytest.mark.ros
