@@ -85,7 +85,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
     """Poll until `condition()` is true and return its value; fail naming `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
@@ -135,7 +135,7 @@ def spin_until(ros_node: Node) -> Iterator[Callable[..., Any]]:
     executor = SingleThreadedExecutor(context=ros_node.context)
     executor.add_node(ros_node)
 
-    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+    def spin_until(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
         def spin_then_ask() -> Any:
             executor.spin_once(timeout_sec=0.02)
             return condition()

@@ -78,7 +78,7 @@ def serve_process(
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while True:
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health").is_success:

@@ -26,7 +26,6 @@ from openvla_ros.nodes.common.qos import LATCHED, STATE
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(
         shutil.which("ros2") is None,
         reason="ROS 2's command line is not installed (only on a ROS workstation)",

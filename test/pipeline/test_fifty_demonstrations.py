@@ -82,7 +82,7 @@ def test_one_command_retrains_the_shipped_policy(bags: Path, tmp_path: Path, roo
     result = load_folder(tmp_path / "bags" / "checkpoint")
     shipped = load_folder(root / "checkpoints" / "openvla-tiny-sim")
     assert result.config == shipped.config and result.statistics.keys() == shipped.statistics.keys()
-    assert f"made {tmp_path}/bags/checkpoint" in done
+    assert f"written: {tmp_path}/bags/checkpoint" in done
 
 
 def test_make_policy_completes_in_small(tmp_path: Path, root: Path) -> None:

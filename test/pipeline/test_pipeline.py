@@ -15,7 +15,7 @@ from openvla_training.bags.cli import main as convert
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.trainer.cli import main as train
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 1}"
 
 

@@ -106,7 +106,7 @@ def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
     executor = SingleThreadedExecutor(context=ros_node.context)
     executor.add_node(ros_node)
 
-    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+    def spin_until(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
         end = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > end:

@@ -103,12 +103,12 @@ def matrix_rates(device: torch.device, size: int = 0, repeats: int = 12) -> dict
     products: dict[str, Callable[[], Any]] = {
         "fp32": lambda: linear(a, b),
         "bf16": lambda: a16 @ b16.t(),
-        "int8": lambda: torch._int_mm(a8, b8.t()),
+        "int8": lambda: torch._int_mm(a8, b8.t()),  # noqa: SLF001
     }
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
         one = torch.ones((), device=device)
         af, bf = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-        products["fp8"] = lambda: torch._scaled_mm(af, bf.t(), one, one, out_dtype=torch.bfloat16)
+        products["fp8"] = lambda: torch._scaled_mm(af, bf.t(), one, one, out_dtype=torch.bfloat16)  # noqa: SLF001
     rates = {}
     with torch.inference_mode():
         for name, product in products.items():

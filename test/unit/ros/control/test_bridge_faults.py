@@ -331,7 +331,7 @@ class AnyFault(RuleBasedStateMachine):
 
 
 QUICK = settings(max_examples=120, stateful_step_count=30, suppress_health_check=list(HealthCheck), print_blob=True)
-TestAnyFault = pytest.mark.timeout(600)(AnyFault.TestCase)
+TestAnyFault = AnyFault.TestCase
 TestAnyFault.settings = QUICK
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.ros
 CHECKPOINT = "checkpoints/openvla-tiny-sim"
 
 

@@ -25,7 +25,7 @@ from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import COMMAND, LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000

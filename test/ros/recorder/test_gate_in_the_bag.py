@@ -18,7 +18,7 @@ from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ros
 HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
 
 

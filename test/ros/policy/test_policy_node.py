@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 Outcome = RunInstruction.Result
 
 

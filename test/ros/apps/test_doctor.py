@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 from openvla_ros.apps.doctor import cli
 from openvla_ros.nodes.common.qos import LATCHED, STATE
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ros
 
 
 @pytest.fixture

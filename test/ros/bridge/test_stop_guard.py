@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import robot_interfaces
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.ros
 
 
 @pytest.mark.skipif(robot_interfaces.installed(), reason="the robots' interfaces are installed here")

@@ -17,7 +17,7 @@ from PIL import Image
 from openvla_ros.bringup.process_table import node_module
 from openvla_ros.evaluation.demo import Options
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ros
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -13,7 +13,7 @@ from std_srvs.srv import Trigger
 
 from openvla_ros.nodes.common.qos import LATCHED
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 
 
 def test_a_failed_configure_shuts_the_stack_down(start_stack, wait_for):

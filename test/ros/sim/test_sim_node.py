@@ -17,7 +17,7 @@ from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 
 
 def text(name: str, value: str) -> Parameter:

@@ -26,7 +26,7 @@ from terminal import Terminal
 from openvla_ros.bringup.process_table import TELEOP as NODE, ProcessSpec, argv, node_module, teleoperation
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.ros
 SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}
 BACK = 6
 FORWARD, UP, RIGHT = {1: 1.0}, {4: 1.0}, {0: -1.0}

@@ -22,7 +22,7 @@ from openvla_policy.runtime.load import load_policy
 from openvla_policy.serving import connect
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 
 
 @pytest.fixture

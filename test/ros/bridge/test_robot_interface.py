@@ -23,9 +23,9 @@ from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.ros
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
+CONFIG = Path(__file__).resolve().parents[3] / "config"
 SERVICES = str(Path(robot_interfaces.__file__).with_name("robot_services.py"))
 
 

@@ -14,7 +14,7 @@ from std_msgs.msg import Bool
 
 from openvla_ros.nodes.common.qos import LATCHED, STATE, STREAM
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.ros
 BACK = 6
 
 

@@ -14,7 +14,7 @@ from openvla_ros.bringup.process_table import argv, bringup, node_module
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STATE
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 @pytest.fixture

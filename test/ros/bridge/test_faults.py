@@ -24,7 +24,7 @@ from witness import Seen
 from openvla_ros.bringup.process_table import node_module
 from openvla_ros.nodes.common.qos import STATE
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ros
 ACTION, OBSERVATION, STATE_AGE, STILL, STOP = 1.0, 1.5, 0.5, 1.0, 0.15  # [s] the limits of these tests
 PERIOD = 0.2  # [s] of the policy's predictions
 SLACK = 0.5  # [s] that a busy machine may add: transport, scheduling

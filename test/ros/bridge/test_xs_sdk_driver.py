@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 from openvla_ros.bringup.process_table import argv, bringup, node_module
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 SERVO = str(Path(robot_interfaces.__file__).with_name("servo_stand_in.py"))
