@@ -57,7 +57,7 @@ class EnableParameters:
     )
     topic: str = parameter("enable", "Topic of the deadman (std_msgs/Bool) or of the joystick (sensor_msgs/Joy)")
     button: int = parameter(4, "Index of the joystick's button", low=0, high=63)
-    timeout: float = parameter(0.5, "A held button counts as released after this time without a message", "s", 0.02, 10.0)
+    timeout: float = parameter(0.5, "A held button counts as released after this time without message", "s", 0.02, 10.0)
 
 
 @dataclass(frozen=True)
