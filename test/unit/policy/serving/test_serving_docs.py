@@ -38,7 +38,7 @@ def rows(page: Path, heading: str) -> dict[str, list[str]]:
     return table
 
 
-def shown(default: object) -> str:
+def literal(default: object) -> str:
     return f"`{default!r}`"
 
 
@@ -63,7 +63,7 @@ def test_every_argument_of_the_clients():
     code = arguments(RemotePolicy.__init__)
     assert table.keys() == code.keys()
     for name, default in code.items():
-        assert name == "url" or table[name][0] == shown(default), name
+        assert name == "url" or table[name][0] == literal(default), name
 
 
 def test_every_argument_of_local_policy():
@@ -71,7 +71,7 @@ def test_every_argument_of_local_policy():
     code = arguments(load_policy) | arguments(LocalPolicy.__init__)
     assert table.keys() == code.keys()
     for name, default in code.items():
-        assert name == "path" or table[name][0] == shown(default), name
+        assert name == "path" or table[name][0] == literal(default), name
 
 
 def test_the_server_has_an_option_for_each_of_local_policy():
