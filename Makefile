@@ -1,4 +1,4 @@
-# Thin: every target sets up what is missing (scripts/setup.bash) and calls a tool in the workspace's environment.
+# Every target sets up what is missing (scripts/setup.bash) and runs one tool in the workspace's environment.
 #   make demo ARGS="--episodes 50 --instruction 'lift the red cube' --seed 1000"
 #   make test ARGS="-k gate -x"
 
@@ -22,8 +22,8 @@ demo: setup  ## the policy lifts the named cube in the simulator; results in out
 policy: setup  ## record, convert and train the shipped small policy (two hours); results in outputs/sim
 	@$(ENV) exec bash scripts/policy.bash
 
-# What starts no nodes runs on all cores; nodes keep time, and have the machine to themselves. With ARGS: one run of those.
-test: setup  ## everything but the tests marked slow
+# Tests without nodes run on all cores; tests with nodes depend on time and run one after another. ARGS: a single run.
+test: setup  ## all tests but those marked slow
 ifdef ARGS
 	@$(ENV) exec python -m pytest -m "not slow" $(ARGS)
 else
@@ -33,7 +33,7 @@ else
 	exit $$failed
 endif
 
-test-all: setup  ## the slow tests too
+test-all: setup  ## all tests
 	@$(ENV) exec python -m pytest $(ARGS)
 
 lint: setup  ## the checks of .pre-commit-config.yaml: style, types, imports, docstrings, spelling, YAML
@@ -45,11 +45,11 @@ coverage: setup  ## line coverage of what needs no ROS; fails under 85 %
 docs-reference: setup  ## write the reference tables of docs/ from the code
 	@$(ENV) exec python scripts/docs_reference.py
 
-bench: setup  ## the benchmarks, which print their figures
+bench: setup  ## benchmarks of policy, latency, command rate, server, recorder, conversion and loader; JSON in outputs/bench
 	@$(ENV) exec python -m pytest test/benchmarks -o python_files='bench_*.py' -s -q $(ARGS)
 
-bench-train: setup  ## training steps of random models beside a plain transformers + peft loop; JSON in outputs/bench
+bench-train: setup  ## benchmark of training steps beside a plain transformers + peft loop; JSON in outputs/bench
 	@$(ENV) cd test/benchmarks; exec python -m train_bench --output "$(CURDIR)/outputs/bench" $(ARGS)
 
-clean:  ## remove what was built (.venv and outputs stay)
+clean:  ## remove build results and caches; .venv and outputs stay
 	rm -rf build install log .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

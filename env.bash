@@ -1,9 +1,10 @@
-# Source me from bash, anywhere: `source /path/to/env.bash`. Gives this shell the workspace's Python, ROS 2 and commands.
+# Source this file from bash, in any folder: `source /path/to/env.bash`. It sets up the shell for the workspace's Python,
+# ROS 2 and commands.
 # On a ROS workstation source /opt/ros/<distro>/setup.bash first (as always); elsewhere ROS comes from .venv.
 # Safe to source twice, and under `set -eu`.
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-    echo "env.bash changes the shell that reads it: \`source env.bash\`, do not run it" >&2
+    echo "env.bash sets up the shell that sources it: use \`source env.bash\`" >&2
     exit 1
 fi
 
@@ -23,8 +24,8 @@ _openvla_env() {
             return 1
         fi
     else
-        # The ROS wheels live in the environment, which therefore is an ament prefix. Their .pth starts Python a second
-        # time to find its libraries, unless told that this was done already, maybe for another environment: start afresh.
+        # The ROS wheels are in the environment, which therefore is an ament prefix. Their .pth starts Python again to find
+        # its libraries, unless a variable says that this was done, maybe for another environment: unset it.
         case ":${AMENT_PREFIX_PATH:-}:" in
             *":$venv:"*) ;;
             *) export AMENT_PREFIX_PATH="$venv${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}" ;;
@@ -40,17 +41,17 @@ _openvla_env() {
     rest="${rest#:}"
     export PATH="$root/build/bin:$venv/bin:${rest%:}"
 
-    # colcon's scripts read unset variables and end in false tests.
+    # colcon's scripts read unset variables and end with false tests.
     local flags="$-"
     set +eu
     . "$root/install/setup.bash"
     case "$flags" in *e*) set -e ;; esac
     case "$flags" in *u*) set -u ;; esac
 
-    # Camera frames need more shared memory than Fast DDS takes by default (see the file).
+    # Camera frames need more shared memory than Fast DDS's default (see the file).
     export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$root/config/dds/fastdds.xml}"
 
-    # MuJoCo renders on an NVIDIA GPU (egl), else in a display's window system (its default), else in software.
+    # MuJoCo renders on an NVIDIA GPU (egl), else with the display's window system (its default), else in software.
     if [ -z "${MUJOCO_GL:-}" ]; then
         if [ -e /dev/nvidiactl ] && ldconfig -p 2>/dev/null | grep -q libEGL_nvidia; then
             export MUJOCO_GL=egl

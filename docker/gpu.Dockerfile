@@ -17,7 +17,7 @@ EXPOSE 8000
 CMD ["openvla-serve", "/checkpoint", "--host", "0.0.0.0", "--token-file", "/run/secrets/token"]
 
 FROM environment AS training
-# Data sets, checkpoints and the models' cache live on the host.
+# Datasets, checkpoints and the model cache are on the host.
 VOLUME ["/data"]
 ENV HF_HOME=/data/huggingface
 CMD ["bash"]

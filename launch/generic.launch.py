@@ -1,11 +1,11 @@
 """Any arm by YAML alone: `ros2 launch openvla_ros generic.launch.py config:=my_arm.yaml` (arguments: `--show-args`).
 
-The robot's own driver is started by itself, before (docs/how-to/add-a-robot.md). All end when one ends.
+Start the robot's own driver first, by itself (docs/how-to/add-a-robot.md). When one process ends, all end.
 """
 
 from openvla_ros.bringup.launch_description import ROBOT, describe
 
-ARGUMENTS = ROBOT  # beside those of `bringup_launch.COMMON`
+ARGUMENTS = ROBOT  # in addition to launch_description.COMMON
 
 
 def generate_launch_description():

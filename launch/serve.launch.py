@@ -1,13 +1,12 @@
 """The policy server: `ros2 launch openvla_ros serve.launch.py checkpoint:=DIR` (arguments: `--show-args`).
 
-Starts `openvla-serve`, which needs no ROS, as one would in a shell. The policy node asks it with
-config/policies/remote.yaml.
+Starts `openvla-serve`, which needs no ROS, as in a shell. The policy node uses it with config/policies/remote.yaml.
 """
 
-from openvla_ros.bringup.launch_description import description, ending
+from openvla_ros.bringup.launch_description import description, on_exit
 from openvla_ros.paths import resolve
 
-# name (--NAME is the option of openvla-serve, with - for _), default ('' = openvla-serve's own), description
+# Name (openvla-serve's option --NAME, with - for _), default ('' = openvla-serve's own), description.
 ARGUMENTS = [
     ("checkpoint", "checkpoints/openvla-tiny-sim", "Checkpoint folder, hub id or un-merged adapter"),
     ("host", "", "Address to listen on (127.0.0.1); 0.0.0.0 for other machines, then with token_file"),
@@ -32,11 +31,11 @@ def server(given):
     from launch_ros.substitutions import ExecutableInPackage
 
     options = dict(given)
-    # By package, not by PATH, which only env.bash sets.
+    # By package, since only env.bash puts the command on PATH.
     command = [ExecutableInPackage("openvla-serve", "openvla_policy"), str(resolve(options.pop("checkpoint")))]
     for name, value in options.items():
         command += ["--" + name.replace("_", "-"), value] if value else []
-    return [ExecuteProcess(cmd=command, name="openvla_serve", output="screen", on_exit=ending("openvla-serve"))]
+    return [ExecuteProcess(cmd=command, name="openvla_serve", output="screen", on_exit=on_exit("openvla-serve"))]
 
 
 def generate_launch_description():

@@ -1,4 +1,4 @@
-"""A person moves the simulated arm: `ros2 launch openvla_ros teleop.launch.py device:=gamepad` (`--show-args`).
+"""An operator moves the simulated arm: `ros2 launch openvla_ros teleop.launch.py device:=gamepad` (`--show-args`).
 
 Simulator, bridge, recorder and teleop_node. The keyboard needs a terminal of its own: `device:=none` here, and there
 `ros2 run openvla_ros teleop_node --ros-args -p autostart:=true -p use_sim_time:=true`.
@@ -7,14 +7,14 @@ Simulator, bridge, recorder and teleop_node. The keyboard needs a terminal of it
 from openvla_ros.bringup.launch_description import action, description, overrides
 from openvla_ros.bringup.process_table import teleoperation
 
-# name, default ('' = what config/ says), description, the parameters it sets
+# Name, default ('' = as in config/), description, the parameters it sets.
 ARGUMENTS = [
     ("device", "gamepad", "A file of config/teleop (gamepad, spacemouse, leader, guide), a path, or none", []),
     ("output", "~/openvla/bags", "Folder for the bags", [("recorder_node", "output", str)]),
-    ("instruction", "", "Sentence of the demonstrations", [("teleop_node", "instruction", str)]),
-    ("target", "", "Successes wanted, for the counter", [("recorder_node", "target_episodes", int)]),
+    ("instruction", "", "Instruction of the demonstrations", [("teleop_node", "instruction", str)]),
+    ("target", "", "Number of successes to record, for the counter", [("recorder_node", "target_episodes", int)]),
     ("control_mode", "", "blocking or streaming", [("bridge_node", "control_mode", str)]),
-    ("seed", "", "Seed of the scene", [("sim_node", "seed", int)]),
+    ("seed", "", "Seed of the first scene", [("sim_node", "seed", int)]),
 ]
 
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The paper's adaptation story in small: a policy pretrained on two colours of cubes learns the third by LoRA from at most
-# 50 demonstrations; its success before and after, beside a policy trained on these demonstrations from scratch.
-# Needs the recordings of scripts/policy.bash (`make policy`, its first step). Hours on 2 cores; every step can be
-# interrupted and goes on where it stopped. The table is printed and left in $OUT/adaptation.json.
-# Environment (a try-out in minutes: OUT=outputs/try RLDS=… PRETRAIN=4 LORA=4 SCRATCH=4 RECORD=6 EPISODES=2 BATCH=8):
+# The paper's adaptation experiment at small scale: a policy pretrained on cubes of two colours learns the third by LoRA
+# from at most 50 demonstrations. Measures its success before and after, and that of a policy trained on these
+# demonstrations from scratch. Needs the recordings of scripts/policy.bash (first step of `make policy`). Takes hours on 2
+# cores; an interrupted run resumes where it stopped. The table is printed and written to $OUT/adaptation.json.
+# Environment (a trial run in minutes: OUT=outputs/try RLDS=… PRETRAIN=4 LORA=4 SCRATCH=4 RECORD=6 EPISODES=2 BATCH=8):
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 out="${OUT:-outputs/adaptation}" rlds="${RLDS:-outputs/sim/rlds/demonstrations}"
 third="${THIRD:-blue}" demonstrations="${DEMONSTRATIONS:-50}" record="${RECORD:-165}" # recordings; a third are of one colour
 pretrain="${PRETRAIN:-3000}" lora="${LORA:-1000}" scratch="${SCRATCH:-700}"           # steps
-episodes="${EPISODES:-50}"                                                           # of each judgement
+episodes="${EPISODES:-50}"                                                           # of each evaluation
 batch="${BATCH:-64}"                                                                 # samples a step
 shape=(--config config/training/sim.yaml data.dataset_name=sim_cubes)
 
@@ -17,8 +17,8 @@ shape=(--config config/training/sim.yaml data.dataset_name=sim_cubes)
 openvla-train "${shape[@]}" output.folder="$out/two" data.datasets="[$rlds]" data.sentences="^(?!.*$third)" \
     schedule.steps="$pretrain"
 
-# The third: recordings in which that cube was the expert's own aim, with no labels for the others; up to 40 random motions
-# first, so that each shows its scene from many poses.
+# The third: recordings in which the expert lifts that cube, without labels for the others; up to 40 random motions first,
+# so that each has many poses of the arm.
 openvla-collect --episodes "$record" --seed 910000 --output "$out/recordings" --wander 40 --noise 0.015 \
     --noise-probability 0.5 --instances 2
 openvla-convert "$out/recordings"/bags-* --output "$out/rlds" --dataset-name third --rate 5 \

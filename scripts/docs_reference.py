@@ -166,7 +166,9 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def field_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Flag, kind of value, default and help of each field of a dataclass, as tyro reads them."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
+    classes = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]  # options may be inherited
+    params = [param for base in classes for param in docstring_parser.parse_from_object(base).params]
+    texts = {param.arg_name: param.description or "" for param in params}
     for field in dataclasses.fields(cls):
         hint, marks = unwrap(hints[field.name])
         if dataclasses.is_dataclass(hint):
@@ -206,6 +208,13 @@ def default_text(field: dataclasses.Field[Any]) -> str:
         return ""
     value = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
     return f"`{value or repr('')}`"
+
+
+def parameter_rows(node: str) -> list[Any]:
+    """Parameters of a node."""
+    from openvla_ros.parameters import rows
+
+    return rows(load(NODES[node]))
 
 
 def parameters(node: str) -> str:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Compiles requirements/*.in to the locks requirements/*.txt. Run it after changing an .in file; then `make setup`.
-# `bash scripts/lock.bash --upgrade` moves everything to the newest versions. Needs .venv (for uv) and the network.
+# Compile requirements/*.in to the locks requirements/*.txt. Run it after changing an .in file, then `make setup`.
+# `bash scripts/lock.bash --upgrade` updates all packages. Needs .venv (for uv) and the network.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../requirements"
 
 uv=../.venv/bin/uv
 export UV_CUSTOM_COMPILE_COMMAND="bash scripts/lock.bash"
-# One version for both Pythons, with markers where a platform differs.
+# One version for both Pythons, with markers where platforms differ.
 options=(--universal --python-version 3.11 --fork-strategy fewest --annotation-style line --quiet)
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -18,8 +18,8 @@ compile() {
     echo "requirements/$1: $(grep -c '^[a-zA-Z]' "$1") packages"
 }
 
-# Everything at once decides the versions (keeping the present ones unless asked), so that all locks fit into one
-# environment; then one lock for each use.
+# Resolve everything together (keeping present versions without --upgrade), so that all locks fit into one environment;
+# then write one lock for each use.
 cat robot.txt training.txt dev.txt ros.txt 2> /dev/null | sort -u > "$work/all.txt" || true
 "$uv" pip compile "${options[@]}" --overrides overrides.in robot.in training.in dev.in ros.in \
     --output-file "$work/all.txt" "$@" > /dev/null

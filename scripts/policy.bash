@@ -11,7 +11,7 @@ out="${OUT:-outputs/sim}"
 demonstrations="${DEMONSTRATIONS:-800}" corrections="${CORRECTIONS:-300}" # recordings
 steps1="${STEPS1:-2000}" steps2="${STEPS2:-4000}"                         # of training
 
-# Bags of one folder to an RLDS dataset of the same name; every frame is labelled by the expert for every cube.
+# Convert the bags of one folder to an RLDS dataset of the same name; the expert labels each frame for each cube.
 convert() {
     openvla-convert "$out/$1"/bags-* --output "$out/rlds" --dataset-name "$1" --rate 5 \
         --actions expert/action_chunk --image-size camera --image-encoding jpeg --keep-failed --no-drop-noops --no-drop-first-zero
@@ -38,4 +38,4 @@ convert corrections
 openvla-train --config config/training/sim.yaml output.folder="$out/stage2" model.checkpoint="$out/stage1/checkpoint" \
     data.datasets="[$out/rlds/demonstrations, $out/rlds/corrections]" schedule.steps="$steps2"
 
-echo "made $out/stage2/checkpoint; judge it: make demo ARGS='--checkpoint $out/stage2/checkpoint --episodes 50'"
+echo "written: $out/stage2/checkpoint; evaluate it: make demo ARGS='--checkpoint $out/stage2/checkpoint --episodes 50'"

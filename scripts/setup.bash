@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets the workspace up: system packages, .venv from the locks in requirements/, ROS 2, colcon build. Run by every
-# `make` target; does only what changed since the last time, and nothing (in well under a second) when nothing did.
-# With --check it only says, by its status, whether there is something to do.
+# Sets the workspace up: system packages, .venv from the locks in requirements/, ROS 2, colcon build. Every `make`
+# target runs it; it does only what changed since the last time, and returns in well under a second when nothing did.
+# With --check it does nothing, and its exit status says whether the workspace is up to date.
 #
 # ROS 2: the installed one where it is sourced (ROS_DISTRO set, rclpy importable), else the Jazzy wheels from PyPI.
-# Environment: PYTHON (interpreter to make .venv with, 3.11 or 3.12), pip's settings (PIP_INDEX_URL, PIP_FIND_LINKS,
+# Environment: PYTHON (interpreter for .venv, 3.11 or 3.12), pip's settings (PIP_INDEX_URL, PIP_FIND_LINKS,
 # PIP_EXTRA_INDEX_URL, PIP_CERT or pip.conf), OPENVLA_TORCH=cpu|cuda (default: cuda where there is an NVIDIA GPU).
 set -euo pipefail
 
@@ -19,25 +19,40 @@ mkdir -p "$STAMPS"
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
 
-# die WHAT HOW-TO-MEND
+# die WHAT REMEDY
 die() {
     printf '\n[setup] FAILED: %s\n        %s\n' "$1" "$2" >&2
     exit 1
 }
 
-# run WHAT HOW-TO-MEND COMMAND...: show what is done and how long it took; on failure the end of its output.
+# In a terminal, count the seconds of a step on one line, until killed or left behind; elsewhere print nothing.
+progress() {
+    local start=$SECONDS
+    [ -t 1 ] || return 0
+    while sleep 1 && kill -0 $$ 2> /dev/null; do  # bash starts it with SIGINT ignored
+        printf '\r\033[1m[setup]\033[0m %s ... %d s' "$1" $((SECONDS - start))
+    done
+}
+
+# run WHAT REMEDY COMMAND...: print what is done and how long it took; on failure the end of its output.
 run() {
-    local what="$1" mend="$2" start=$SECONDS
+    local what="$1" remedy="$2" start=$SECONDS status=0 counter
     shift 2
     say "$what ..."
-    if ! "$@" > "$LOG" 2>&1; then
+    progress "$what" 9>&- &  # without the lock
+    counter=$!
+    "$@" > "$LOG" 2>&1 || status=$?
+    kill "$counter" 2> /dev/null || true
+    wait "$counter" 2> /dev/null || true
+    [ ! -t 1 ] || printf '\r\033[K'
+    if [ "$status" != 0 ]; then
         tail -n 40 "$LOG" >&2
-        die "$what" "$mend (all output: $LOG)"
+        die "$what" "$remedy (all output: $LOG)"
     fi
     say "$what: done in $((SECONDS - start)) s"
 }
 
-# Hash of the contents of files, with whatever is given on stdin.
+# Hash of the contents of files and of standard input.
 hash_of() { { cat; sha256sum -- "$@"; } | sha256sum | cut -d' ' -f1; }
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2> /dev/null; }
@@ -54,11 +69,11 @@ pick_python() {
     if [ "$MODE" != wheels ]; then
         # rclpy is compiled for the system's Python.
         supported /usr/bin/python3 && echo /usr/bin/python3 && return
-        die "ROS $ROS_DISTRO runs on $(/usr/bin/python3 -V)" "Use a ROS whose Python is 3.11 or 3.12 (Jazzy)."
+        die "ROS $ROS_DISTRO runs on $(/usr/bin/python3 -V)" "Use ROS 2 Jazzy, whose Python is 3.12."
     fi
     for candidate in ${PYTHON:-python3.12 python3.11 python3 /usr/bin/python3}; do
         if supported "$candidate"; then
-            "$candidate" -c 'import sys; print(sys._base_executable)'  # not another environment's
+            "$candidate" -c 'import sys; print(sys._base_executable)'  # not that of another environment
             return
         fi
     done
@@ -80,9 +95,9 @@ else
 fi
 
 # ---------------------------------------------------------------- what changed
-# The path counts: scripts in .venv and links in install/ hold it.
+# The path is part of the key: scripts in .venv and links in install/ contain it.
 ENV_KEY="$(hash_of "${LOCKS[@]}" requirements/cuda.txt scripts/setup.bash <<< "$ROOT $MODE $TORCH ${PYTHON:-}")"
-# Python sources are linked, not copied; new files in launch/ and config/ must be linked too, hence their names.
+# Python sources are linked, not copied; new files in launch/ and config/ must be linked too, so their names count.
 mapfile -t SOURCES < <(find src -type f \( -path 'src/openvla_msgs/*' -o -name package.xml -o -name setup.py \
     -o -name setup.cfg -o -name __init__.py -path 'src/*/*/__init__.py' -not -path 'src/*/*/*/*' \) | sort)
 BUILD_KEY="$({ find launch config checkpoints -type f 2> /dev/null || true; } | sort | hash_of "${SOURCES[@]}")-$ENV_KEY"
@@ -97,7 +112,7 @@ if [ "${1:-}" = --check ]; then
     die "the workspace's environment or build is older than its sources" "Bring it up to date: make setup"
 fi
 
-# One at a time: `make demo` and `make test` may both have been started.
+# One set-up at a time: `make demo` and `make test` may run concurrently.
 exec 9> "$STAMPS/lock"
 flock --nonblock 9 || { say "another set-up of this workspace is running; waiting for it"; flock 9; }
 if up_to_date; then exit 0; fi
@@ -106,14 +121,14 @@ BEGIN=$SECONDS
 # ---------------------------------------------------------------- system packages
 if [ -z "${PYTHON:-}" ] && supported "$VENV/bin/python"; then PY="$VENV/bin/python"; else PY="$(pick_python)"; fi
 py_package="python$("$PY" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-# Ask for what is needed, not for a package: it may have come another way.
+# Test for the programs, not for packages: they may be installed in another way.
 missing=()
 command -v cmake > /dev/null || missing+=(cmake)
 command -v make > /dev/null || missing+=(make)
 command -v c++ > /dev/null || missing+=(g++)
 "$PY" -c 'import ensurepip, venv' 2> /dev/null || missing+=("$py_package-venv")
 "$PY" -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' 2> /dev/null || missing+=("$py_package-dev")
-# (Not grep -q: it stops reading, and under pipefail a program that still writes then counts as failed.)
+# Not grep -q: it stops reading, and under pipefail a program that is still writing then counts as failed.
 if ! { ldconfig -p || /sbin/ldconfig -p; } 2> /dev/null | grep libOSMesa > /dev/null; then
     missing+=(libosmesa6)  # MuJoCo's software rendering
 fi
@@ -134,7 +149,7 @@ uv_install() {
     "$VENV/bin/uv" pip install --python "$VENV/bin/python" --compile-bytecode "$@"
 }
 
-# uv does not read pip's settings: hand them over.
+# uv does not read pip's settings: pass them on.
 pass_pip_settings() {
     local settings name variable value
     settings="$("$VENV/bin/pip" config list)"
@@ -145,7 +160,7 @@ pass_pip_settings() {
 extra-index-url UV_EXTRA_INDEX_URL
 find-links UV_FIND_LINKS
 cert SSL_CERT_FILE'
-    # As pip does: the machine's certificates count, and the locked version, whichever index has it.
+    # As pip does: use the machine's certificates, and the locked version from any index.
     export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
     export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-300}"
 }
@@ -157,13 +172,13 @@ install_torch() {
         uv_install --no-deps -r requirements/cuda.txt
     # A build without CUDA saves gigabytes: from the index in use, or PyTorch's own.
     elif ! uv_install --no-deps "torch==$version+cpu" && ! uv_install --no-deps --index "$CPU_INDEX" "torch==$version+cpu"; then
-        echo "no CPU build of torch $version in reach: taking PyPI's, which needs its CUDA libraries even without a GPU"
+        echo "no CPU build of torch $version is available: installing PyPI's with its CUDA libraries"
         uv_install --no-deps -r requirements/cuda.txt
     fi
 }
 
-# The ROS wheels' CMake exports carry the include folders of the machine that built them.
-mend_wheels() {
+# The ROS wheels' CMake exports contain the include folders of the machine that built them.
+fix_wheels() {
     local python_include numpy_include
     python_include="$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')"
     numpy_include="$("$VENV/bin/python" -c 'import numpy; print(numpy.get_include())')"
@@ -171,7 +186,7 @@ mend_wheels() {
         -e "s#/opt/python/[^/;\"]+/lib/python[0-9.]+/site-packages/numpy/_?core/include#$numpy_include#g" \
         -e "s#/opt/python/[^/;\"]+/include/python[0-9.]+#$python_include#g"
     if grep -rl --include='*Export.cmake' /opt/python/ "$VENV/share"; then
-        echo "these files still name folders of the machine that built the ROS wheels"
+        echo "these files still contain folders of the machine that built the ROS wheels"
         return 1
     fi
 }
@@ -179,7 +194,7 @@ mend_wheels() {
 if ! is_done env "$ENV_KEY" || [ ! -x "$VENV/bin/python" ]; then
     site_packages=false
     [ "$MODE" = wheels ] || site_packages=true
-    # An environment that fits is brought up to date; another one is made anew, and so is what was built with it.
+    # An environment that fits is updated; any other is created again, and so is what was built with it.
     if ! supported "$VENV/bin/python" || ! "$VENV/bin/pip" --version > /dev/null 2>&1 \
         || ! grep -qi "^include-system-site-packages *= *$site_packages" "$VENV/pyvenv.cfg" \
         || ! grep -qs "$VENV/bin" "$VENV/bin/pip" \
@@ -188,19 +203,19 @@ if ! is_done env "$ENV_KEY" || [ ! -x "$VENV/bin/python" ]; then
         rm -rf "$VENV" build/openvla_* build/bin install
         options=()
         [ "$MODE" = wheels ] || options=(--system-site-packages)
-        run "making .venv with $("$PY" -V) ($PY)" "Is $py_package-venv installed?" "$PY" -m venv "${options[@]}" "$VENV"
+        run "creating .venv with $("$PY" -V) ($PY)" "Is $py_package-venv installed?" "$PY" -m venv "${options[@]}" "$VENV"
     fi
     rm -f "$STAMPS/env"
     run "fetching uv, the installer" "Is the network up, and PyPI (or PIP_INDEX_URL) reachable?" \
         "$VENV/bin/python" -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"
     pass_pip_settings
-    run "installing torch ($TORCH)" "Is the network up, and is there 1 GB of room (5 GB with CUDA)?" install_torch
+    run "installing torch ($TORCH)" "Is the network up, and is there 1 GB of disk space (5 GB with CUDA)?" install_torch
     arguments=()
     for lock in "${LOCKS[@]}"; do arguments+=(-r "$lock"); done
-    run "installing the locked Python packages (1 GB)" "Is the network up, and is there room in $ROOT?" \
+    run "installing the locked Python packages (1 GB)" "Is the network up, and is there disk space in $ROOT?" \
         uv_install --no-deps "${arguments[@]}"
     if [ "$MODE" = wheels ]; then
-        run "mending the ROS wheels' CMake files" "Please report this; it needs a change in scripts/setup.bash." mend_wheels
+        run "fixing the ROS wheels' CMake files" "Please report this; scripts/setup.bash needs a change." fix_wheels
     fi
     echo "$ENV_KEY" > "$STAMPS/env"
 fi
@@ -210,7 +225,7 @@ build() {
     export VIRTUAL_ENV="$VENV" PATH="$VENV/bin:$PATH"
     unset _ROS_WHEELS_BOOTSTRAP_COMPLETE COLCON_PREFIX_PATH PYTHONHOME
     [ "$MODE" != wheels ] || { export AMENT_PREFIX_PATH="$VENV"; unset ROS_DISTRO PYTHONPATH CMAKE_PREFIX_PATH; }
-    # By .venv's Python, so that the commands made start with it.
+    # With .venv's Python, so that the installed commands start with it.
     "$VENV/bin/python" -m colcon build --symlink-install --event-handlers console_direct+ \
         --cmake-args "-DPython3_EXECUTABLE=$VENV/bin/python" -DBUILD_TESTING=OFF
 }
@@ -219,13 +234,13 @@ link_commands() {
     local command
     rm -rf build/bin
     mkdir -p build/bin
-    # Only what is ours by name: `convert` and `train` are other people's commands too.
+    # Only names that begin with openvla-: other programs are called `convert` and `train` too.
     for command in install/*/lib/*/openvla-*; do
         ln -s "../../$command" build/bin/
     done
 }
 
-run "colcon build" "Mend what the output names; after a change of ROS or Python: make clean, and again." build
+run "colcon build" "Fix what the output names; after a change of ROS or Python: make clean, then again." build
 link_commands
 echo "$BUILD_KEY" > "$STAMPS/build"
-say "the workspace is ready after $((SECONDS - BEGIN)) s; \`source env.bash\` gives a shell the same"
+say "the workspace is ready after $((SECONDS - BEGIN)) s; \`source env.bash\` sets up a shell for it"

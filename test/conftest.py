@@ -1,4 +1,4 @@
-"""What tests share: the fixture files, a ROS domain of their own, node processes, and waiting without sleeping."""
+"""Shared fixtures: files, a ROS domain per test, node processes, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-# Jazzy's messages read this once, at import: without it they take (and publish) garbage in silence.
+# Jazzy's messages read this once, at import; without it they accept (and publish) fields of a wrong type.
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
-# A busy machine is not a bug: no example of a property has to be quick.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# No deadline for an example of a property: the machine may be busy.
+settings.register_profile("no_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no_deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
-# rclpy installs its own handlers; a node busy in inference sees the first signal only afterwards.
-STOP_LADDER = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+# A node that is busy with inference handles the first signal only afterwards.
+STOP_SEQUENCE = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs an NVIDIA GPU on a machine without one, and say so."""
+    """Skip tests that need an NVIDIA GPU on a machine without one."""
     if Path("/dev/nvidiactl").exists():
         return
     for item in items:
@@ -43,8 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_shared_memory_of_the_dead() -> Iterator[None]:
-    """Give back what nodes killed by tests, now or in an earlier session that was killed itself, left in /dev/shm."""
+def no_shared_memory_of_killed_nodes() -> Iterator[None]:
+    """Remove what nodes killed by tests, of this session or an earlier one, left in /dev/shm."""
     from openvla_ros.bringup.shared_memory import remove_dead_segments
 
     remove_dead_segments()
@@ -66,7 +66,7 @@ def fixtures() -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Give `small_disk(mib)`: the folder of a file system of its own with so much room."""
+    """Give `small_disk(mib)`: the folder of a file system of its own with that size."""
     folder = tmp_path / "disk"
 
     def mount(mib: int) -> Path:
@@ -81,11 +81,11 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         return folder
 
     yield mount
-    if folder.is_mount():  # a process may have its folder there still: detached, it goes with the process
+    if folder.is_mount():  # a process may still use the folder: detached, it is removed with the process
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "the condition") -> Any:
+def wait_for(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
     """Poll until `condition()` is true and return its value; fail naming `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while True:
@@ -93,7 +93,7 @@ def wait_for(condition: Callable[[], Any], timeout: float = 10.0, what: str = "t
         if value:
             return value
         if time.monotonic() > end:
-            pytest.fail(f"waited {timeout:g} s in vain for {what}")
+            pytest.fail(f"waited {timeout:g} s for {what}")
         time.sleep(0.02)
 
 
@@ -105,7 +105,7 @@ def wait_for_fixture() -> Callable[..., Any]:
 
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Give a ROS domain that no other test, worker or demo on this machine uses meanwhile; set in the environment."""
+    """Give a ROS domain that no other test, worker or demo on this machine uses; it is set in the environment."""
     from openvla_ros.bringup.ros_domain import DomainLease
 
     lease = DomainLease()
@@ -129,13 +129,13 @@ def ros_node(ros_domain: int) -> Iterator[Node]:
 
 @pytest.fixture
 def spin_until(ros_node: Node) -> Iterator[Callable[..., Any]]:
-    """Give `spin_until(condition, timeout, what)`: `wait_for` that serves the callbacks of `ros_node` meanwhile."""
+    """Give `spin_until(condition, timeout, what)`: `wait_for` that also serves the callbacks of `ros_node`."""
     from rclpy.executors import SingleThreadedExecutor
 
     executor = SingleThreadedExecutor(context=ros_node.context)
     executor.add_node(ros_node)
 
-    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+    def spin_until(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
         def spin_then_ask() -> Any:
             executor.spin_once(timeout_sec=0.02)
             return condition()
@@ -148,7 +148,7 @@ def spin_until(ros_node: Node) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def listen(ros_node: Node) -> Callable[..., list[Any]]:
-    """Give `listen(type, topic, qos)`: the list of all that came since, newest last."""
+    """Give `listen(type, topic, qos)`: the list of all messages received since, newest last."""
     from history import whole
 
     def listen(kind: type, topic: str, qos: Any) -> list[Any]:
@@ -161,7 +161,7 @@ def listen(ros_node: Node) -> Callable[..., list[Any]]:
 
 @dataclass
 class Process:
-    """A process started by a test, and what it has written so far (both streams)."""
+    """A process started by a test, with its log (both streams)."""
 
     popen: subprocess.Popen[bytes]
     log: Path
@@ -175,16 +175,16 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def stop(self) -> int:
-        """Ask, tell, make; return the exit status (negative: the signal that ended it)."""
-        for number, patience in STOP_LADDER:
+        """Send the signals of STOP_SEQUENCE; return the exit status (negative: the signal that ended it)."""
+        for number, timeout in STOP_SEQUENCE:
             if not self.running:
                 break
             os.killpg(self.popen.pid, number)
             try:
-                self.popen.wait(patience)
+                self.popen.wait(timeout)
             except subprocess.TimeoutExpired:
                 continue
-        # What it started itself and left behind.
+        # Descendants that it left behind.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         return self.popen.wait()
@@ -192,9 +192,9 @@ class Process:
 
 @pytest.fixture
 def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Give `start_process(command, *arguments, **environment)`; everything started is ended with the test.
+    """Give `start_process(command, *arguments, **environment)`; all are ended with the test.
 
-    `command` is a program on PATH or `module:NAME` for `python -m NAME`. The outputs are shown when the test fails.
+    `command` is a program on PATH or `module:NAME` for `python -m NAME`. Their output is printed when the test fails.
     """
     from openvla_ros.bringup.supervisor import end_with_parent
 
@@ -217,7 +217,7 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # a test run that is killed leaves no robot behind
+                preexec_fn=end_with_parent,  # a killed test run leaves no process behind
             )
         started.append(Process(popen, log))
         return started[-1]

@@ -1,4 +1,4 @@
-"""The ROS 2 package; installs the workspace's launch/, config/ and checkpoints/ into share/openvla_ros."""
+"""The ROS 2 package; it installs the workspace's launch/, config/ and checkpoints/ into share/openvla_ros."""
 
 from glob import glob
 from os import walk
@@ -8,13 +8,13 @@ from setuptools import find_packages, setup
 
 NAME = "openvla_ros"
 
-# The workspace's top. colcon runs this file from src/openvla_ros, or, with --symlink-install, from build/openvla_ros
-# through a link: go by the file's real place, and stay relative, since setuptools refuses absolute paths.
+# The workspace's top folder. colcon runs this file from src/openvla_ros, or, with --symlink-install, through a link in
+# build/openvla_ros: use the file's real path, made relative, since setuptools refuses absolute paths.
 TOP = relpath(join(dirname(realpath(__file__)), "..", ".."))
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:
-    """List a top-level folder's files for data_files, keeping its sub-folders."""
+    """A top-level folder's files as data_files, with its subfolders."""
     entries = []
     for path, _, files in walk(join(TOP, folder)):
         kept = [join(path, name) for name in sorted(files) if not name.startswith(".")]

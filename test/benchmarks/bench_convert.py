@@ -1,4 +1,4 @@
-"""`make bench`: how fast a bag becomes RLDS on one core against the time recorded, and where the time goes."""
+"""`make bench`: speed of the conversion of bags to RLDS on one core, as a multiple of real time, by stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openvla_training.bags.convert_all import convert
 from openvla_training.bags.convert_bag import Options
 
 RESULTS = Path(__file__).parents[2] / "outputs" / "bench" / "convert.json"
-TARGET = 10.0  # times real time on a core
+TARGET = 10.0  # times real time, on one core
 SECONDS, CAMERA_RATE, RATE = 20, 30, 5
 SETTINGS = {
     "224 px, PNG (default)": Options(image_size=224, image_encoding="png", steps=StepOptions("achieved", RATE)),
@@ -32,12 +32,12 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two recordings of 20 s: 640 x 480 raw at 30 Hz, states at 50 Hz, zstd as the recorder writes."""
+    """Two recordings of 20 s: raw 640 x 480 images at 30 Hz, states at 50 Hz, zstd as the recorder writes."""
     folder = tmp_path_factory.mktemp("bench")
     made = []
     for index in range(2):
         rng = np.random.default_rng(index)
-        # Structure as of a real scene, and a camera's noise: neither flat nor incompressible.
+        # Structure and noise: it compresses about as well as a real image.
         scene = cv2.resize(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
         maker = BagMaker(folder / f"bag_{index}")
         start = START + index * 10**12
@@ -55,7 +55,7 @@ def bags(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_conversion(bags: list[Path], tmp_path: Path) -> None:
     cv2.setNumThreads(1)
     table = Table(title=f"openvla-convert, 640 x 480 raw at {CAMERA_RATE} Hz to {RATE} Hz steps, one process")
-    for column in ("images", "x real time", "read", "decode", "resize", "encode", "write", "[ms a step]"):
+    for column in ("images", "x real time", "read", "decode", "resize", "encode", "write", "[ms per step]"):
         table.add_column(column, justify="left" if column == "images" else "right")
     results: dict[str, dict[str, float]] = {}
     for name, options in SETTINGS.items():
@@ -79,7 +79,7 @@ def test_conversion(bags: list[Path], tmp_path: Path) -> None:
         parts = [f"{best[f'{part}_ms_a_step']:.2f}" for part in ("read", "decode", "resize", "encode", "write")]
         total = sum(value for key, value in best.items() if key.endswith("_ms_a_step"))
         table.add_row(name, f"{best['times_real_time']:.0f}", *parts, f"{total:.2f}")
-    Console().print(table, f"target: {TARGET:g} x real time a core")
+    Console().print(table, f"target: {TARGET:g} x real time on one core")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     RESULTS.write_text(json.dumps({"target": TARGET, "machine": machine, "results": results}, indent=1) + "\n")

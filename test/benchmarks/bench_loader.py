@@ -1,9 +1,9 @@
-"""`make bench`, or `python test/benchmarks/bench_loader.py [--minutes 30]`: what the data loader costs.
+"""`make bench`, or `python test/benchmarks/bench_loader.py [--minutes 30]`: throughput and memory of the data loader.
 
-Images per second and core (CPU time of the whole process) of reading, shuffling, decoding, resizing, augmenting and
-tokenising, beside a plain tf.data pipeline that does the same (where TensorFlow is installed) and beside what one H200
-asks for; and the loader's memory over a run, which must not grow. The soak draws the paper's mixture of 27 datasets and
-drops DROID on the way. Figures go to outputs/bench/loader.json, the memory line to outputs/bench/loader.png.
+Measures images per second and core (CPU time of the process) of reading, shuffling, decoding, resizing, augmenting and
+tokenising, beside a plain tf.data pipeline of the same work (where TensorFlow is installed) and the demand of one H200.
+The soak measures the loader's memory over a long run, which must not grow, on the paper's mixture of 27 datasets, which
+drops DROID late in training. Writes outputs/bench/loader.json and the memory as outputs/bench/loader.png.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ CHECKPOINT = ROOT / "test" / "fixtures" / "parity" / "fused_tiny" / "checkpoint"
 OUTPUT = ROOT / "outputs" / "bench"
 DATASETS = {"bridge_orig": 1.0, "viola": 1.0, "droid": 0.5}
 BATCH = 32
-SOAK = {"mixture": "openvla", "scale": 0.5, "buffer": 64 << 20}  # pictures of half the published height and width
-# One H200: bf16 dense peak, at the share of it that training of this size reaches; tokens of a sample.
+SOAK = {"mixture": "openvla", "scale": 0.5, "buffer": 64 << 20}  # images of half the published height and width
+# One H200: dense peak in bf16 [FLOP/s], the share of it that training of this size reaches; tokens per sample.
 PEAK, SHARE, PARAMETERS, TOKENS = 989e12, 0.45, 7.5e9, 290
 FACTORS = {"full fine-tuning": 8, "LoRA": 6}  # FLOPs per parameter and token, with activation checkpointing
 
 
 def make_data(root: Path, episodes: int) -> None:
-    """Datasets in their published schemas and picture sizes."""
+    """Write datasets with their published schemas and image sizes."""
     from openvla_training.openx.synthetic import write_synthetic
 
     for name in DATASETS:
@@ -46,12 +46,24 @@ def make_data(root: Path, episodes: int) -> None:
 
 
 def rss() -> float:
-    """Resident memory [MiB]."""
+    """Return the resident memory [MiB]."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def run_loader(mixture: Mixture, root: Path, seconds: float, *, buffer: int, steps: int = 1, notes: int = 0) -> dict:
-    """Draw batches for a while; `steps`: after how many of them training would end; `notes`: times to note memory."""
+def run_loader(mixture: Mixture, root: Path, seconds: float, *, buffer: int, steps: int = 1, samples: int = 0) -> dict:
+    """Draw batches.
+
+    Args:
+        mixture: Datasets and weights.
+        root: Folder of the datasets.
+        seconds: Duration.
+        buffer: Size of the shuffle buffer [bytes].
+        steps: Length of the training that the loader serves [batches].
+        samples: Number of memory measurements.
+
+    Returns:
+        Images, wall and CPU time [s], memory over time [s, MiB], and images by dataset.
+    """
     import torch
 
     from openvla_policy.checkpoint.folder import load_folder
@@ -69,7 +81,7 @@ def run_loader(mixture: Mixture, root: Path, seconds: float, *, buffer: int, ste
         while (now := time.perf_counter() - begin) < seconds:
             drawn.update(name for name, _episode, _step in next(loader).origins)
             count += BATCH
-            if notes and now >= len(memory) * seconds / notes:
+            if samples and now >= len(memory) * seconds / samples:
                 memory.append((now, rss()))
         return {
             "images": count,
@@ -81,14 +93,14 @@ def run_loader(mixture: Mixture, root: Path, seconds: float, *, buffer: int, ste
 
 
 def report(name: str, measured: dict) -> float:
-    """Print a row; returns images per CPU-second."""
+    """Print a row; return images per CPU-second."""
     rate = measured["images"] / measured["cpu"]
     print(f"{name:28} {measured['images'] / measured['wall']:8.0f} images/s {rate:8.0f} images/s/core", flush=True)
     return rate
 
 
 def bench_rate(root: Path, episodes: int, seconds: float, tensorflow: str | None) -> dict:
-    """Print images a second and core of ours and of tf.data, and what one H200 asks for."""
+    """Print images per second and core of our loader and of tf.data, and the demand of one H200."""
     from openvla_training.openx.mixture import Mixture
 
     make_data(root, episodes)
@@ -109,7 +121,7 @@ def bench_rate(root: Path, episodes: int, seconds: float, tensorflow: str | None
 
 
 def bench_soak(root: Path, episodes: int, minutes: float) -> dict:
-    """Draw the paper's mixture for long; print and return how its memory went."""
+    """Draw the paper's mixture for `minutes`; print and return the memory over time."""
     from openvla_training.openx.mixture import load_mixture
     from openvla_training.openx.synthetic import write_synthetic
 
@@ -118,19 +130,19 @@ def bench_soak(root: Path, episodes: int, minutes: float) -> dict:
         write_synthetic(root, name, episodes=episodes, steps=(25, 45), scale=SOAK["scale"], shards=4)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 2**20
     probe = run_loader(mixture, root, 5, buffer=SOAK["buffer"])
-    steps = max(1, round(probe["images"] / probe["wall"] * minutes * 60 / BATCH))  # about as many as there will be
-    soak = run_loader(mixture, root, minutes * 60, buffer=SOAK["buffer"], steps=steps, notes=120)
+    steps = max(1, round(probe["images"] / probe["wall"] * minutes * 60 / BATCH))  # about as many as the soak draws
+    soak = run_loader(mixture, root, minutes * 60, buffer=SOAK["buffer"], steps=steps, samples=120)
     at, memory = np.array([line for line in soak["memory"] if line[0] >= minutes * 30]).T
     slope = float(np.polyfit(at / 3600, memory, 1)[0])
     marks = "  ".join(f"{at:.0f} s {memory:.0f}" for at, memory in soak["memory"][:: max(1, len(soak["memory"]) // 8)])
     print(f"soak: {soak['images']:,} images of {len(soak['datasets'])} datasets ({size:.0f} MiB on disk)")
     print(f"memory over {minutes:g} min [MiB]: {marks}")
-    print(f"second half: {memory.min():.0f} to {memory.max():.0f} MiB, slope {slope:+.1f} MiB an hour", flush=True)
+    print(f"second half: {memory.min():.0f} to {memory.max():.0f} MiB, slope {slope:+.1f} MiB/h", flush=True)
     return soak | {"minutes": minutes, "steps": steps, "disk_mib": size, "slope_mib_per_hour": slope, **SOAK}
 
 
 def draw(soak: dict, path: Path) -> None:
-    """The memory line as a picture."""
+    """Draw the memory over time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -146,9 +158,9 @@ def draw(soak: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_loader(tmp_path: Path) -> None:
-    """A short one for `make bench`."""
+    """Measure briefly, for `make bench`."""
     quick = bool(os.environ.get("QUICK"))
     python = sys.executable if importlib.util.find_spec("tensorflow") else None
     bench_rate(tmp_path / "rate", 12 if quick else 40, 2 if quick else 8, python)
@@ -156,13 +168,13 @@ def test_loader(tmp_path: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15, help="of each measurement; 0: none (default: 15)")
-    parser.add_argument("--minutes", type=float, default=5, help="of the soak; 0: none (default: 5)")
-    parser.add_argument("--episodes", type=int, default=120, help="of each dataset of the measurements (default: 120)")
-    parser.add_argument("--soak-episodes", type=int, default=24, help="of each dataset of the soak (default: 24)")
-    parser.add_argument("--tensorflow-python", metavar="PYTHON", help="an interpreter that has TensorFlow")
+    parser.add_argument("--seconds", type=float, default=15, help="of each measurement [s]; 0: none (default: 15)")
+    parser.add_argument("--minutes", type=float, default=5, help="of the soak [min]; 0: none (default: 5)")
+    parser.add_argument("--episodes", type=int, default=120, help="per measured dataset (default: 120)")
+    parser.add_argument("--soak-episodes", type=int, default=24, help="per dataset of the soak (default: 24)")
+    parser.add_argument("--tensorflow-python", metavar="PYTHON", help="interpreter with TensorFlow")
     options = parser.parse_args()
     python = options.tensorflow_python or (sys.executable if importlib.util.find_spec("tensorflow") else None)
     OUTPUT.mkdir(parents=True, exist_ok=True)

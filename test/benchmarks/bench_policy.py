@@ -1,7 +1,7 @@
-"""`make bench`: how fast the policy is here, in every runtime and precision, beside the reference's way.
+"""`make bench`: latency of the policy in each runtime and precision, beside the reference implementation.
 
-On a machine with an NVIDIA GPU the model has the published 7B shape, elsewhere the mid-size one. `QUICK=1 make bench`
-takes a minute. Options beyond that: `python -m policy_bench --help`.
+The model has the published 7B shape on an NVIDIA GPU, the mid-size shape elsewhere. `QUICK=1 make bench` takes a
+minute. Further options: `python -m policy_bench --help`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,5 @@ ROOT = Path(__file__).parents[2]
 def test_policy() -> None:
     quick = ["--quick"] if os.environ.get("QUICK") else []
     path = run(["--output", str(ROOT / "outputs" / "bench"), *quick])
-    rows = json.loads(path.read_text())["rows"]
-    measured = [row for row in rows if not row["problem"]]
-    assert {"baseline: generate", "baseline: reference", "eager"} <= {row["name"] for row in measured}
-    assert path.with_suffix(".png").stat().st_size > 10_000
+    measured = {row["name"] for row in json.loads(path.read_text())["rows"] if not row["problem"]}
+    assert {"baseline: generate", "baseline: reference", "eager"} <= measured

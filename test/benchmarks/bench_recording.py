@@ -1,11 +1,12 @@
-"""`make bench`: 30 Hz of raw 640x480 images and 100 Hz of robot state through the real recorder, and what it costs.
+"""`make bench`: the recorder with raw 640x480 images at 30 Hz and robot states at 100 Hz; losses and CPU time.
 
-Publisher and recorder are processes of their own, on the DDS profile of config/dds; every sent message is looked for
-in the bag.
+Publisher and recorder are processes of their own, with the DDS profile of config/dds. Sent messages are compared with
+those in the bag.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,9 +25,9 @@ from rosbags.highlevel import AnyReader
 SECONDS = 20.0
 TICK = os.sysconf("SC_CLK_TCK")
 
-# Sends until it is told to end, then says how many; noise in the images, since real cameras compress badly.
+# Publishes for the given seconds, then prints the numbers of messages; with noise, as images of real cameras have it.
 PUBLISHER = """
-import sys, time, array
+import sys, time, array, json
 import numpy as np, rclpy
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import Image, JointState
@@ -48,7 +49,7 @@ seconds = float(sys.argv[1])
 sent = {"camera/image_raw": 0, "robot/ee_pose": 0, "gripper/state": 0, "joint_states": 0}
 start = time.monotonic()
 late = 0.0
-for tick in range(round(seconds * 300)):  # 300 Hz: images each 10th, states each 3rd
+for tick in range(round(seconds * 300)):  # 300 Hz: images every 10th tick, states every 3rd
     due = start + tick / 300
     now = time.monotonic()
     late = max(late, now - due)
@@ -67,20 +68,19 @@ for tick in range(round(seconds * 300)):  # 300 Hz: images each 10th, states eac
         grip.publish(message); sent["gripper/state"] += 1
         message = JointState(name=list("abcdefg"), position=[0.0] * 7, velocity=[0.0] * 7); message.header.stamp = stamp
         joints.publish(message); sent["joint_states"] += 1
-print(sent, round(late, 3), flush=True)
+print(json.dumps([sent, late]), flush=True)
 sys.stdin.readline()
 """
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give what a process has used so far, all threads."""
+    """Return the CPU time of all threads of a process so far [s]."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-@pytest.mark.timeout(180)
-def test_recorder_keeps_up(
+def test_recording(
     compression: str, tmp_path: Path, ros_domain: int, ros_node: Any, spin_until: Any, start_node: Callable[..., Any],
     root: Path,
 ) -> None:  # fmt: skip
@@ -107,7 +107,7 @@ def test_recorder_keeps_up(
         before, began = cpu_seconds(recorder.popen.pid), time.monotonic()
         publisher.stdin.write("\n")
         publisher.stdin.flush()
-        sent, late = publisher.stdout.readline().rsplit(" ", 1)
+        sent, late = json.loads(publisher.stdout.readline())
         used, took = cpu_seconds(recorder.popen.pid) - before, time.monotonic() - began
         ended = stop.call_async(StopEpisode.Request(outcome=0, score=1.0))
         spin_until(ended.done, 60.0)
@@ -126,12 +126,12 @@ def test_recorder_keeps_up(
     table = Table(title=f"recorder, compression {compression}, {SECONDS:.0f} s, {os.cpu_count()} cores")
     for column in ("topic", "sent", "in the bag", "lost", "largest pause [ms]"):
         table.add_column(column, justify="left" if column == "topic" else "right")
-    for topic, count in eval(sent).items():
+    for topic, count in sent.items():
         pause = np.diff(stamps[topic]).max() / 1e6
         table.add_row(topic, str(count), str(written[topic]), str(count - written[topic]), f"{pause:.0f}")
     raw = written["camera/image_raw"] * 640 * 480 * 3
     Console().print(
         table,
-        f"in {raw / took / 1e6:.1f} MB/s of images, on the disk {size / took / 1e6:.1f} MB/s; recorder "
-        f"{100 * used / took:.0f} % of a core; publisher at most {1000 * float(late):.0f} ms late; {answer.message}",
+        f"images {raw / took / 1e6:.1f} MB/s, on disk {size / took / 1e6:.1f} MB/s; recorder "
+        f"{100 * used / took:.0f} % of a core; publisher at most {1000 * late:.0f} ms late; {answer.message}",
     )

@@ -1,9 +1,9 @@
-"""`make bench`: the rate at which the real bridge restreams targets, beside the rate it was asked for.
+"""`make bench`: the rate at which the bridge restreams targets, beside the requested rate.
 
-The bridge is a process of its own in streaming control; this one is policy and robot. A new action comes every 0.2 s
-and turns the way, so that the target never rests and every step is looked at for a way to stop inside the limits.
-Counted are the targets that arrive here and the times between them, and the bridge's processor time. Prints a table
-and writes outputs/bench/restream.json.
+The bridge is a process of its own in streaming control; this process is policy and robot. Every 0.2 s a new action
+changes the direction, so that the target never rests and the bridge computes a stop within the limits at each step.
+Measures the targets that arrive here, the intervals between them, and the bridge's CPU time. Prints a table and writes
+outputs/bench/restream.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-os.environ["ROS_PYTHON_CHECK_FIELDS"] = ""  # as in a bringup; message classes look once, when imported
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = ""  # as in a bringup; message classes read it when imported
 
 from geometry_msgs.msg import PoseStamped
 from openvla_msgs.msg import ActionChunk, SafetyState
@@ -39,15 +39,15 @@ SECONDS = 2.0 if os.environ.get("QUICK") else 10.0
 PERIOD = 0.2  # [s] between two actions
 TICK = os.sysconf("SC_CLK_TCK")
 START = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
-# A cone, so that no step is spared the look ahead; speeds of a Franka.
+# The cone makes the bridge look ahead at each step; speeds of a Franka.
 LIMITS = {"cone.angle": 0.8, "limit.speed": 0.3, "limit.turn": 1.2, "limit.acceleration": 3.0, "watchdog.state": 2.0}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_restream_rates(start_node: Callable[..., Any], ros_node: Any) -> None:
     arm = Arm(ros_node)
-    rows = [arm.driven_at(rate, start_node) for rate in RATES]
-    table = Table("asked [Hz]", "arrived [Hz]", "share", "between two, p50 / p99 / most [ms]", "of a core", "held")
+    rows = [arm.measure(rate, start_node) for rate in RATES]
+    table = Table("requested [Hz]", "arrived [Hz]", "share", "interval p50 / p99 / max [ms]", "CPU of a core", "held")
     for row in rows:
         between = " / ".join(f"{row[name]:.2f}" for name in ("p50_ms", "p99_ms", "most_ms"))
         share = f"{100 * row['arrived_hz'] / row['asked_hz']:.0f} %"
@@ -58,41 +58,50 @@ def test_restream_rates(start_node: Callable[..., Any], ros_node: Any) -> None:
     output = ROOT / "outputs" / "bench"
     output.mkdir(parents=True, exist_ok=True)
     (output / "restream.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-    assert all(row["arrived_hz"] > 0.0 for row in rows)
 
 
 class Arm:
-    """Policy and robot in one: it says at 100 Hz that it is where it was last told to be, and asks for circles."""
+    """Policy and robot in one: publishes the last target as its pose at 100 Hz, and actions along a circle."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
-        self._newest, self._arrived, self._states = b"", [], []  # type: bytes, list[float], list[Any]
+        self._newest = b""
+        self._arrived: list[float] = []
+        self._states: list[Any] = []
         node.create_subscription(PoseStamped, "robot/target_pose", self._on_target, 100, raw=True)
         node.create_subscription(SafetyState, "safety/state", self._states.append, LATCHED)
         self._pose = node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
         self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
-        node.create_timer(0.01, self._say_where)
+        node.create_timer(0.01, self._publish_pose)
 
     def _on_target(self, data: bytes) -> None:
         self._arrived.append(time.monotonic())
         self._newest = data
 
-    def _say_where(self) -> None:
+    def _publish_pose(self) -> None:
         pose = START
-        if self._newest:  # read here, not for each of the thousand
+        if self._newest:  # parsed here, not for each of up to 1000 targets a second
             pose, _ = conversions.read_pose(deserialize_message(self._newest, PoseStamped))
         self._pose.publish(conversions.pose_message(pose, "panda_link0", time.time_ns()))
 
     def _spin(self, seconds: float, done: Callable[[], Any] = lambda: False) -> bool:
         end = time.monotonic() + seconds
-        while not (over := bool(done())) and time.monotonic() < end:
+        while not (finished := bool(done())) and time.monotonic() < end:
             self._executor.spin_once(timeout_sec=max(0.0, min(0.01, end - time.monotonic())))
-        return over
+        return finished
 
-    def driven_at(self, rate: float, start_node: Callable[..., Any]) -> dict[str, float]:
-        """Start a bridge, keep the target in motion for a while, and say what came [Hz, ms, cores]."""
+    def measure(self, rate: float, start_node: Callable[..., Any]) -> dict[str, float]:
+        """Keep the target of a new bridge in motion for SECONDS.
+
+        Args:
+            rate: Requested rate of the targets [Hz].
+            start_node: The fixture.
+
+        Returns:
+            A row of the JSON file [Hz, ms, CPU cores].
+        """
         self._newest = b""
         self._states.clear()
         given = {**LIMITS, "restream_rate": rate, "control_mode": "streaming", "enabled": "true", "autostart": "true"}
@@ -101,7 +110,7 @@ class Arm:
         up = (SafetyState.READY, SafetyState.EXECUTING)
         ready = self._spin(60.0, lambda: self._states and self._states[-1].state in up)
         assert ready and self._spin(5.0, self._chunk.get_subscription_count), "the bridge is not ready"
-        for step in range(5):  # into motion
+        for step in range(5):  # accelerate
             self._act(step)
         self._arrived.clear()
         self._states.clear()
@@ -109,20 +118,20 @@ class Arm:
         for step in range(round(SECONDS / PERIOD)):
             self._act(step)
         took, used = time.monotonic() - began, _cpu(bridge.popen.pid) - used
-        came, states = list(self._arrived), list(self._states)
+        arrived, states = list(self._arrived), list(self._states)
         bridge.stop()
         self._spin(0.5)
-        between = 1e3 * np.diff(came)
-        p50, p99 = (float(np.percentile(between, p)) for p in (50, 99))
+        intervals = 1e3 * np.diff(arrived)
+        p50, p99, most = (float(np.percentile(intervals, p)) for p in (50, 99, 100))
         return {
-            "asked_hz": rate, "arrived_hz": len(came) / took, "p50_ms": p50, "p99_ms": p99, "core": used / took,
-            "most_ms": float(between.max()), "held": sum(s.state not in up for s in states),
+            "asked_hz": rate, "arrived_hz": len(arrived) / took, "p50_ms": p50, "p99_ms": p99, "core": used / took,
+            "most_ms": most, "held": sum(s.state not in up for s in states),
         }  # fmt: skip
 
     def _act(self, step: int) -> None:
-        """One action of a circle, and the time it takes."""
-        way = 2 * math.pi * step / 20
-        row = (0.02 * math.cos(way), 0.02 * math.sin(way), 0.0, 0.0, 0.0, 0.05 * math.cos(way), 1.0)
+        """Publish one action of the circle and wait for its period."""
+        angle = 2 * math.pi * step / 20
+        row = (0.02 * math.cos(angle), 0.02 * math.sin(angle), 0.0, 0.0, 0.0, 0.05 * math.cos(angle), 1.0)
         now = time.time_ns()
         self._chunk.publish(
             action_messages.chunk_message(
@@ -134,12 +143,12 @@ class Arm:
                 source="policy",
                 instruction="circle",
                 period=PERIOD,
-            )  # fmt: skip
+            )
         )
         self._spin(PERIOD)
 
 
 def _cpu(pid: int) -> float:
-    """Processor time that a process has used so far [s]."""
+    """Return the CPU time that a process has used so far [s]."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK

@@ -1,7 +1,7 @@
-"""`make bench`: the policy server under 1, 4 and 16 clients, HTTP and WebSocket, one request a pass and several.
+"""`make bench`: the policy server with 1, 4 and 16 clients, over HTTP and WebSocket, with and without batching.
 
-Every client asks for the next action as soon as it has one, for SECONDS. OPENVLA_BENCH_CHECKPOINT names another
-checkpoint than the shipped one, OPENVLA_BENCH_SERVE further options of openvla-serve (`--precision bf16 …`).
+Each client requests an action as soon as it has the last one, for SECONDS. OPENVLA_BENCH_CHECKPOINT names a checkpoint
+other than the shipped one, OPENVLA_BENCH_SERVE further options of openvla-serve (`--precision bf16 …`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
+from policy_bench.machine import describe
 from rich.console import Console
 from rich.table import Table
 from serving import serve_process
 
 from openvla_policy.contract.observation import Observation
 from openvla_policy.serving import connect
-from openvla_policy.serving.http_server import revision
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = os.environ.get("OPENVLA_BENCH_CHECKPOINT", str(ROOT / "checkpoints" / "openvla-tiny-sim"))
@@ -38,7 +39,18 @@ SECONDS, WARM_UP = 3.0, 0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One combination. Latencies are round trips as clients see them [ms]; `batch` is the mean size of a pass."""
+    """Results of one combination.
+
+    Attributes:
+        transport: "http" or "ws".
+        clients: Number of clients.
+        max_batch: The server's limit of requests in one pass.
+        actions_per_second: Rate of all clients together.
+        p50: Median round trip [ms].
+        p99: 99th percentile of the round trip [ms].
+        batch: Mean number of requests in one pass.
+        answers: Number of round trips.
+    """
 
     transport: str
     clients: int
@@ -51,7 +63,7 @@ class Row:
 
 
 def load(url: str, clients: int) -> tuple[float, list[float]]:
-    """Keep `clients` busy; actions a second and the round trips [s] of the time after WARM_UP."""
+    """Run `clients` in parallel; return actions per second and the round trips [s] after WARM_UP."""
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     begin = threading.Barrier(clients + 1)
     trips: list[float] = []
@@ -85,14 +97,14 @@ def load(url: str, clients: int) -> tuple[float, list[float]]:
 
 
 def passes(address: str) -> tuple[float, float]:
-    """Requests computed, and in how many passes, since the server began."""
+    """Return the numbers of computed requests and of passes since the start of the server."""
     lines = httpx.get(f"http://{address}/metrics").text.splitlines()
     value = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return float(value["openvla_batch_size_sum"]), float(value["openvla_batch_size_count"])
 
 
 def measure(address: str, transport: str, clients: int, max_batch: int) -> Row:
-    """One combination."""
+    """Measure one combination."""
     before = passes(address)
     rate, trips = load(f"{transport}://{address}", clients)
     computed, count = (after - b for after, b in zip(passes(address), before, strict=True))
@@ -100,11 +112,11 @@ def measure(address: str, transport: str, clients: int, max_batch: int) -> Row:
     return Row(transport, clients, max_batch, rate, p50, p99, computed / count, len(trips))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_serving(tmp_path: Path) -> None:
-    """Measure, print and write the comparison; what is checked is that every client was answered."""
+    """Measure, print and write the comparison."""
     if CHECKPOINT.startswith("/") and not Path(CHECKPOINT).is_dir():
-        pytest.skip(f"{CHECKPOINT} is not there")
+        pytest.skip(f"{CHECKPOINT} does not exist")
     rows: list[Row] = []
     with ExitStack() as started:
         servers = {
@@ -113,7 +125,7 @@ def test_serving(tmp_path: Path) -> None:
         }
         addresses = {n: f"127.0.0.1:{started.enter_context(server)[1]}" for n, server in servers.items()}
         about = httpx.get(f"http://{addresses[BATCHES[0]]}/metadata").json()
-        # What is compared is measured one right after the other: a machine's mood changes by the minute.
+        # Compared combinations are measured in direct succession, because the load of a machine changes by the minute.
         for transport, clients, max_batch in product(TRANSPORTS, CLIENTS, BATCHES):
             rows.append(measure(addresses[max_batch], transport, clients, max_batch))
     table = Table(title=f"{Path(CHECKPOINT).name}, {about['precision']}, {about['runtime']}, {about['device']}")
@@ -125,9 +137,8 @@ def test_serving(tmp_path: Path) -> None:
     Console().print(table)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     result = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "revision": revision(), "machine": platform.platform(),
-        "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS, "server": about,
-        "rows": [asdict(row) for row in rows],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "revision": describe(torch.device("cpu"))["git"],
+        "machine": platform.platform(), "cores": os.cpu_count(), "options": OPTIONS, "seconds": SECONDS,
+        "server": about, "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    assert all(row.answers >= row.clients for row in rows)

@@ -1,4 +1,4 @@
-"""What bench_loader.py compares with: the same work as a plain tf.data pipeline, by any Python that has TensorFlow.
+"""The work of bench_loader.py as a plain tf.data pipeline, for any Python with TensorFlow.
 
 python tf_pipeline.py DATA_DIR SECONDS BATCH
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def run(root: Path, seconds: float, size: int) -> dict:
-    """Interleave shards, flatten episodes, shuffle, decode, resize, augment, batch; returns what it took."""
+    """Interleave shards, flatten episodes, shuffle, decode, resize, augment and batch; return the time taken."""
     import tensorflow as tf
 
     def steps(record, camera, action):
@@ -26,7 +26,7 @@ def run(root: Path, seconds: float, size: int) -> dict:
         images = parsed[f"steps/observation/{camera}"]
         return tf.data.Dataset.from_tensor_slices(images)
 
-    def picture(data):
+    def prepare(data):
         image = tf.io.decode_image(data, channels=3, expand_animations=False)
         image = tf.image.resize(image, (224, 224), method="lanczos3", antialias=True)
         image = tf.clip_by_value(image, 0, 255) / 255
@@ -50,7 +50,7 @@ def run(root: Path, seconds: float, size: int) -> dict:
         records = tf.data.TFRecordDataset(files).shuffle(100).repeat()
         parts.append(records.flat_map(lambda r, c=camera, a=action: steps(r, c, a)))
     mixed = tf.data.Dataset.sample_from_datasets(parts, [0.4, 0.4, 0.2]).shuffle(1000)
-    batches = mixed.map(picture, num_parallel_calls=2).batch(size).prefetch(2).as_numpy_iterator()
+    batches = mixed.map(prepare, num_parallel_calls=2).batch(size).prefetch(2).as_numpy_iterator()
     for _ in range(8):
         next(batches)
     count, begin, cpu = 0, time.perf_counter(), time.process_time()

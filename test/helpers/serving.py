@@ -1,4 +1,4 @@
-"""A small random policy, and the server around it on a real socket, in a thread or as `openvla-serve`."""
+"""A small random policy, and its server on a real socket, in a thread or as `openvla-serve`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def checkpoint() -> Checkpoint:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -51,7 +51,7 @@ def free_port() -> int:
 
 @contextmanager
 def listening(server: PolicyServer, port: int = 0, **options: object) -> Iterator[str]:
-    """`host:port` of `server` on a socket, in a thread of this process."""
+    """Run `server` on a socket, in a thread of this process; yields `host:port`."""
     config = uvicorn.Config(server.app(), port=port, log_level="warning", ws_per_message_deflate=False, **options)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
@@ -59,7 +59,7 @@ def listening(server: PolicyServer, port: int = 0, **options: object) -> Iterato
     try:
         end = time.monotonic() + 30
         while not running.started:
-            assert thread.is_alive() and time.monotonic() < end, "the server does not start"
+            assert thread.is_alive() and time.monotonic() < end, "the server did not start"
             time.sleep(0.01)
         yield f"127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     finally:
@@ -71,14 +71,14 @@ def listening(server: PolicyServer, port: int = 0, **options: object) -> Iterato
 def serve_process(
     folder: Path | str, *arguments: str, log: Path, port: int = 0
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """`openvla-serve` as a process of its own, up and answering, and its port."""
+    """Run `openvla-serve` as a process; yields it, once it answers, and its port."""
     port = port or free_port()
     code = "import sys; from openvla_policy.serving.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, str(folder), "--port", str(port), "--device", "cpu", *arguments]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while True:
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health").is_success:

@@ -1,6 +1,6 @@
-"""The launch files: their arguments, the processes they make, and, where ROS 2's launch is installed, the true actions.
+"""The launch files: arguments, processes, and, where ROS 2's launch is installed, the launch actions.
 
-README.md in this folder says how to have launch without a ROS installation.
+README.md in this folder says how to install launch without a ROS installation.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
 
-from openvla_ros.bringup.launch_description import COMMON, overrides, refuse_unknown, stack, typed
+from openvla_ros.bringup.launch_description import COMMON, overrides, parameter_value, refuse_unknown, stack, typed
 from openvla_ros.bringup.process_table import bringup
 from openvla_ros.paths import config_file
 
@@ -22,13 +21,13 @@ FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.p
 NAMES = [file.name.partition(".")[0] for file in FILES]
 STACKS = ["franka", "generic", "sim", "widowx"]
 with_launch = pytest.mark.skipif(
-    importlib.util.find_spec("launch_ros") is None,  # PyPI's `launch` is something else
+    importlib.util.find_spec("launch_ros") is None,  # PyPI's `launch` is another program
     reason="ROS 2's launch_ros is not installed (only on a ROS workstation)",
 )
 
 
 def load(name: str) -> ModuleType:
-    """The launch file as a module; importing it needs no launch."""
+    """The launch file as a module; importing it does not need the package launch."""
     file = FILES[NAMES.index(name)]
     spec = importlib.util.spec_from_file_location(f"{name}_launch", file)
     assert spec and spec.loader
@@ -38,12 +37,12 @@ def load(name: str) -> ModuleType:
 
 
 def arguments(name: str) -> list[tuple]:
-    """Those of the file, and those of all robots."""
+    """The file's own arguments, and those of all robots."""
     return [*(COMMON if name in STACKS else ()), *load(name).ARGUMENTS]
 
 
 def given(name: str, **values: str) -> dict[str, str]:
-    """Arguments as `ros2 launch` hands them over, with their defaults."""
+    """Arguments as `ros2 launch` passes them, with their defaults."""
     return {argument: default for argument, default, *_ in arguments(name)} | values
 
 
@@ -54,10 +53,9 @@ def specs(name: str = "sim", **values: str) -> dict:
 # ---- without launch ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in NAMES if n != "serve"]
-)  # serve: test/unit/policy/serving/test_serving_docs.py
-def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(name):
+# serve's arguments: test/unit/policy/serving/test_serving_docs.py
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "serve"])
+def test_arguments_are_described_and_set_declared_parameters(name):
     from openvla_ros.nodes.bridge.parameters import BridgeParameters
     from openvla_ros.nodes.policy.parameters import PolicyParameters
     from openvla_ros.nodes.recorder.parameters import RecorderParameters
@@ -75,30 +73,54 @@ def test_every_argument_is_described_and_sets_a_declared_parameter_of_its_type(n
             assert parameter == "use_sim_time" or types[node, parameter] is kind, f"{argument} -> {node}.{parameter}"
 
 
-def test_what_the_arguments_start():
-    managed = ["sim_node", "bridge_node", "policy_node", "lifecycle_manager"]
-    assert list(specs()) == managed
-    assert list(specs(policy="false", seed="3")) == ["sim_node", "bridge_node", "lifecycle_manager"]
-    assert list(specs(camera="realsense", foxglove="true")) == ["camera", "foxglove_bridge", *managed]
-    assert list(specs(camera="usb_cam", camera_driver="false")) == managed
-    made = specs(camera="realsense", foxglove="true", namespace="left")
+MANAGED = ["sim_node", "bridge_node", "policy_node", "lifecycle_manager"]
+
+
+@pytest.mark.parametrize(
+    ("values", "processes"),
+    [
+        ({}, MANAGED),
+        ({"policy": "false", "seed": "3"}, ["sim_node", "bridge_node", "lifecycle_manager"]),
+        ({"camera": "realsense", "foxglove": "true"}, ["camera", "foxglove_bridge", *MANAGED]),
+        ({"camera": "usb_cam", "camera_driver": "false"}, MANAGED),
+    ],
+)
+def test_arguments_choose_the_processes(values, processes):
+    assert list(specs(**values)) == processes
+
+
+def test_camera_argument_configures_driver_and_policy():
+    made = specs(camera="realsense")
     assert (made["camera"].package, made["camera"].executable) == ("realsense2_camera", "realsense2_camera_node")
     assert ("~/color/image_raw", "camera/image_raw") in made["camera"].remappings
     assert made["policy_node"].params_files[-1].name == made["camera"].params_files[0].name == "realsense.yaml"
-    assert made["foxglove_bridge"].parameters["port"] == 8765
-    assert "clientPublish" not in made["foxglove_bridge"].parameters["capabilities"], "a browser only looks"
+
+
+def test_foxglove_bridge_lets_a_browser_only_observe():
+    parameters = specs(foxglove="true")["foxglove_bridge"].parameters
+    assert parameters["port"] == 8765 and "clientPublish" not in parameters["capabilities"]
+
+
+def test_namespace_moves_all_processes_and_the_simulator_s_clock():
+    made = specs(camera="realsense", foxglove="true", namespace="left")
     assert {spec.namespace for spec in made.values()} == {"left"}
     assert made["bridge_node"].remappings == made["sim_node"].remappings == (("/clock", "clock"),)
+
+
+def test_arguments_become_parameters_of_their_nodes():
     made = specs(seed="3", use_sim_time="false", control_mode="streaming")
     assert made["sim_node"].parameters["seed"] == 3 and not made["bridge_node"].parameters["use_sim_time"]
-    assert made["policy_node"].parameters["control_mode"] == "streaming"
+    assert made["bridge_node"].parameters["control_mode"] == "streaming"
+
+
+def test_robot_argument_wins_over_the_launch_file_s_name():
     assert specs(robot="widowx_sim")["bridge_node"].params_files == bringup("widowx_sim")[1].params_files
 
 
-def test_the_driver_of_a_camera_s_own_file_can_be_named(tmp_path):
+def test_camera_driver_can_be_named_for_an_own_file(tmp_path):
     mine = tmp_path / "my_cam.yaml"
     mine.write_text("{/**/camera: {ros__parameters: {video_device: /dev/video4}}}")
-    assert "camera" not in specs(camera=str(mine)), "whose file it is, nobody knows"
+    assert "camera" not in specs(camera=str(mine)), "the file's name tells no driver"
     made = specs(camera=str(mine), camera_driver="usb_cam")
     assert made["camera"].package == "usb_cam" and made["camera"].params_files == (mine,)
     assert made["policy_node"].params_files[-1] == mine
@@ -107,7 +129,7 @@ def test_the_driver_of_a_camera_s_own_file_can_be_named(tmp_path):
         specs(camera_driver="webcam")
 
 
-def test_a_joystick_is_heard_where_joy_node_speaks(tmp_path):
+def test_joystick_topic_is_joy_unless_configured(tmp_path):
     def topic(**values):
         return specs("widowx", **values)["bridge_node"].parameters.get("enable.topic")
 
@@ -116,12 +138,12 @@ def test_a_joystick_is_heard_where_joy_node_speaks(tmp_path):
     mine = tmp_path / "lab.yaml"
     for text in ("enable.topic: pedal", "enable: {topic: pedal}"):
         mine.write_text(f"{{/**/bridge_node: {{ros__parameters: {{{text}}}}}}}")
-        assert topic(enable_mode="joystick", config=str(mine)) is None, "the lab's own wins"
+        assert topic(enable_mode="joystick", config=str(mine)) is None, "the user's topic wins"
     mine.write_text("")
     assert topic(enable_mode="joystick", config=str(mine)) == "joy"
 
 
-def test_a_robot_s_policy_is_here_or_at_a_server():
+def test_policy_runs_locally_or_at_a_server():
     def backend(**values):
         (spec,) = [s for s in specs("franka", **values).values() if s.name == "policy_node"]
         return {k: v for k, v in spec.parameters.items() if k != "use_sim_time"}
@@ -135,7 +157,7 @@ def test_a_robot_s_policy_is_here_or_at_a_server():
     assert "policy_node" not in specs("franka", policy="false", checkpoint="a")
 
 
-def test_a_lab_s_own_file_wins_over_all_others(tmp_path, monkeypatch):
+def test_user_config_wins_over_all_other_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lab.yaml").write_text("{/**/bridge_node: {ros__parameters: {limit.speed: 0.1}}}")
     for spec in specs("franka", config="lab.yaml", camera="usb_cam").values():
@@ -144,38 +166,57 @@ def test_a_lab_s_own_file_wins_over_all_others(tmp_path, monkeypatch):
     assert specs("generic", config="google_robot")["bridge_node"].params_files[-1].name == "google_robot.yaml"
 
 
-def test_the_system_s_python_can_read_them(root):
-    """`ros2 launch` runs in it on a workstation: without .venv's packages."""
+def test_system_python_can_import_what_launch_files_need(root):
+    """On a workstation `ros2 launch` runs without .venv's packages."""
     code = "import openvla_ros.bringup.launch_description, openvla_ros.bringup.process_table"
-    source = {"PYTHONPATH": str(root / "src" / "openvla_ros"), "PATH": ""}
+    packages = ":".join(str(root / "src" / name) for name in ("openvla_ros", "openvla_policy"))
+    source = {"PYTHONPATH": packages, "PATH": ""}
     done = subprocess.run([sys.executable, "-S", "-c", code], env=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_arguments_are_refused_by_name():
-    with pytest.raises(ValueError, match="policy:=perhaps: give true or false"):
-        specs(policy="perhaps")
-    with pytest.raises(ValueError, match="scale:=slow: give a number"):
-        specs("franka", scale="slow")
-    with pytest.raises(ValueError, match="seed:=1.5: give a whole number"):
-        specs(seed="1.5")
-    with pytest.raises(FileNotFoundError, match="camera 'webcam' is neither a file nor one of realsense, sim, usb_cam"):
-        specs(camera="webcam")
-    with pytest.raises(FileNotFoundError, match="config 'mine.yaml' is neither a file nor one of franka, franka_sim"):
-        specs("franka", config="mine.yaml")
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "message"),
+    [
+        ("sim", "policy", "perhaps", "policy:=perhaps: give true or false"),
+        ("franka", "scale", "slow", "scale:=slow: give a number"),
+        ("sim", "seed", "1.5", "seed:=1.5: give a whole number"),
+        ("sim", "camera", "webcam", "camera 'webcam' is neither a file nor one of realsense, sim, usb_cam"),
+        ("franka", "config", "mine.yaml", "config 'mine.yaml' is neither a file nor one of franka, franka_sim"),
+    ],
+)
+def test_wrong_values_are_refused_with_the_choices(name, argument, value, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        specs(name, **{argument: value})
+
+
+def test_unknown_recording_config_is_refused_with_the_choices():
     with pytest.raises(FileNotFoundError, match="config 'sims' is neither a file nor one of recorder, sim"):
         config_file("recording", "sims", "config")
+
+
+def test_booleans_ignore_case():
     assert typed("write", "No", bool) is False
 
 
-def test_a_misspelt_argument_does_not_start_a_robot():
-    names = [name for name, *_ in arguments("franka")]
-    command = ["/opt/ros/jazzy/bin/ros2", "launch", "openvla_ros", "franka.launch.py"]
-    refuse_unknown("franka.launch.py", names, [*command, "scale:=0.2", "config:=a:=b"])
-    with pytest.raises(ValueError, match=r"franka.launch.py has no argument 'scael'; did you mean scale\?"):
-        refuse_unknown("franka.launch.py", names, [*command, "scael:=0.2"])
-    # A file that includes this one has arguments of its own.
-    refuse_unknown("franka.launch.py", names, [*command[:3], "lab.launch.py", "scael:=0.2"])
+FRANKA = ["/opt/ros/jazzy/bin/ros2", "launch", "openvla_ros", "franka.launch.py"]
+
+
+def refuse_unknown_of_franka(command):
+    refuse_unknown("franka.launch.py", [name for name, *_ in arguments("franka")], command)
+
+
+def test_known_arguments_are_accepted():
+    refuse_unknown_of_franka([*FRANKA, "scale:=0.2", "config:=a:=b"])
+
+
+def test_misspelt_argument_is_refused_with_a_suggestion():
+    with pytest.raises(ValueError, match=r"franka.launch.py has no argument 'scael'; did you mean scale\b"):
+        refuse_unknown_of_franka([*FRANKA, "scael:=0.2"])
+
+
+def test_arguments_of_an_including_launch_file_are_accepted():
+    refuse_unknown_of_franka([*FRANKA[:3], "lab.launch.py", "scael:=0.2"])
 
 
 # ---- with launch ---------------------------------------------------------------------------------
@@ -194,7 +235,7 @@ def processes(name: str, context, **values: str) -> list:
 
 @with_launch
 @pytest.mark.parametrize("name", STACKS)
-def test_launch_starts_the_processes_of_the_bringup_table(name, monkeypatch):
+def test_launch_starts_the_processes_of_the_process_table(name, monkeypatch):
     from launch import LaunchContext
 
     monkeypatch.setattr(sys, "argv", ["ros2", "launch", "openvla_ros", f"{name}.launch.py"])
@@ -203,26 +244,20 @@ def test_launch_starts_the_processes_of_the_bringup_table(name, monkeypatch):
 
 
 @with_launch
-def test_launch_leaves_words_words(monkeypatch):
-    """launch_ros reads a text as YAML unless told otherwise: `no` is false for it, and a colon an error."""
+@pytest.mark.parametrize("value", ["no: 1e3", "2024", "off", 7, True, ["sim_node", "off"]])
+def test_launch_passes_parameter_values_unchanged(value):
+    """launch_ros parses a plain string as YAML: `off` would become false, and a colon an error."""
     from launch import LaunchContext
-    from launch_ros.utilities import evaluate_parameters
+    from launch_ros.utilities import evaluate_parameters, normalize_parameters
 
-    monkeypatch.setattr(sys, "argv", ["ros2"])
-    context = LaunchContext()
-    nodes = processes("sim", context, instruction="no: 1e3", unnorm_key="2024", expert_role="off", seed="7")
-    values = {}
-    for node in nodes:
-        *_, file = evaluate_parameters(context, node._Node__parameters)
-        values[node.node_executable] = file
-    assert values["policy_node"] == {"use_sim_time": True, "instruction": "no: 1e3", "unnorm_key": "2024"}
-    assert values["sim_node"] == {"use_sim_time": False, "expert.role": "off", "seed": 7}
-    names = list(values["lifecycle_manager"]["managed_nodes"])
-    assert names == ["sim_node", "bridge_node", "policy_node"] and yaml.safe_load(yaml.dump(names)) == names
+    parameters = normalize_parameters([{"name": parameter_value(value)}])
+    (evaluated,) = evaluate_parameters(LaunchContext(), parameters)
+    result = list(evaluated["name"]) if isinstance(value, list) else evaluated["name"]
+    assert result == value and type(result) is type(value)
 
 
 @with_launch
-def test_a_driver_that_is_not_installed_is_named_with_its_package(monkeypatch):
+def test_missing_driver_is_named_with_its_package(monkeypatch):
     from launch import LaunchContext
 
     monkeypatch.setattr(sys, "argv", ["ros2"])
@@ -231,7 +266,7 @@ def test_a_driver_that_is_not_installed_is_named_with_its_package(monkeypatch):
         processes("sim", LaunchContext(), camera="usb_cam")
 
 
-def test_the_recorder_s_arguments():
+def test_record_arguments_become_recorder_parameters():
     rows = load("record").ARGUMENTS
     values = overrides(given("record", output="~/bags", target="50", write="false"), rows)
     assert values == {
@@ -245,10 +280,10 @@ def test_the_recorder_s_arguments():
         ({}, ()),
         ({"use_sim_time": "true"}, ()),
         ({"namespace": "left"}, ()),
-        ({"namespace": "left", "use_sim_time": "true"}, (("/clock", "clock"),)),  # as the simulator's own
-        ({"namespace": "left", "use_sim_time": "true", "clock": "/clock"}, ()),  # another simulator's, of all robots
+        ({"namespace": "left", "use_sim_time": "true"}, (("/clock", "clock"),)),  # the simulator's own
+        ({"namespace": "left", "use_sim_time": "true", "clock": "/clock"}, ()),  # one simulator's for all robots
     ],
 )
-def test_the_recorder_takes_the_time_of_the_stack_that_it_records(values, clock):
+def test_recorder_uses_the_clock_of_its_stack(values, clock):
     (spec,) = load("record").recorder(given("record", **values))
     assert spec.remappings == clock and spec.namespace == values.get("namespace", "")

@@ -1,6 +1,6 @@
-"""The launch files as `ros2 launch` itself runs them: real processes, told to end, or ended by one that dies.
+"""The launch files under `ros2 launch`: real processes, ended by Ctrl-C or by the death of one.
 
-README.md in this folder says how to have `ros2 launch` without a ROS installation.
+README.md in this folder says how to install `ros2 launch` without a ROS installation.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from openvla_ros.nodes.common.qos import LATCHED, STATE
 
 pytestmark = [
     pytest.mark.ros,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(
         shutil.which("ros2") is None,
         reason="ROS 2's command line is not installed (only on a ROS workstation)",
     ),
 ]
 FILES = sorted((Path(__file__).resolve().parents[2] / "launch").glob("*.launch.py"))
-PATIENCE = 240.0  # [s] a stack may take on a busy machine
+START_TIMEOUT = 240.0  # [s] for a stack on a busy machine
 
 
 @pytest.fixture
@@ -62,17 +61,17 @@ def active(ros_node, spin_until):
                 return True
             if client.service_is_ready() and (time.monotonic() > due or asked[-1].done()):
                 asked.append(client.call_async(GetState.Request()))
-                due = time.monotonic() + 10.0  # who does not know us yet answers nobody
+                due = time.monotonic() + 10.0  # a node that has not discovered this client does not answer
             return False
 
-        spin_until(answered, PATIENCE, f"{name} to be active")
+        spin_until(answered, START_TIMEOUT, f"{name} to be active")
 
     return active
 
 
 @pytest.fixture
 def ends(wait_for):
-    """Give `ends(process)`: wait for the launch's end; its status. Nothing it started is left, nothing complained."""
+    """Give `ends(process)`: its status at its end. None of its processes is left, and none printed a traceback."""
 
     def ends(process):
         wait_for(lambda: not process.running, 60.0, f"the launch to end; so far:\n{process.output}")
@@ -86,7 +85,7 @@ def ends(wait_for):
 
 @pytest.fixture
 def interrupted(ends):
-    """Give `interrupted(process)`: its status after Ctrl-C, which every process of the terminal hears."""
+    """Give `interrupted(process)`: its status after Ctrl-C, which every process of the terminal receives."""
 
     def interrupted(process):
         os.killpg(process.popen.pid, signal.SIGINT)
@@ -97,19 +96,19 @@ def interrupted(ends):
     return interrupted
 
 
-def test_show_args_lists_every_file_s_arguments(capsys):
+def test_show_args_lists_described_arguments(capsys):
     from ros2launch.api import print_arguments_of_launch_file
 
     for file in FILES:
         print_arguments_of_launch_file(launch_file_path=str(file))
-        said = capsys.readouterr().out
-        assert "Arguments (pass arguments as '<name>:=<value>')" in said and "(no description given)" not in said, file
+        out = capsys.readouterr().out
+        assert "Arguments (pass arguments as '<name>:=<value>')" in out and "(no description given)" not in out, file
 
 
-def test_wrong_arguments_end_in_one_line_that_names_them(tmp_path):
-    for file, argument, said in (
+def test_wrong_argument_is_named_in_one_error_line(tmp_path):
+    for file, argument, message in (
         ("sim", "policy:=perhaps", "launch argument policy:=perhaps: give true or false"),
-        ("franka", "scael:=0.2", "franka.launch.py has no argument 'scael'; did you mean scale?"),
+        ("franka", "scael:=0.2", "franka.launch.py has no argument 'scael'; did you mean scale or camera?"),
         ("record", "config:=mine", "config 'mine' is neither a file nor one of recorder, sim"),
     ):
         done = subprocess.run(
@@ -117,10 +116,10 @@ def test_wrong_arguments_end_in_one_line_that_names_them(tmp_path):
             env={**os.environ, "ROS_LOG_DIR": str(tmp_path)}, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
-        assert done.returncode == 1 and line.endswith(said), line
+        assert done.returncode == 1 and line.endswith(message), line
 
 
-def test_the_server_answers_and_ends(launch, wait_for, interrupted):
+def test_server_answers_until_ctrl_c(launch, wait_for, interrupted):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,11 +132,11 @@ def test_the_server_answers_and_ends(launch, wait_for, interrupted):
         except OSError:
             return False
 
-    wait_for(answer, PATIENCE, "the server")
+    wait_for(answer, START_TIMEOUT, "the server")
     assert interrupted(process) == 0
 
 
-def test_the_recorder_starts_and_ends(launch, active, interrupted, tmp_path):
+def test_recorder_runs_until_ctrl_c(launch, active, interrupted, tmp_path):
     process = launch("record", f"output:={tmp_path / 'bags'}", "target:=3")
     active(process, "recorder_node")
     assert (tmp_path / "bags").is_dir()
@@ -145,39 +144,39 @@ def test_the_recorder_starts_and_ends(launch, active, interrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_simulated_arm_moves_by_the_policy_and_ctrl_c_ends_all(launch, active, listen, spin_until, interrupted):
+def test_policy_moves_the_simulated_arm_until_ctrl_c(launch, active, listen, spin_until, interrupted):
     chunks, safe = (
         listen(ActionChunk, "left/policy/action_chunk", STATE),
         listen(SafetyState, "left/safety/state", LATCHED),
     )
     process = launch("sim", "namespace:=left", "instruction:=lift the red cube", "control_mode:=blocking")
     active(process, "left/policy_node")
-    spin_until(lambda: len(chunks) > 2, PATIENCE, "actions")
+    spin_until(lambda: len(chunks) > 2, START_TIMEOUT, "actions")
     spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], 60.0, "the arm to move")
     assert chunks[0].instruction == "lift the red cube"
     assert interrupted(process) == 0
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_ends_all_and_the_launch_fails(launch, wait_for, ends):
+def test_dead_node_ends_all_and_fails_the_launch(launch, wait_for, ends):
     process = launch("sim", "policy:=false", "expert_role:=off")
-    wait_for(lambda: "active: sim_node, bridge_node" in process.output, PATIENCE, "the stack")
+    wait_for(lambda: "active: sim_node, bridge_node" in process.output, START_TIMEOUT, "the stack")
     pid = re.search(r"\[bridge_node-\d+\]: process started with pid \[(\d+)\]", process.output)
     os.kill(int(pid[1]), signal.SIGKILL)
-    assert ends(process) == 1 and "bridge_node ended with SIGKILL; all others are ended" in process.output
+    assert ends(process) == 1 and "bridge_node ended with SIGKILL; shutting down all processes" in process.output
 
 
 @pytest.mark.slow
-def test_a_node_that_refuses_its_parameters_ends_all(launch, ends, wait_for):
+def test_refused_parameter_ends_all(launch, ends, wait_for):
     process = launch("sim", "policy:=false", "control_mode:=fast")
-    wait_for(lambda: not process.running, PATIENCE, "the launch to give up")
+    wait_for(lambda: not process.running, START_TIMEOUT, "the launch to end")
     assert ends(process) == 1
     assert "bringup failed: 'bridge_node' did not configure" in process.output
     assert "parameter 'control_mode' is 'fast'; it must be one of 'blocking', 'streaming'" in process.output
 
 
 @pytest.mark.slow
-def test_teleoperation_starts_and_ends(launch, active, interrupted, tmp_path):
+def test_teleoperation_runs_until_ctrl_c(launch, active, interrupted, tmp_path):
     process = launch("teleop", "device:=none", f"output:={tmp_path}")
     active(process, "recorder_node")
     assert interrupted(process) == 0
@@ -185,23 +184,25 @@ def test_teleoperation_starts_and_ends(launch, active, interrupted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("robot", ["franka", "widowx"])
-def test_a_robot_s_launch_file_moves_the_arm_that_looks_like_it(
+def test_robot_launch_file_moves_the_emulated_robot(
     robot, launch, start_process, active, listen, spin_until, interrupted
 ):
     environment = robot_interfaces.environment()
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
-    face, *_ = bringup(f"{robot}_sim", overrides, policy=False, manager=False)
-    start_process(f"module:{node_module(face.executable)}", *argv(face)[3:], **environment)
+    driver, *_ = bringup(f"{robot}_sim", overrides, policy=False, manager=False)
+    start_process(f"module:{node_module(driver.executable)}", *argv(driver)[3:], **environment)
     safe = listen(SafetyState, "safety/state", LATCHED)
     process = launch(robot, "policy:=false", "use_sim_time:=true", f"config:={robot}_sim", "scale:=1.0", **environment)
     active(process, "bridge_node")
-    spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], PATIENCE, "the arm to move")
+    spin_until(lambda: SafetyState.EXECUTING in [m.state for m in safe], START_TIMEOUT, "the arm to move")
     assert interrupted(process) == 0
 
 
 @pytest.mark.slow
-def test_an_arm_by_yaml_alone(launch, start_process, active, listen, spin_until, interrupted, tmp_path):
-    """The simulated Panda as an arm nobody knows: its topics and its workspace are a lab's own YAML."""
+def test_generic_launch_file_moves_an_arm_by_yaml_alone(
+    launch, start_process, active, listen, spin_until, interrupted, tmp_path
+):
+    """The simulated Panda as an unknown arm: its topics and workspace come from a user's YAML."""
     overrides = {"sim_node": {"expert.role": "act", "expert.target": "red", "autostart": True}}
     arm, *_ = bringup("sim", overrides, policy=False, manager=False)
     start_process(f"module:{node_module(arm.executable)}", *argv(arm)[3:])
@@ -217,5 +218,5 @@ def test_an_arm_by_yaml_alone(launch, start_process, active, listen, spin_until,
     safe = listen(SafetyState, "safety/state", LATCHED)
     process = launch("generic", "policy:=false", "use_sim_time:=true", f"config:={config}", "scale:=1.0")
     active(process, "bridge_node")
-    spin_until(lambda: sum(m.state == SafetyState.EXECUTING for m in safe) > 2, PATIENCE, "the arm to move")
+    spin_until(lambda: sum(m.state == SafetyState.EXECUTING for m in safe) > 2, START_TIMEOUT, "the arm to move")
     assert interrupted(process) == 0

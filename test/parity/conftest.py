@@ -1,4 +1,4 @@
-"""Parity: the same numbers as the reference implementation, on test/fixtures/parity (its README says how made)."""
+"""Parity with the reference implementation, by test/fixtures/parity (its README says how they were made)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""transformers' Auto classes load the reference's folder and give its numbers, with no remote code."""
+"""transformers' Auto classes load the reference's folder and compute its numbers, without remote code."""
 
 from __future__ import annotations
 

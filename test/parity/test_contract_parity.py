@@ -1,4 +1,4 @@
-"""Image preparation, action tokens, normalisation and statistics: exactly the reference's."""
+"""Image preparation, action tokens, normalisation and statistics equal the reference's exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other forms of model than the published one, against runs of the reference: one encoder, and OFT heads."""
+"""Models of other forms against runs of the reference: one encoder, and OFT heads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openvla_policy.runtime.oft_policy import OFTPolicy
 
 @pytest.fixture(scope="module")
 def single(reference, tmp_path_factory) -> Checkpoint:
-    """One encoder whose patches leave a rim, grouped-query attention, statistics in a file of their own.
+    """One encoder whose patches leave a margin, grouped-query attention, statistics in a file of their own.
 
     The reference's model needs no tokenizer and no processor; any will do to open the folder.
     """

@@ -1,4 +1,4 @@
-"""Every runtime gives the reference's tokens, with quantised layers too; images are resized alike anywhere."""
+"""Every runtime gives the reference's tokens, also with quantised layers; resizing equals Pillow's on every device."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_batch_of_unequal_prompts(policy, runs, images, name):
 
 
 def test_bf16_differs_from_eager_at_ties_alone(reference, runs, images):
-    """Other matrix shapes round otherwise: what is promised is the eager token unless two are as good as equal.
+    """Other matrix shapes round differently: the tokens are the eager ones except where two are nearly equal.
 
     As good as equal: their logits lie within two steps of bf16 (2^-8 of their size each).
     """

@@ -1,4 +1,4 @@
-"""The converter killed at each of its file operations, and at random times: nothing finished is lost or changed."""
+"""Kills of the converter at each of its file operations and at random times lose and change nothing finished."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.writer import open_writer
 
 BAGS, PER_SHARD, RANDOM_KILLS = 9, 2, 8
-# What changes a file or a folder; ArrayRecord writes in C++, where only the random kills reach.
+# Operations that change a file or a folder; ArrayRecord writes in C++, which only the random kills reach.
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove")
 
 
 def run(bags: Path, output: Path) -> None:
-    """Convert with small shards, so that there are many moments between two of them."""
+    """Convert with small shards, so that many operations are between two commits."""
     convert_module.open_writer = functools.partial(open_writer, episodes_per_shard=PER_SHARD)
     convert(find_bags([bags]), output, "demo", Options(image_size=None), val_fraction=0.3)
 
@@ -55,7 +55,7 @@ def _child(bags: Path, output: Path, die_at: int) -> None:
 
 
 def _kill_many(folder: Path) -> None:
-    """In a process of its own that never uses ArrayRecord itself: fork, kill; prints how often it came to that."""
+    """Fork and kill conversions, in a process that does not use ArrayRecord itself; prints how many were killed."""
 
     def forked(output: Path, die_at: int) -> int:
         if (pid := os.fork()) == 0:
@@ -92,7 +92,7 @@ def files(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_conversion_goes_on_to_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_conversion_resumes_to_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_module, "open_writer", open_writer)  # what run() replaces is put back
     for index in range(BAGS):
         demo = random_demo(np.random.default_rng(index), 3, 12, start=10**18 + index * 10**11)
@@ -102,7 +102,7 @@ def test_a_killed_conversion_goes_on_to_the_same_dataset(tmp_path: Path, monkeyp
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     operations = int(done.stdout.split()[-1])
-    assert operations > 30, "the hook has seen too little"
+    assert operations > 30, "the hook saw too few operations"
 
     run(tmp_path / "bags", tmp_path / "whole")
     expected, expected_files = contents(tmp_path / "whole"), files(tmp_path / "whole" / "demo" / "1.0.0")
@@ -112,17 +112,17 @@ def test_a_killed_conversion_goes_on_to_the_same_dataset(tmp_path: Path, monkeyp
     for number, output in enumerate(interrupted):
         folder = output / "demo" / "1.0.0"
         there = contents(folder) if (folder / "dataset_info.json").exists() else {}
-        assert there.items() <= expected.items(), f"{output.name}: an episode is not what it was"
+        assert there.items() <= expected.items(), f"{output.name}: an episode changed"
         if (folder / "manifest.json").exists():
             entered = [
                 e for shard in json.loads((folder / "manifest.json").read_text())["shards"] for e in shard["episodes"]
             ]
             assert set(there) <= set(entered)
         found.add(len(there))
-        if number % 3 == 0 or output.name.startswith("random_"):  # going on costs most of this test's time
+        if number % 3 == 0 or output.name.startswith("random_"):  # resuming takes most of this test's time
             run(tmp_path / "bags", output)
-            assert files(folder) == expected_files, f"{output.name}: going on gave another dataset"
-    assert len(found) > 3, f"kills always came at the same state: {found}"
+            assert files(folder) == expected_files, f"{output.name}: resuming gave another dataset"
+    assert len(found) > 3, f"all kills left the same state: {found}"
 
 
 if __name__ == "__main__":

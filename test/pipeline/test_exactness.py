@@ -1,4 +1,4 @@
-"""Demonstration -> bag -> RLDS -> training sample equals, to the last bit, what the policy is fed on the robot."""
+"""Demonstration -> bag -> RLDS -> training sample equals the policy's input on the robot, bit by bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from openvla_training.rlds.reader import read_episodes
 from openvla_training.rlds.statistics import read_statistics
 from openvla_training.trainer.data.frames import load_frames
 
-# The paper's policy (DINOv2 and SigLIP at 224 px), and another one that fills up instead of stretching.
+# The paper's policy (DINOv2 and SigLIP at 224 px), and one that pads instead of stretching.
 OPENVLA = ImagePreparation.standard(224, ["imagenet", "half"])
 LETTERBOX = ImagePreparation(size=(96, 96), means=OPENVLA.means, stds=OPENVLA.stds, strategy="letterbox")
 
@@ -59,14 +59,14 @@ def record(folder: Path, compressed: bool) -> list:
         (True, LETTERBOX, ["--image-size", "camera"]),
     ],
 )
-def test_a_training_sample_is_what_the_policy_node_is_fed(
+def test_training_sample_equals_policy_node_input(
     tmp_path: Path, compressed: bool, preparation: ImagePreparation, options: list[str]
 ) -> None:
     messages = record(tmp_path / "bags", compressed)
     command = [str(tmp_path / "bags"), "--output", str(tmp_path / "rlds"), "--dataset-name", "lab", "--rate", "5"]
     assert convert([*command, "--val-fraction", "0", "--workers", "1", "--no-report", *options]) == 0
 
-    # What the node does with a message: decode, then the policy's preparation.
+    # As the node does: decode the message, then apply the policy's preparation.
     fed = [preparation.prepare([to_rgb(as_received(message))], "cpu")[0] for message in messages]
     frames = load_frames([str(tmp_path / "rlds")], "train", preparation, tmp_path / "cache")
     assert len(frames) == len(fed) == 10
@@ -80,15 +80,15 @@ def test_a_training_sample_is_what_the_policy_node_is_fed(
     )
     np.testing.assert_array_equal(frames.actions, actions)
     assert {frames.instructions[index] for index in frames.instruction} == {"lift the red cube"}
-    # And the way back: the action that training aims at is, un-normalised, the action of the demonstration.
+    # The inverse: the target of training is, un-normalised, the action of the demonstration.
     statistics = read_statistics(tmp_path / "rlds").with_mask([True] * 6 + [False])
     wanted = np.clip(actions, statistics.action.q01, statistics.action.q99)
     wanted[:, 6] = actions[:, 6]
     np.testing.assert_allclose(statistics.unnormalise(statistics.normalise(actions)), wanted, atol=1e-6)
 
 
-def test_jpeg_is_near_but_not_exact(tmp_path: Path) -> None:
-    """What the documentation says of the option: why it is not the default."""
+def test_jpeg_is_close_but_not_exact(tmp_path: Path) -> None:
+    """Why JPEG is not the default."""
     record(tmp_path / "bags", False)
     made = {}
     for encoding in ("png", "jpeg"):
@@ -107,6 +107,6 @@ def test_jpeg_is_near_but_not_exact(tmp_path: Path) -> None:
 
 
 def as_received(message: object) -> SimpleNamespace:
-    """A bag's message with the field types that rclpy hands to a callback: bytes-like data, Python numbers."""
+    """A bag's message with the field types of rclpy: bytes-like data, Python numbers."""
     fields = {name: getattr(message, name) for name in message.__dataclass_fields__}  # type: ignore[attr-defined]
     return SimpleNamespace(**(fields | {"data": fields["data"].tobytes()}))

@@ -1,4 +1,4 @@
-"""Fifty demonstrations recorded through the nodes: none is lost on the way to a policy trained from them."""
+"""Fifty demonstrations recorded through the nodes, converted without loss, and a policy trained from them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EPISODES = 50
 
 
 def actions_of(bag: Path) -> tuple[int, int]:
-    """Of the actions in a bag, read without the converter: how many there are, and how many the bridge executed.
+    """Count the actions in a bag, and those that the bridge executed, without the converter.
 
-    One that is on its way when the cube is lifted ends the recording, and counts; one that the gate stopped (a busy
-    machine's clocks may lag) was decided anew, and does not.
+    The action in execution when the cube is lifted ends the recording and counts; one that the gate stopped (a busy
+    machine's clocks may lag) was predicted again and does not.
     """
     sent: set[int] = set()
     executed: set[int] = set()
@@ -76,16 +76,16 @@ def test_fifty_demonstrations_convert_with_none_lost(bags: Path, tmp_path: Path)
     assert ("left out" in done.stdout) == (left_out > 0)
 
 
-def test_the_shipped_policy_is_retrained_from_them_by_one_command(bags: Path, tmp_path: Path, root: Path) -> None:
+def test_one_command_retrains_the_shipped_policy(bags: Path, tmp_path: Path, root: Path) -> None:
     environment = os.environ | {"BAGS": str(bags), "OUT": str(tmp_path), "STEPS1": "3"}
     done = _policy(root, environment)
     result = load_folder(tmp_path / "bags" / "checkpoint")
     shipped = load_folder(root / "checkpoints" / "openvla-tiny-sim")
     assert result.config == shipped.config and result.statistics.keys() == shipped.statistics.keys()
-    assert f"made {tmp_path}/bags/checkpoint" in done
+    assert f"written: {tmp_path}/bags/checkpoint" in done
 
 
-def test_make_policy_runs_whole_in_small(tmp_path: Path, root: Path) -> None:
+def test_make_policy_completes_in_small(tmp_path: Path, root: Path) -> None:
     numbers = {"DEMONSTRATIONS": "4", "CORRECTIONS": "2", "STEPS1": "3", "STEPS2": "3"}
     environment = os.environ | {"OUT": str(tmp_path)} | numbers
     _policy(root, environment)
@@ -93,7 +93,7 @@ def test_make_policy_runs_whole_in_small(tmp_path: Path, root: Path) -> None:
 
 
 def _policy(root: Path, environment: dict[str, str]) -> str:
-    """What `make policy` runs after its set-up."""
+    """Run the script of `make policy` without the set-up."""
     done = subprocess.run(
         ["bash", str(root / "scripts" / "policy.bash")], env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,

@@ -1,4 +1,4 @@
-"""The whole way once: simulated demonstrations -> bags -> RLDS -> training -> that policy in the closed loop."""
+"""The pipeline once: simulated demonstrations -> bags -> RLDS -> training -> the policy in the closed loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from openvla_training.bags.cli import main as convert
 from openvla_training.rlds.reader import read_episodes
 from openvla_training.trainer.cli import main as train
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.ros
 SHAPE = "{image_size: 28, vision_width: 16, vision_depth: 2, vision_heads: 2, hidden_size: 32, layers: 1}"
 
 
@@ -30,11 +30,13 @@ def test_from_demonstration_to_closed_loop(
 
     # Recorded through the real topics, by the real recorder.
     bags = tmp_path / "bags"
-    said = run("collect", "--episodes", "3", "--seed", "40", "--output", str(bags), "--label-all", "--wander", "2")
-    assert said.splitlines()[-1].startswith("recorded 3 episodes, 3 successes"), said
+    output_text = run(
+        "collect", "--episodes", "3", "--seed", "40", "--output", str(bags), "--label-all", "--wander", "2"
+    )
+    assert output_text.splitlines()[-1].startswith("recorded 3 episodes, 3 successes"), output_text
     recorded = [json.loads(line) for line in (bags / "episodes.jsonl").read_text().splitlines()]
 
-    # One episode for each recording and cube; what was executed is what is kept.
+    # One episode for each recording and cube, with the executed steps.
     rlds = tmp_path / "rlds"
     options = ["--dataset-name", "cubes", "--rate", "5", "--actions", "expert/action_chunk", "--val-fraction", "0"]
     folders = [str(path) for path in sorted(bags.glob("bags-*"))]
@@ -49,11 +51,12 @@ def test_from_demonstration_to_closed_loop(
         assert episode.images[0].shape == (224, 224, 3) and np.ptp(episode.images[0]) > 100
         assert np.abs(episode.actions[:, :3]).max() <= 0.1 + 1e-6 and set(episode.actions[:, 6]) <= {0.0, 1.0}
 
-    # Trained, and left as a folder the policy node loads.
+    # Training writes a folder that the policy node loads.
     output = tmp_path / "train"
     arguments = [
-        f"output={output}", f"data=[{rlds / 'cubes'}]", "dataset_name=cubes", f"model={SHAPE}", "steps=8",
-        "batch_size=8", "learning_rate=1e-3", "threads=1", "validate_every=8",
+        f"output.folder={output}", "output.validate_every=8", f"data.datasets=[{rlds / 'cubes'}]",
+        "data.dataset_name=cubes", "data.batch_size=8", f"model.shape={SHAPE}", "optimizer.learning_rate=1e-3",
+        "schedule.steps=8", "parallel.threads=1",
     ]  # fmt: skip
     assert train(arguments) == 0
     assert str(output / "checkpoint") in capsys.readouterr().out.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""docs/tutorials/from-gamepad-to-policy.md, run as written: only the hand that holds the gamepad is a program's.
+"""docs/tutorials/from-gamepad-to-policy.md, run as written; a program replaces the person with the gamepad.
 
 The page's blocks are marked: `run` and `terminal` are run here, in order; `workstation` (a driver that only a ROS
 installation has: its messages come from helpers/gamepad.py) and `long` are not.
@@ -24,13 +24,13 @@ from openvla_training.rlds.reader import read_episodes
 
 PAGE = "docs/tutorials/from-gamepad-to-policy.md"
 MARKS = {"workstation", "terminal", "run", "long"}
-ELSEWHERE = np.array([0.42, 0.04, 0.02])  # [m] where the cube goes between the episodes: free in scene 0
+ELSEWHERE = np.array([0.42, 0.04, 0.02])  # [m] the cube's place in the second episode, free in scene 0
 SENTENCE = "lift the red cube"
 
 
 @pytest.fixture
 def workspace(root: Path, tmp_path: Path) -> Path:
-    """The repository as a newcomer finds it: his data and outputs are not there yet."""
+    """The repository of a new user, without data and outputs."""
     folder = tmp_path / "openvla"
     folder.mkdir()
     for entry in root.iterdir():
@@ -39,14 +39,14 @@ def workspace(root: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_block_is_marked(root: Path) -> None:
+def test_every_block_has_a_known_mark(root: Path) -> None:
     found = blocks(root / PAGE)
     assert {block.mark for block in found} == MARKS, [(b.mark, b.line) for b in found if b.mark not in MARKS]
 
 
 @pytest.mark.ros
 @pytest.mark.timeout(900)
-def test_the_tutorial_as_written(root: Path, workspace: Path) -> None:
+def test_tutorial_runs_as_written(root: Path, workspace: Path) -> None:
     begun = [block for block in blocks(root / PAGE) if block.mark in ("run", "terminal")]
     assert [block.mark for block in begun][:2] == ["terminal", "run"]
     for block in begun:
@@ -65,18 +65,18 @@ def test_the_tutorial_as_written(root: Path, workspace: Path) -> None:
     for episode in episodes:
         assert episode.instruction == SENTENCE and len(episode.images) == len(episode.actions) > 20
         assert np.linalg.norm(episode.actions[:, :3], axis=1).max() <= 0.01 + 1e-6  # 0.1 m/s at 10 Hz
-        assert (episode.actions[0, 6], episode.actions[-1, 6]) == (1.0, 0.0)  # comes open, leaves with the cube
+        assert (episode.actions[0, 6], episode.actions[-1, 6]) == (1.0, 0.0)  # starts open, ends with the cube
     assert "lift the red cube" in (data / "1.0.0" / "report.html").read_text("utf-8")
 
     statistics = load_folder(workspace / "outputs" / "tryout" / "checkpoint").statistics
     assert statistics["mine"].num_transitions == sum(len(e.actions) for e in read_episodes(data))
     summary = json.loads((workspace / "outputs" / "demo-tryout" / "summary.json").read_text("utf-8"))
-    (shown,) = summary["episodes"]
-    assert summary["failure"] is None and shown["instruction"] == SENTENCE and 1 <= shown["steps"] <= 10
+    (episode,) = summary["episodes"]
+    assert summary["failure"] is None and episode["instruction"] == SENTENCE and 1 <= episode["steps"] <= 10
 
 
 def run(block: Block, workspace: Path) -> None:
-    """Type a block into the shell of the first terminal; it must end well."""
+    """Run a block in the shell of the first terminal; it must succeed."""
     script = f"source env.bash\n{block.text}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=workspace, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -87,7 +87,7 @@ def run(block: Block, workspace: Path) -> None:
 
 
 def demonstrate(block: Block, workspace: Path) -> None:
-    """The person's part of steps 2 and 3: two episodes, the cube put elsewhere between them, Ctrl-C."""
+    """Steps 2 and 3 for the person: two episodes, the cube moved between them, Ctrl-C."""
     scene = Scene()
     scene.reset(0)
     cube, yaw = scene.object_pose("red")
@@ -97,8 +97,8 @@ def demonstrate(block: Block, workspace: Path) -> None:
         domain = int(terminal.wait_for(r"ROS_DOMAIN_ID=(\d+)", 60.0)[1])
         with Gamepad(domain) as pad:
             pad.wait_ready()
-            # (By the pad's wait: a pad that nobody spins says nothing, and teleop_node finds it silent.)
-            pad.wait(lambda: "the deadman is not held" in terminal.shown, 60.0, "teleop_node to hear the pad")
+            # By the pad's wait, which keeps it publishing: teleop_node reports a silent pad.
+            pad.wait(lambda: "the deadman is not held" in terminal.output, 60.0, "teleop_node to receive from the pad")
             pad.start_episode()
             pad.lift(cube, yaw)
             pad.end_episode(A)

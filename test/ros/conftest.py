@@ -1,4 +1,4 @@
-"""What the node tests share: a small random checkpoint, running nodes of the bringup table, and ways to wait."""
+"""Shared fixtures of the node tests: a small random checkpoint, running nodes of the process table, and waiting."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def call(ros_node: Any, spin_until: Any) -> Callable[..., Any]:
         client = ros_node.create_client(kind, name)
         spin_until(client.service_is_ready, 60.0, f"service {name}")
         future = client.call_async(kind.Request(**fields))
-        spin_until(future.done, 60.0, f"an answer of {name}")
+        spin_until(future.done, 60.0, f"a response of {name}")
         ros_node.destroy_client(client)
         return future.result()
 
@@ -70,11 +70,11 @@ def call(ros_node: Any, spin_until: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def meet(ros_node: Any, spin_until: Any) -> Callable[[str], None]:
-    """Give `meet(node)`: wait until a node knows all publishers and subscriptions that the test has made so far.
+    """Give `meet(node)`: wait until a node has discovered all publishers and subscriptions of the test.
 
-    A publisher's `get_subscription_count()` says that the test knows the node, not that the node knows the test: what
-    is published once may be lost, or come seconds late. DDS tells of a process's endpoints in their order: a node that
-    answers a client made now knows what was made before.
+    A publisher's `get_subscription_count()` says that the test has discovered the node, not the reverse: a message
+    published once may be lost, or arrive seconds late. DDS announces a process's endpoints in order: a node that
+    answers a client created now has discovered everything created before.
     """
     import time
 
@@ -85,12 +85,12 @@ def meet(ros_node: Any, spin_until: Any) -> Callable[[str], None]:
         asked: list[tuple[float, Any]] = []
 
         def answered() -> bool:
-            due = not asked or time.monotonic() > asked[-1][0] + 2.0  # (an answer may be lost, too)
+            due = not asked or time.monotonic() > asked[-1][0] + 2.0  # a response may be lost too
             if due and client.service_is_ready():
                 asked.append((time.monotonic(), client.call_async(GetState.Request())))
             return any(future.done() for _, future in asked)
 
-        spin_until(answered, 120.0, f"{name} to know the test")
+        spin_until(answered, 120.0, f"{name} to discover the test")
         ros_node.destroy_client(client)
 
     return meet
@@ -98,7 +98,7 @@ def meet(ros_node: Any, spin_until: Any) -> Callable[[str], None]:
 
 @pytest.fixture
 def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
-    """As the one for all tests, without its pauses: a stream of 50 Hz must not pile up while a test waits."""
+    """As the fixture for all tests, without its pauses: a stream of 50 Hz must not pile up while a test waits."""
     import time
 
     from rclpy.executors import SingleThreadedExecutor
@@ -106,11 +106,11 @@ def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
     executor = SingleThreadedExecutor(context=ros_node.context)
     executor.add_node(ros_node)
 
-    def spin_until(condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+    def spin_until(condition: Callable[[], Any], timeout: float = 60.0, what: str = "the condition") -> Any:
         end = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > end:
-                pytest.fail(f"waited {timeout:g} s in vain for {what}")
+                pytest.fail(f"waited {timeout:g} s for {what}")
             executor.spin_once(timeout_sec=0.02)
         return value
 
@@ -120,7 +120,7 @@ def spin_until(ros_node: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def settle(spin_until: Callable[..., Any]) -> Callable[..., None]:
-    """Give `settle(seconds=0.3)`: what must not come any more has the time to come."""
+    """Give `settle(seconds=0.3)`: wait, so that a message that must not arrive could arrive."""
     import time
 
     def settle(seconds: float = 0.3) -> None:

@@ -1,4 +1,4 @@
-"""The folder of config/ and launch/, and files in it by name."""
+"""Lookup of shipped files: the share folder (config/, launch/, checkpoints/) and files in it by name. No ROS import."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from pathlib import Path
 
 
 def share_folder() -> Path:
-    """The folder that holds config/ and launch/: the source tree, or share/openvla_ros of an installation.
+    """The folder that holds config/, launch/ and checkpoints/.
 
-    OPENVLA_SHARE overrides. Raises FileNotFoundError naming the folders tried.
+    The first that exists of: OPENVLA_SHARE, the source tree around this file, share/openvla_ros of each prefix in
+    AMENT_PREFIX_PATH.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: No candidate has a config/robots folder; the message lists the candidates.
     """
-    here = Path(__file__).resolve()
     candidates = [Path(p) for p in [os.environ.get("OPENVLA_SHARE")] if p]
-    candidates += list(here.parents)
+    candidates += list(Path(__file__).resolve().parents)
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     candidates += [Path(p) / "share" / "openvla_ros" for p in prefixes if p]
     for folder in candidates:
@@ -25,8 +31,13 @@ def share_folder() -> Path:
     )
 
 
+def shipped_config(*parts: str) -> Path:
+    """A file or folder under the shipped config/, e.g. `shipped_config("robots", "sim.yaml")`; need not exist."""
+    return share_folder().joinpath("config", *parts)
+
+
 def resolve(path: str | Path) -> Path:
-    """A path as a user writes it in YAML: absolute, `~`, relative to here, or relative to the share folder."""
+    """A path as users write it: absolute, with `~`, relative to the working directory or to the share folder."""
     given = Path(path).expanduser()
     if given.is_absolute() or given.exists():
         return given
@@ -35,8 +46,20 @@ def resolve(path: str | Path) -> Path:
 
 
 def config_file(folder: str, name: str, what: str) -> Path:
-    """A YAML file by its name in config/`folder`, or by its path. FileNotFoundError says what it is, and the names."""
-    shipped = share_folder() / "config" / folder
+    """A YAML file by its name in config/`folder`, or by its path.
+
+    Args:
+        folder: Subfolder of config/, e.g. `robots`.
+        name: Name without `.yaml` of a file in it, or the path of any file.
+        what: What the file configures, for the error message.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message lists the names in the folder.
+    """
+    shipped = shipped_config(folder)
     for path in (shipped / f"{name}.yaml", Path(name).expanduser().absolute()):
         if path.is_file():
             return path

@@ -1,16 +1,16 @@
-"""What a result depends on, for summary.json: weights, versions and commit. No ROS."""
+"""What a result depends on, for summary.json and recorded bags: weights, versions, commit. No ROS import."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
-import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from openvla_policy import revision
 from openvla_ros.paths import share_folder
 
 PACKAGES = (
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def checkpoint_identity(folder: str) -> dict[str, Any]:
-    """Folder and hashes of the weights; {"checkpoint": None} without a checkpoint."""
+    """Folder and SHA-256 digests of a checkpoint's weights; `{"checkpoint": None}` for ''."""
     if not folder:
         return {"checkpoint": None}
     digests = {}
@@ -37,7 +37,7 @@ def checkpoint_identity(folder: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
+    """Versions of Python and of the installed PACKAGES, and the number of CPU cores."""
     return {"python": platform.python_version(), "cpu_cores": str(os.cpu_count())} | dict(_installed())
 
 
@@ -50,13 +50,5 @@ def _installed() -> Iterator[tuple[str, str]]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the workspace and whether files differ from it; None outside a git checkout."""
-    try:
-        where = ["git", "-C", str(share_folder())]
-        commit = subprocess.run([*where, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run([*where, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if commit.returncode:
-        return None
-    return {"commit": commit.stdout.strip(), "modified": bool(changed.stdout.strip())}
+    """Commit of the workspace and whether tracked files differ from it; None outside a git checkout."""
+    return revision.git_revision(share_folder())

@@ -1,1 +1,1 @@
-"""Benchmarks of the policy library: `python -m policy_bench --help`, or `make bench`."""
+"""Benchmark of the policy library: `python -m policy_bench --help`, or `make bench`."""

@@ -1,4 +1,4 @@
-"""How near each precision comes to fp32, and each runtime to eager: the shipped policy on recorded episodes."""
+"""Agreement of precisions with fp32 and of runtimes with eager, for the shipped policy on recorded episodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from .episodes import CHECKPOINT, Recorded
 def agreement(
     episodes: Sequence[Recorded], precisions: Sequence[Precision], device: torch.device
 ) -> list[dict[str, Any]]:
-    """For each precision that can be had, all runtimes on the same frames, over the action tokens."""
+    """Run all runtimes in each precision on the same frames, over the action vocabulary.
+
+    Args:
+        episodes: The frames.
+        precisions: Precisions to compare; those that the device does not support are left out.
+        device: Where to compute.
+
+    Returns:
+        A row for each precision: shares of equal tokens and actions, translation errors [m].
+    """
     exact_ids, exact_actions = _answers(load_policy(CHECKPOINT, vocabulary="actions", device=device), episodes)
     rows = []
     for precision in precisions:
@@ -51,7 +60,7 @@ def agreement(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """For the terminal."""
+    """Format the rows for the terminal."""
     made = Table(
         title=f"{CHECKPOINT.name}, {rows[0]['actions']} recorded actions: eager against fp32, runtimes against eager",
         title_justify="left",

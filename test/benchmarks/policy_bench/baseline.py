@@ -1,9 +1,9 @@
-"""The reference's way to an action, with the weights of one of our models: what the runtimes are compared with.
+"""The computation of the reference implementation with the weights of one of our models, as the baseline.
 
-Two forms. `generate` is what transformers does today: `LlamaForCausalLM.generate(inputs_embeds=…)`, the head on the
-last position alone. `reference` is what it did when the reference was written (4.40.1, which OpenVLA pins): the same
-network and cache, the head on every position of the prefill, its logits cast to float32. Both see as the reference
-does: all vision blocks are computed, the last one for nothing, and linear layers are torch's F.linear.
+Two forms. `generate` is today's transformers: `LlamaForCausalLM.generate(inputs_embeds=…)`, with the head on the last
+position only. `reference` is transformers 4.40.1, which OpenVLA pins: the same network and cache, with the head on
+every position of the prefill and the logits cast to float32. Both compute vision as the reference does: all blocks,
+including the unused last one, with torch's F.linear.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COUNT = 7
 
 
 class Baseline:
-    """One of the two forms, over a policy's (plain) weights; nothing is copied."""
+    """One of the two forms, sharing the weights of a policy (not quantised)."""
 
     def __init__(self, policy: LocalPolicy, form: Form) -> None:
         self.policy, self.form = policy, form
@@ -41,7 +41,7 @@ class Baseline:
             self.language.register_forward_hook(lambda *_: self._passes.append(self._now()))
 
     def predict(self, image: np.ndarray, instruction: str) -> tuple[np.ndarray, dict[str, float]]:
-        """Token ids (7,) and seconds by stage."""
+        """Return token ids (7,) and the seconds of each stage."""
         with torch.inference_mode(), plain_linears():
             return self._predict(image, instruction)
 
@@ -52,7 +52,7 @@ class Baseline:
         ids = checkpoint.tokenizer.encode_prompt(build_prompt(instruction, policy.prompt_style))
         text_BTD = language.embed_tokens(torch.tensor([ids], device=policy.device))
         prepared = self._now()
-        image_BND = self.model.projector(see(self.model.vision_backbone, pixels_BCHW))
+        image_BND = self.model.projector(vision_features(self.model.vision_backbone, pixels_BCHW))
         embeds_BLD = torch.cat([text_BTD[:, :1], image_BND, text_BTD[:, 1:]], dim=1)
         seen = self._now()
         if self.form == "generate":
@@ -100,8 +100,8 @@ class Baseline:
         return time.perf_counter()
 
 
-def see(backbone: VisionBackbone, pixels_BCHW: Tensor) -> Tensor:
-    """The features of all encoders, the last block of each computed for nothing."""
+def vision_features(backbone: VisionBackbone, pixels_BCHW: Tensor) -> Tensor:
+    """Return the features (B, N, D) of all encoders; their unused last blocks are computed as well."""
     encoders: list[VisionTransformer] = [backbone.featurizer]
     if backbone.fused_featurizer is not None:
         encoders.append(backbone.fused_featurizer)
@@ -121,6 +121,7 @@ def plain_linears() -> AbstractContextManager[Any]:
 
 
 def transformers_model(policy: LocalPolicy) -> Any:
+    """Return transformers' Llama with the language model's weights, without copying them."""
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -144,8 +145,8 @@ def transformers_model(policy: LocalPolicy) -> Any:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     model.load_state_dict(policy.checkpoint.model.language_model.state_dict(), assign=True)
-    with policy.device:  # its angles are no parameters, and were left on meta
+    with policy.device:  # the angles are no parameters and are still on the meta device
         model.model.rotary_emb = LlamaRotaryEmbedding(config)
-    model.generation_config.eos_token_id = None  # always seven tokens, as our runtimes
+    model.generation_config.eos_token_id = None  # seven tokens always, as in our runtimes
     model.generation_config.pad_token_id = policy.checkpoint.config.pad_token_id
     return model.eval()

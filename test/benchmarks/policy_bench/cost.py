@@ -1,4 +1,4 @@
-"""Bytes and operations of one action, stage by stage, and the time a machine would need at the least."""
+"""Bytes and operations of one action by stage, and the least time that a machine needs for them (roofline)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from openvla_policy.model.vla import OpenVLA
 from openvla_policy.runtime.memory import tensor_bytes
 
 STAGES = ("vision", "prefill", "decode")
-# The number format in which a precision multiplies its quantised matrices.
+# Number format in which a precision multiplies matrices; others: bf16.
 FORMATS = {"fp32": "fp32", "int8": "int8", "fp8": "fp8"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one pass through a stage: bytes of weights (and cached keys and values) read, operations done."""
+    """One pass through a stage: bytes of weights and cached keys and values, and operations."""
 
     bytes: float
     operations: float
 
 
 def costs(model: OpenVLA, prompt: int, rows: int) -> dict[str, Cost]:
-    """Vision (with the projector), prefill, and one decoding step of a prompt of `prompt` tokens.
+    """Count the costs of vision (with the projector), prefill and one decoding step.
 
-    `rows` of the head are looked at. Weights count as they are stored; the encoders' last blocks, which nobody
-    needs, do not count. Activations are left out: they fit caches, or are small beside the weights.
+    Weights count with their stored size, without the unused last blocks of the encoders. Activations do not count:
+    they fit into caches or are small beside the weights.
+
+    Args:
+        model: The model.
+        prompt: Length of the prompt [tokens].
+        rows: Rows of the head that are computed.
+
+    Returns:
+        Cost by stage.
     """
     config, text = model.config, model.config.text
     length = prompt + config.patches
@@ -43,7 +51,7 @@ def costs(model: OpenVLA, prompt: int, rows: int) -> dict[str, Cost]:
     head = model.language_model.lm_head.weight
     head_bytes = rows * head.shape[1] * head.element_size()
     cached = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * head.element_size()
-    attention = 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim  # a query and a key
+    attention = 4 * text.num_hidden_layers * text.num_attention_heads * text.head_dim  # of one query and one key
     matrices = _decoder_elements(config)
     return {
         "vision": Cost(seeing + projecting, sum(map(_encoder, config.vision)) + _projector(config)),
@@ -60,7 +68,15 @@ def costs(model: OpenVLA, prompt: int, rows: int) -> dict[str, Cost]:
 def floor(
     cost: Mapping[str, Cost], precision: str, bandwidth: float, rates: Mapping[str, float], steps: int
 ) -> dict[str, float]:
-    """Seconds by stage at `bandwidth` [B/s] and `rates` [operations/s]: whichever of the two takes longer."""
+    """Return the least time of each stage [s]: the longer of reading and computing.
+
+    Args:
+        cost: Of one pass, by stage.
+        precision: Decides the number format of the products.
+        bandwidth: Memory bandwidth [B/s].
+        rates: Rates of matrix products by number format [operations/s].
+        steps: Decoding steps of one action.
+    """
     rate = rates.get(FORMATS.get(precision, "bf16"), rates["fp32"])
     seeing = rates.get("bf16", rates["fp32"]) if precision == "fp8" else rate
     least = {}

@@ -1,4 +1,4 @@
-"""How far the previous action guesses the next one: the shipped policy on episodes recorded from the simulator."""
+"""Acceptance of the previous action as a draft: the shipped policy on episodes recorded in the simulator."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.runtime.runtimes import RuntimeName
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "openvla-tiny-sim"
-SEED = 1_000_700  # of the first episode: as every evaluation, none that was trained on
+SEED = 1_000_700  # of the first episode; no training episode has such a seed
 MOST_STEPS = 25
 
 
 @dataclass
 class Recorded:
-    """One episode: what was seen, what was asked for."""
+    """One episode: instruction and camera images."""
 
     instruction: str
     images: list[np.ndarray] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Recorded:
 
 
 def record(policy: LocalPolicy, count: int) -> list[Recorded]:
-    """Let `policy` act in the simulator for `count` episodes, blocking control as in the demo."""
+    """Run `policy` in the simulator for `count` episodes, in blocking control as in the demo."""
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     from openvla_evaluation.suites import cubes
     from openvla_ros.sim.scene import Scene
@@ -58,7 +58,7 @@ def record(policy: LocalPolicy, count: int) -> list[Recorded]:
 
 
 def _execute(scene: Any, action: np.ndarray, scorer: Any) -> None:
-    """The hand first, then a ramp to the target pose, then let it settle."""
+    """Move the gripper, then ramp to the target pose and settle."""
     from scipy.spatial.transform import Rotation
 
     position, quaternion = scene.ee_pose()
@@ -75,7 +75,7 @@ def _execute(scene: Any, action: np.ndarray, scorer: Any) -> None:
 
 
 def compare(episodes: Sequence[Recorded], policies: dict[str, LocalPolicy]) -> dict[str, Any]:
-    """Every runtime on the recorded frames in their order, taking turns; what `draft` accepted."""
+    """Run the policies in turns on the recorded frames, in order; return latencies [s] and the acceptance of draft."""
     times: dict[str, list[float]] = {name: [] for name in policies}
     passes: dict[str, list[int]] = {name: [] for name in policies}
     accepted: list[int] = []
@@ -115,19 +115,20 @@ def compare(episodes: Sequence[Recorded], policies: dict[str, LocalPolicy]) -> d
     }
 
 
-def recorded(device: torch.device, count: int) -> list[Recorded]:
-    """Episodes of the shipped policy.
+def record_shipped_policy(device: torch.device, count: int) -> list[Recorded]:
+    """Record episodes of the shipped policy.
 
     Raises:
-        FileNotFoundError, ImportError: the checkpoint or the simulator is not here.
+        FileNotFoundError: There is no checkpoint.
+        ImportError: There is no simulator.
     """
     if not (CHECKPOINT / "config.json").is_file():
-        raise FileNotFoundError(f"{CHECKPOINT} is not there")
+        raise FileNotFoundError(f"{CHECKPOINT}: no checkpoint (config.json)")
     return record(load_policy(CHECKPOINT, device=device, vocabulary="actions"), count)
 
 
 def acceptance(episodes: Sequence[Recorded], device: torch.device) -> dict[str, Any]:
-    """Every runtime on recorded episodes."""
+    """Compare all runtimes of the shipped policy on recorded episodes."""
     names = get_args(RuntimeName)
     policies = {name: load_policy(CHECKPOINT, device=device, runtime=name, vocabulary="actions") for name in names}
     return compare(episodes, policies)

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from openvla_policy.model.linear import linear
+from openvla_policy.revision import git_revision
 
 TIME_LIMIT = 1.0  # [s] for one figure: a processor without instructions for the format takes seconds for a product
 LIBRARIES = ("torch", "transformers", "bitsandbytes", "torchao", "numpy", "triton")
@@ -58,11 +58,8 @@ def _processor() -> str:
 
 
 def _revision() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+    revision = git_revision(Path(__file__).parent)
+    return revision["commit"][:12] + ("-dirty" if revision["modified"] else "") if revision else "unknown"
 
 
 def bandwidth(device: torch.device, megabytes: int = 256, repeats: int = 8) -> dict[str, float]:
@@ -106,12 +103,12 @@ def matrix_rates(device: torch.device, size: int = 0, repeats: int = 12) -> dict
     products: dict[str, Callable[[], Any]] = {
         "fp32": lambda: linear(a, b),
         "bf16": lambda: a16 @ b16.t(),
-        "int8": lambda: torch._int_mm(a8, b8.t()),
+        "int8": lambda: torch._int_mm(a8, b8.t()),  # noqa: SLF001
     }
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
         one = torch.ones((), device=device)
         af, bf = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-        products["fp8"] = lambda: torch._scaled_mm(af, bf.t(), one, one, out_dtype=torch.bfloat16)
+        products["fp8"] = lambda: torch._scaled_mm(af, bf.t(), one, one, out_dtype=torch.bfloat16)  # noqa: SLF001
     rates = {}
     with torch.inference_mode():
         for name, product in products.items():

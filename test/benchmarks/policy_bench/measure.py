@@ -1,4 +1,4 @@
-"""Latencies of policies and baselines, taken in turns, so that whatever else the machine does hits all alike."""
+"""Latencies of policies and baselines, measured in turns, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -31,33 +31,49 @@ Step = Callable[[int], tuple[np.ndarray, dict[str, float]]]
 
 @dataclass
 class Row:
-    """One line of the table. Times in seconds, sizes in bytes; `floor` is what the machine would need at least."""
+    """One row of the table. Times in seconds, sizes in bytes.
+
+    Attributes:
+        name: Runtime, or form of the baseline.
+        precision: Number format of the weights.
+        rounds: Measured actions.
+        p50: Median time by stage.
+        p95: 95th percentile of the time by stage.
+        versus: By form of the baseline, its time over this row's; median of the rounds.
+        floor: Least time by stage on this machine.
+        cost: Bytes and operations of one pass, by stage.
+        step_bytes: Read by one decoding step.
+        steps: Mean number of passes of the language model after the prefill.
+        accepted: Mean number of drafted tokens that the prefill confirmed.
+        weights: Size of the weights.
+        peak: Peak memory above that in use before the model was created.
+        differing: Number of tokens that differ from eager in the same precision.
+        problem: Why this precision has no figures.
+    """
 
     name: str
     precision: str
     rounds: int = 0
     p50: dict[str, float] = field(default_factory=dict)
     p95: dict[str, float] = field(default_factory=dict)
-    versus: dict[str, float] = field(
-        default_factory=dict
-    )  # baseline's form -> its time over this row's, median of the rounds
+    versus: dict[str, float] = field(default_factory=dict)
     floor: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, dict[str, float]] = field(default_factory=dict)  # bytes and operations of one pass, by stage
-    step_bytes: float = 0.0  # read by one decoding step
-    steps: float = 0.0  # passes of the language model after the prefill, mean
-    accepted: float | None = None  # guessed tokens that the prefill confirmed, mean
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    step_bytes: float = 0.0
+    steps: float = 0.0
+    accepted: float | None = None
     weights: int = 0
-    peak: int = 0  # above what was in use before the model was made
-    differing: int | None = None  # tokens other than eager's in the same precision
+    peak: int = 0
+    differing: int | None = None
     problem: str = ""
 
     @property
     def rate(self) -> float:
-        """Actions a second."""
+        """Actions per second."""
         return 1.0 / self.p50["total"] if self.p50 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields and the rate for JSON."""
         return asdict(self) | {"rate": self.rate}
 
 
@@ -79,8 +95,20 @@ def measure_all(
     machine: dict[str, Any],
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Every runtime in every precision, and the baselines in between. `seconds` are for each precision."""
-    usual: Precision = "bf16" if device.type == "cuda" else "fp32"  # in which the reference runs here
+    """Measure every runtime in every precision, and the baselines in turns with them.
+
+    Args:
+        config: Shape of the random model.
+        device: Where to measure.
+        precisions: To measure.
+        seconds: Duration for each precision.
+        machine: Its measured bandwidth and rates.
+        say: Receives progress.
+
+    Returns:
+        A row for each runtime, baseline and precision.
+    """
+    usual = plain_precision(device)
     images = frames(FRAMES)
     say(f"baseline: {usual}")
     plain = LocalPolicy(random_checkpoint(config, usual, device), vocabulary="full")
@@ -95,7 +123,7 @@ def measure_all(
         try:
             rows += _group(config, device, precision, plain, baselines, images, seconds, machine)
         except (RuntimeError, NotImplementedError, ValueError, AssertionError, ImportError) as error:
-            # A kernel that this GPU or this build of a library lacks: the other rows are still worth having.
+            # This GPU or this build of a library lacks a kernel; the other precisions are measured.
             rows.append(Row("", precision, problem=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
         gc.collect()
         if device.type == "cuda":
@@ -116,13 +144,13 @@ def _group(
     memory.release_free_memory()
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else memory.resident()
     memory.reset_peak(device)
-    same = precision == ("bf16" if device.type == "cuda" else "fp32")
+    same = precision == plain_precision(device)
     checkpoint = plain.checkpoint if same else random_checkpoint(config, precision, device)
     contenders = [
         _Contender(Row(f"baseline: {form}", plain_precision(device)), _baseline_step(baseline, images))
         for form, baseline in baselines.items()
     ]
-    if not same and precision in ("fp32", "bf16"):  # and the reference in this precision
+    if not same and precision in ("fp32", "bf16"):  # the reference in this precision as well
         own = LocalPolicy(checkpoint, vocabulary="full")
         contenders.append(
             _Contender(Row("baseline: reference", precision), _baseline_step(Baseline(own, "reference"), images))
@@ -146,7 +174,7 @@ def _group(
 
 
 def plain_precision(device: torch.device) -> Precision:
-    """What the reference runs in by default on such a device."""
+    """Return the precision in which the reference runs on such a device by default."""
     return "bf16" if device.type == "cuda" else "fp32"
 
 
@@ -182,7 +210,7 @@ def _policy_contender(
 
 
 def _take_turns(contenders: list[_Contender], seconds: float, device: torch.device, least: int = 4) -> None:
-    """Round by round, each time another one first, until the time is up."""
+    """Run rounds of all contenders, starting with another one each time, until `seconds` have passed."""
     for contender in contenders:
         for turn in range(WARM_UPS):
             contender.step(turn)
@@ -207,7 +235,7 @@ def _finish(
     for part in (*PARTS, "total"):
         row.p50[part], row.p95[part] = (float(x) for x in np.percentile([s[part] for s in samples], [50, 95]))
     totals = np.array([s["total"] for s in samples])
-    for other in reversed(all_of_them):  # the usual precision's reference comes first, and has the last word
+    for other in reversed(all_of_them):  # the reference in its usual precision is first and overwrites others
         if other.row.name.startswith("baseline"):
             ratios = np.array([s["total"] for s in other.samples]) / totals
             row.versus[other.row.name.removeprefix("baseline: ")] = float(np.median(ratios))

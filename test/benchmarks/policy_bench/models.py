@@ -1,4 +1,4 @@
-"""Policies with random weights, made tensor by tensor in the precision and on the device they are for."""
+"""Policies with random weights, created tensor by tensor in their precision and on their device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ INSTRUCTION = "put the red block into the bowl"
 
 
 def random_checkpoint(config: OpenVLAConfig, precision: Precision, device: torch.device, seed: int = 0) -> Checkpoint:
-    """The same numbers for each precision (of one device); the full-precision model is never there as a whole."""
+    """Create a checkpoint of random weights, the same for each precision on one device.
+
+    The model never exists as a whole in full precision.
+    """
     dtype = compute_dtype(precision, device)
     place = placer(precision, device)
     with torch.device("meta"):
@@ -43,10 +46,10 @@ def random_checkpoint(config: OpenVLAConfig, precision: Precision, device: torch
 
 
 def _random(name: str, like: Tensor, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
-    """A tensor with the spread that OpenVLA.init_weights gives, but for the embeddings of tokens.
+    """Create a tensor with the spread of OpenVLA.init_weights, except for token embeddings.
 
-    They are large beside what attention gathers from 256 much alike image tokens: a token decides the next, and no
-    answer repeats one token, which would let `draft` guess what it never could.
+    These are large beside what attention gathers from 256 similar image tokens: each token determines the next, so
+    that an answer does not repeat one token, which `draft` would predict unrealistically well.
     """
     made = torch.empty(like.shape, dtype=dtype, device=device)
     if name.endswith("scale_factor"):
@@ -60,13 +63,13 @@ def _random(name: str, like: Tensor, dtype: torch.dtype, device: torch.device, g
 
 
 def frames(count: int, size: int = 256, seed: int = 1) -> list[np.ndarray]:
-    """Camera frames, uint8 (size, size, 3)."""
+    """Return `count` random camera images, uint8 (size, size, 3)."""
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def parameters(config: OpenVLAConfig) -> int:
-    """How many parameters a model of this form has."""
+    """Count the parameters of a model of this shape."""
     with torch.device("meta"):
         model: nn.Module = OpenVLA(config)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""What was measured, as a table in the terminal and as a picture."""
+"""The results as tables in the terminal and as a figure."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def show(result: dict[str, Any], console: Console) -> None:
         speed.add_column(f"{column}\nms", justify="right")
     for column in ("actions\n1/s", "× refe-\nrence", "× gene-\nrate"):
         speed.add_column(column, justify="right")
-    for column in (*(f"{stage}\nfloor" for stage in STAGES), "of total\nms", "share\n%", "MB a\nstep"):
+    for column in (*(f"{stage}\nfloor" for stage in STAGES), "of total\nms", "share\n%", "MB per\nstep"):
         memory.add_column(column, justify="right")
     for column in ("read\nGB/s", "weights\nMB", "peak\nMB", "≠ eager"):
         memory.add_column(column, justify="right")
     last = result["rows"][0]["precision"]
-    for row in _once(result["rows"]):
+    for row in _measured_once(result["rows"]):
         if row["precision"] != last:
             speed.add_section()
             memory.add_section()
@@ -57,10 +57,10 @@ def show(result: dict[str, Any], console: Console) -> None:
             console.print(f"{row['precision']}: not measured; {row['problem']}")
     console.print(memory)
     console.print(
-        "Medians, and p95 of the total. ×: that baseline's time over this row's, median of the rounds. floor: "
-        "the greater of bytes over bandwidth and operations over rate, in ms; share: their sum in the total. "
-        "MB a step: weights, keys and values one decoding step reads; read: that times the steps over the decoding "
-        "time. peak: memory above what was in use before the model was made. ≠ eager: tokens that differ.",
+        "Medians, and p95 of the total. ×: the baseline's time over this row's, median of the rounds. floor: "
+        "the longer of reading (bytes over bandwidth) and computing (operations over rate) [ms]; share: floor over "
+        "total. MB per step: weights, keys and values that one decoding step reads; read: bandwidth of decoding. peak: "
+        "memory above that in use before the model was created. ≠ eager: tokens that differ from eager.",
         style="dim",
     )
     if "draft" in result:
@@ -97,12 +97,12 @@ def _add(row: dict[str, Any], speed: Table, memory: Table) -> None:
 
 
 def draft_table(draft: dict[str, Any]) -> Table | str:
-    """How `draft` fared on recorded episodes."""
+    """Format the results of `draft` on recorded episodes."""
     if "problem" in draft:
         return f"draft on recorded episodes: not measured; {draft['problem']}"
     title = (
         f"{draft['checkpoint']}, {draft['episodes']} recorded episodes ({draft['lifted']} lifted), "
-        f"{draft['steps']} steps: {draft['accepted_mean']:.2f} of 6 guessed tokens accepted"
+        f"{draft['steps']} steps: {draft['accepted_mean']:.2f} of 6 drafted tokens accepted"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("runtime")
@@ -117,20 +117,20 @@ def draft_table(draft: dict[str, Any]) -> Table | str:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Stacked latencies with each row's floor; the roofline; what draft accepted."""
+    """Draw stacked latencies with the floor of each row, the roofline, and the acceptance of draft."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown = _once(result["rows"])
-    height = 2.2 + 0.3 * len(shown)
+    rows = _measured_once(result["rows"])
+    height = 2.2 + 0.3 * len(rows)
     figure = plt.figure(figsize=(13, max(height, 5.5)), layout="constrained")
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.7, 1))
-    _bars(figure.add_subplot(left), shown)
+    _bars(figure.add_subplot(left), rows)
     drafted = "accepted_histogram" in result.get("draft", {})
     panels = right.subgridspec(2 if drafted else 1, 1, height_ratios=(2, 1) if drafted else None)
-    _roofline(figure.add_subplot(panels[0]), shown, result)
+    _roofline(figure.add_subplot(panels[0]), rows, result)
     if drafted:
         _histogram(figure.add_subplot(panels[1]), result["draft"])
     machine, model = result["machine"], result["model"]
@@ -143,8 +143,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that were measured. Each baseline is measured beside every precision, and shown once."""
+def _measured_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the measured rows; each baseline, measured with every precision, once."""
     seen, kept = set(), []
     for row in rows:
         key = (row["name"], row["precision"])
@@ -175,7 +175,7 @@ def _bars(axes: Any, rows: list[dict[str, Any]]) -> None:
         label.set_fontweight("bold" if row["name"].startswith("baseline") else "normal")
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * longest)
-    axes.set_xlabel("median time to an action [ms]; × = times as fast as the reference's loop (bold: baselines)")
+    axes.set_xlabel("median time of an action [ms]; × = times as fast as the reference (bold: baselines)")
     axes.legend(fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("where the time goes", fontsize=10)
@@ -213,7 +213,7 @@ def _roofline(axes: Any, rows: list[dict[str, Any]], result: dict[str, Any]) -> 
     used = [p for p in markers if any(row["precision"] == p for row in rows)]
     for precision in used:
         axes.plot([], [], markers[precision], color="grey", label=precision)
-    axes.set_xlabel("operations a byte of weights")
+    axes.set_xlabel("operations per byte of weights")
     axes.set_ylabel("TOP/s")
     axes.legend(fontsize=7, loc="lower right", ncols=2)
     axes.set_title("roofline (filled: static; hollow: reference)", fontsize=10)
@@ -223,7 +223,7 @@ def _roofline(axes: Any, rows: list[dict[str, Any]], result: dict[str, Any]) -> 
 def _histogram(axes: Any, draft: dict[str, Any]) -> None:
     counts = draft["accepted_histogram"]
     axes.bar(range(len(counts)), counts, color=COLOURS["vision"])
-    axes.set_xlabel("guessed tokens the prefill confirmed (of 6)")
+    axes.set_xlabel("drafted tokens that the prefill confirmed (of 6)")
     axes.set_ylabel("steps")
     axes.set_title(
         f"draft on {draft['episodes']} recorded episodes: mean {draft['accepted_mean']:.2f}",

@@ -7,7 +7,7 @@ blocks are computed, the unused last one too; peft's adapters on every linear la
 from __future__ import annotations
 
 import torch
-from policy_bench.baseline import plain_linears, see, transformers_model
+from policy_bench.baseline import plain_linears, transformers_model, vision_features
 from torch import Tensor, nn
 
 from openvla_policy.checkpoint.adapters import attach_lora
@@ -28,7 +28,7 @@ class Plain(nn.Module):
     def forward(self, ids_BT: Tensor, pixels_BCHW: Tensor, labels_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """The loss of a batch, as VLAOutput.loss is."""
         text_BTD = self.language_model.model.embed_tokens(ids_BT)
-        image_BND = self.projector(see(self.vision_backbone, pixels_BCHW))
+        image_BND = self.projector(vision_features(self.vision_backbone, pixels_BCHW))
         embeds_BLD = torch.cat([text_BTD[:, :1], image_BND, text_BTD[:, 1:]], dim=1)
         nothing = labels_BT.new_full(image_BND.shape[:2], IGNORE_INDEX)
         labels_BL = torch.cat([labels_BT[:, :1], nothing, labels_BT[:, 1:]], dim=1)

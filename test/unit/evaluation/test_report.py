@@ -1,4 +1,4 @@
-"""Outcomes, success rate and the table of the paired language test."""
+"""Suites and trials; outcomes, success rates and their pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_only_the_named_object_alone_is_a_success(lifted: tuple[str, ...], outco
     assert outcomes.judge("red", lifted) == outcome
 
 
-def test_rate_is_the_papers_mean_and_standard_error() -> None:
+def test_rate_has_the_papers_standard_error_and_wilson_interval() -> None:
     rate = Rate(8, 10)
     assert rate.value == 0.8
     assert rate.standard_error == pytest.approx(0.12649, abs=1e-5)
@@ -50,13 +50,13 @@ def test_rate_is_the_papers_mean_and_standard_error() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 500))
-def test_interval_holds_the_rate_and_stays_in_bounds(trials: int, successes: int) -> None:
+def test_interval_contains_the_rate_within_zero_and_one(trials: int, successes: int) -> None:
     rate = Rate(min(successes, trials), trials)
     low, high = rate.interval
     assert 0.0 <= low <= rate.value + 1e-12 and rate.value - 1e-12 <= high <= 1.0
 
 
-def test_faults_count_against_and_interrupted_episodes_do_not_count() -> None:
+def test_faults_count_as_failures_and_interruptions_not_at_all() -> None:
     episodes = [
         episode("red", ("red",)),
         episode("red", (), outcomes.FAULT),
@@ -66,12 +66,12 @@ def test_faults_count_against_and_interrupted_episodes_do_not_count() -> None:
     assert (rate.successes, rate.trials) == (1, 2)
 
 
-def test_no_episode_gives_a_summary_that_is_still_json() -> None:
+def test_summary_without_episodes_is_valid_json() -> None:
     summary = outcomes.summarise([], cubes.OBJECTS, paired=True)
     assert json.loads(json.dumps(summary, allow_nan=False))["success_rate"]["value"] is None
 
 
-def test_confusion_puts_every_episode_in_its_cell() -> None:
+def test_confusion_counts_every_episode_in_its_cell() -> None:
     episodes = [
         episode("red", ("red",)),
         episode("red", ("blue",)),
@@ -87,7 +87,7 @@ def test_confusion_puts_every_episode_in_its_cell() -> None:
     assert str(table).splitlines()[1].split() == ["red", "1", "0", "1", "0", "0"]
 
 
-def test_summary_lists_what_the_demo_promises() -> None:
+def test_summary_has_outcomes_latencies_and_episodes() -> None:
     summary = outcomes.summarise([episode("red", ("red",)), episode("blue", ())], cubes.OBJECTS, paired=False)
     assert summary["outcomes"] == {outcomes.SUCCESS: 1, outcomes.NOTHING: 1}
     assert summary["latency_s"]["p50"] == pytest.approx(0.2)
@@ -100,7 +100,7 @@ def test_summary_lists_what_the_demo_promises() -> None:
 
 
 @given(st.integers(0, 2_000_000))
-def test_the_sentence_of_a_seed_names_its_target_and_never_changes(seed: int) -> None:
+def test_sentence_of_a_seed_names_its_target_reproducibly(seed: int) -> None:
     sentence = cubes.instruction_of_seed(seed)
     assert cubes.target_of(sentence) == cubes.target_for(seed)
     assert sentence == cubes.instruction_of_seed(seed)
@@ -112,18 +112,18 @@ def test_every_template_is_used_for_every_object() -> None:
 
 
 @pytest.mark.parametrize("sentence", ["lift the cube", "put the red cube on the blue cube", "lift the bored cube"])
-def test_a_sentence_that_cannot_be_judged_is_refused_with_the_choices(sentence: str) -> None:
+def test_ambiguous_sentence_is_rejected_with_the_choices(sentence: str) -> None:
     with pytest.raises(ValueError, match="red, green, blue"):
         cubes.target_of(sentence)
 
 
-def test_evaluation_never_starts_from_a_seed_for_training() -> None:
+def test_evaluation_never_uses_a_training_seed() -> None:
     for seed in (0, 12, cubes.EVALUATION_SEED, cubes.EVALUATION_SEED + 5):
         for trial in plan.trials(plan.Suite(seed=seed, episodes=3)):
             assert trial.seed in cubes.EVALUATION_SEEDS and trial.seed not in cubes.TRAINING_SEEDS
 
 
-def test_paired_trials_give_each_start_state_every_instruction() -> None:
+def test_paired_trials_combine_each_start_state_with_every_instruction() -> None:
     made = plan.trials(plan.Suite(paired=2))
     assert [(t.seed - cubes.EVALUATION_SEED, t.target) for t in made] == [
         (0, "red"), (0, "green"), (0, "blue"), (1, "red"), (1, "green"), (1, "blue"),
@@ -141,7 +141,7 @@ def test_paired_trials_give_each_start_state_every_instruction() -> None:
         ("a: [", "not YAML"),
     ],
 )
-def test_bad_settings_name_the_file_the_key_and_the_choices(tmp_path, text: str, message: str) -> None:
+def test_bad_settings_name_file_key_and_choices(tmp_path, text: str, message: str) -> None:
     path = tmp_path / "lift.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
@@ -174,12 +174,12 @@ def test_contact_sheet_has_a_strip_for_every_episode(count: int) -> None:
     assert green.any() == (count > 1) and bad.any()
 
 
-def test_confusion_picture_is_drawn_for_an_empty_table_too() -> None:
+def test_confusion_picture_of_an_empty_table_is_drawn() -> None:
     picture = pictures.confusion_picture(outcomes.confusion([], cubes.OBJECTS), "title")
     assert picture.width > 600
 
 
-def test_thinned_episode_keeps_its_figures_and_first_and_last_image() -> None:
+def test_thinned_episode_keeps_figures_and_outer_images() -> None:
     whole = episode("red", ("red",), frames=20)
     thin = whole.thinned(6)
     assert len(thin.steps) == 6 and thin.to_json() == whole.to_json()

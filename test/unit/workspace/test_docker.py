@@ -1,4 +1,4 @@
-"""docker/: what can be checked with no Docker daemon. The images themselves have never been built here."""
+"""Checks of docker/ that need no Docker daemon; .github/workflows/docker.yml builds the images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def dockerfiles(root):
 
 
 def default(text: str) -> str:
-    """`${NAME:-default}` as compose reads it when NAME is not set."""
+    """Substitute `${NAME:-default}` as compose does when NAME is not set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
-def test_every_service_can_be_built_and_has_one_profile(compose, dockerfiles, root):
+def test_services_have_an_image_and_one_profile(compose, dockerfiles, root):
     services = compose["services"]
     assert {p for service in services.values() for p in service["profiles"]} == PROFILES
     for name, service in services.items():
@@ -40,9 +40,12 @@ def test_every_service_can_be_built_and_has_one_profile(compose, dockerfiles, ro
             source = default(volume).split(":")[0]
             inside = source.startswith("../") and not source.startswith("../outputs")
             assert not inside or (root / "docker" / source).exists(), f"{name}: {source} does not exist"
-    # The same image is described once more only where it says the same.
     assert services["sim"]["build"] == services["robot"]["build"]
     assert set(services["server"]["secrets"]) <= set(compose["secrets"])
+
+
+def test_services_have_the_devices_and_networks_they_need(compose, root):
+    services = compose["services"]
     for name in ("server", "training"):
         assert services[name]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     for name in ("robot", "sim"):
@@ -51,33 +54,36 @@ def test_every_service_can_be_built_and_has_one_profile(compose, dockerfiles, ro
     assert (root / "launch" / robot).is_file()
 
 
-def test_what_the_images_run_and_copy_exists(dockerfiles, root):
+def test_images_install_from_the_locks_and_run_our_commands(dockerfiles, root):
     commands = set(re.findall(r"\"(openvla-[a-z-]+) = ", (root / "src/openvla_ros/setup.py").read_text()))
     commands |= set(re.findall(r"\"(openvla-[a-z-]+) = ", (root / "src/openvla_policy/setup.py").read_text()))
     for name, text in dockerfiles.items():
-        assert "scripts/setup.bash" in text, f"{name} installs from the locks"
+        assert "scripts/setup.bash" in text, f"{name} does not run scripts/setup.bash, which installs from the locks"
         for used in re.findall(r"(?:CMD|ENTRYPOINT) \[\"([^\"]+)\"", text):
             inside = used.removeprefix("/openvla/")
             assert used in commands | {"bash"} or (inside != used and (root / inside).is_file()), f"{name}: {used}"
-        assert not re.search(r"pip3? install|curl|wget", text), f"{name} gets packages beside the locks"
+        assert not re.search(r"pip3? install|curl|wget", text), f"{name} installs packages that are not in the locks"
+
+
+def test_build_context_has_no_data_or_secrets(root):
     ignored = (root / ".dockerignore").read_text().split()
     assert {".git", ".venv", "build", "install", "outputs"} <= set(ignored)
-    # What compose.yaml keeps beside itself by default gets into no image and no commit: the server's token above all.
+    # The default folders and the token of compose.yaml get into no image and no commit.
     compose_text = (root / "docker" / "compose.yaml").read_text()
-    kept = {"docker/" + name for name in re.findall(r":-\./([a-z]+)\}", compose_text)}
-    assert kept == {"docker/token", "docker/bags", "docker/data"} <= set(ignored)
-    assert kept <= set((root / ".gitignore").read_text().split())
+    defaults = {"docker/" + name for name in re.findall(r":-\./([a-z]+)\}", compose_text)}
+    assert defaults == {"docker/token", "docker/bags", "docker/data"} <= set(ignored)
+    assert defaults <= set((root / ".gitignore").read_text().split())
     assert "requirements" not in ignored and "src" not in ignored
 
 
-def test_the_robot_s_image_has_the_messages_that_the_code_looks_for(dockerfiles, root):
-    """All but the two that are on no apt repository, which docs/how-to/docker.md builds in a derived image."""
+def test_robot_image_has_the_message_packages_of_the_adapters(dockerfiles, root):
+    """All but two that no apt repository has; docs/how-to/docker.md builds them in a derived image."""
     code = "".join(file.read_text() for file in (root / "src" / "openvla_ros" / "openvla_ros").rglob("*.py"))
     used = set(re.findall(r"\"(\w+)/(?:msg|srv|action)/\w+\"", code)) - {"openvla_msgs"}
     base = {
         f"{name}_msgs" for name in ["diagnostic", "geometry", "lifecycle", "rosgraph", "sensor", "std", "trajectory"]
     }
-    base |= {"rcl_interfaces", "std_srvs"}  # of ros-base itself
+    base |= {"rcl_interfaces", "std_srvs"}  # in ros-base
     page = (root / "docs" / "how-to" / "docker.md").read_text()
     own = {"franka_msgs", "interbotix_xs_msgs"}
     assert own <= used and all(f"`{name}`" in page for name in own)
@@ -88,11 +94,11 @@ def test_the_robot_s_image_has_the_messages_that_the_code_looks_for(dockerfiles,
     assert not [name for name in used - own if f"<exec_depend>{name}</exec_depend>" not in manifest]
 
 
-@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint (requirements/dev.txt) is not installed: make setup")
-def test_hadolint_has_nothing_to_say(dockerfiles, root):
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed; run `make setup`")
+def test_hadolint_passes(dockerfiles, root):
     command = ["hadolint", "--config", "docker/hadolint.yaml", *dockerfiles]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    # It does read these files: without the exception it would complain.
+    # It does read these files: without the exception it reports DL3008.
     bare = ["hadolint", "--no-color", *dockerfiles]
     assert "DL3008" in subprocess.run(bare, cwd=root, capture_output=True, text=True, check=False).stdout

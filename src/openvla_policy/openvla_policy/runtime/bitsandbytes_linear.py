@@ -57,9 +57,10 @@ def int4_linear(
     # The AVX512-BF16 kernel takes whole tiles only, and asserts on others.
     whole_tiles = linear.out_features % 32 == 0 and linear.in_features % 64 == 0
     made.support_avx512bf16_for_cpu = made.support_avx512bf16_for_cpu and whole_tiles and repack
-    made.weight = bnb.nn.Params4bit(
+    parameter: Any = bnb.nn.Params4bit(
         weight.to(dtype), requires_grad=False, compress_statistics=False, quant_type="nf4", module=made
-    ).to(device)
+    )
+    made.weight = parameter.to(device)
     made.bias = linear.bias
     return made
 
@@ -78,10 +79,11 @@ class _SplitBlocksLinear4bit(bnb.nn.Linear4bit):
 
     def dequantised(self) -> Tensor:
         """The weights, (out, in) in the compute dtype."""
-        state = self.weight.quant_state
+        weight: Any = self.weight
+        state = weight.quant_state
         size = state.shape.numel()
         blocks = len(state.absmax)
-        codes = F.pad(self.weight.data.flatten(), (0, blocks * _BLOCK // 2 - self.weight.numel()))  # two codes a byte
+        codes = F.pad(weight.data.flatten(), (0, blocks * _BLOCK // 2 - weight.numel()))  # two codes a byte
         weights = torch.ops.bitsandbytes.dequantize_4bit(
             codes, state.absmax, _BLOCK, state.quant_type, (blocks, _BLOCK), self.compute_dtype
         )

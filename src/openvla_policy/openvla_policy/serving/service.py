@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -13,6 +12,7 @@ from pathlib import Path
 from openvla_policy import __version__
 from openvla_policy.contract.action import ActionChunk
 from openvla_policy.contract.observation import Observation
+from openvla_policy.revision import git_revision
 from openvla_policy.runtime.local_policy import LocalPolicy
 from openvla_policy.serving.batcher import Batcher, Job
 from openvla_policy.serving.json_codec import ActRequest
@@ -104,8 +104,5 @@ class PolicyService:
 @lru_cache(maxsize=1)
 def revision() -> str:
     """The git revision of this code, or '' outside a working copy."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    found = git_revision(Path(__file__).parent)
+    return found["commit"] if found else ""

@@ -1,1 +1,4 @@
-"""Programs that a person starts: record, teleop, recover, doctor. May import all other folders of the package."""
+"""Programs that a person starts: record, teleop, recover, doctor.
+
+May import every folder of the package except evaluation and console.
+"""

@@ -1,11 +1,11 @@
-"""openvla-recover: make a whole bag of what a killed recorder left, up to the last whole chunk."""
+"""`openvla-recover`: makes a readable bag from what a killed recorder left, up to the last whole chunk."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,21 +14,37 @@ from mcap.stream_reader import StreamReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from tyro.conf import Positional
 
+from openvla_policy.command_line import parse
 from openvla_ros.recording.bag_writer import IN_PROGRESS, BagError, BagInfo, publish_bag
 
-RECOVERING = ".recovering"  # ends the name of a recovery's own work in progress
+COMMAND = "openvla-recover"
+RECOVERING = ".recovering"  # suffix of the folder in which a recovery works
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of openvla-recover."""
+
+    bags: Positional[tuple[Path, ...]]
+    """Unclosed bags, usually .recording/*."""
+    output: Path | None = None
+    """The new bag, when one bag is recovered."""
 
 
 def recover(path: Path, output: Path | None = None) -> BagInfo:
-    """Copy the readable messages of an unclosed bag to a new one and return it; the old one is left alone.
+    """Copy the readable messages of an unclosed bag to a new bag; the old one is not changed.
 
     Args:
-        path: the bag folder (as a rule in ``.recording``) or the .mcap file.
-        output: the new bag; by default the old one's name, taken out of ``.recording``, or with ``_recovered``.
+        path: The bag's folder (usually in `.recording`) or the .mcap file.
+        output: The new bag. Default: the old one's name, moved out of `.recording`, or with `_recovered`.
+
+    Returns:
+        The new bag.
 
     Raises:
-        BagError: there is no MCAP file, nothing in it can be read, or ``output`` exists.
+        BagError: There is no MCAP file, nothing in it can be read, or `output` exists.
     """
     source = _mcap_file(path)
     folder = source.parent
@@ -36,7 +52,7 @@ def recover(path: Path, output: Path | None = None) -> BagInfo:
         in_progress = folder.parent.name == IN_PROGRESS
         output = folder.parent.parent / folder.name if in_progress else folder.with_name(f"{source.stem}_recovered")
     if output.exists():
-        raise BagError(f"{output} exists already; give another place with --output")
+        raise BagError(f"{output} already exists; give another folder with --output")
     temporary = output.parent / IN_PROGRESS / f"{output.name}{RECOVERING}" / output.name
     shutil.rmtree(temporary, ignore_errors=True)
     writer = Writer(temporary, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -55,7 +71,7 @@ def recover(path: Path, output: Path | None = None) -> BagInfo:
                 writer.write(connections[record.channel_id], record.log_time, record.data)
                 count, first, last = count + 1, min(first, record.log_time), max(last, record.log_time)
         if not count:
-            raise BagError(f"{source} has no whole chunk: nothing can be recovered")
+            raise BagError(f"{source} has no whole chunk; nothing can be recovered")
         writer.close()
         publish_bag(temporary, output)
     finally:
@@ -74,7 +90,7 @@ def _mcap_file(path: Path) -> Path:
 
 
 class _WholeReads:
-    """A file that raises at its end instead of returning less: a cut message must not pass for a short one."""
+    """A file that raises at its end instead of returning fewer bytes: a truncated message is not a short one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -87,7 +103,7 @@ class _WholeReads:
 
 
 def _readable(source: Path) -> Iterator[McapRecord]:
-    """Yield records up to the first damage: a chunk is read as a whole or not at all."""
+    """Records up to the first damage; a chunk is read as a whole or not at all."""
     with source.open("rb") as file:
         records = StreamReader(_WholeReads(file)).records  # type: ignore[arg-type]
         while True:
@@ -95,7 +111,7 @@ def _readable(source: Path) -> Iterator[McapRecord]:
                 record = next(records)
             except StopIteration:
                 return
-            except Exception:  # mcap, struct and zstandard each have their own error for a file that is damaged here
+            except Exception:  # damage: mcap, struct and zstandard raise errors of their own
                 return
             yield record
 
@@ -114,16 +130,27 @@ def _connection(writer: Writer, channel: Channel, schema: Schema) -> Connection:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="openvla-recover", description=__doc__)
-    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="unclosed bags, as a rule .recording/*")
-    parser.add_argument("--output", type=Path, metavar="BAG", help="the new bag, when one is recovered")
-    options = parser.parse_args(arguments)
-    if options.output and len(options.bags) > 1:
-        parser.error("--output goes with one bag")
+    """Run the command.
+
+    Args:
+        arguments: The words after the program's name.
+
+    Returns:
+        0 when every bag was recovered, else 1.
+
+    Raises:
+        SystemExit: 2 for a wrong command line.
+    """
+    description = "Make a readable bag from what a killed recorder left, up to the last whole chunk."
+    options = parse(Options, arguments, prog=COMMAND, description=description)
+    count = len(options.bags)
+    if count == 0 or (options.output and count > 1):
+        needed = "one bag with --output" if options.output else "one bag or more"
+        print(f"{COMMAND}: give {needed}, not {count}; see {COMMAND} --help", file=sys.stderr)
+        raise SystemExit(2)
     failed = 0
     for bag in options.bags:
-        if bag.name.endswith(RECOVERING):  # a recovery was killed; the bag it read is still there
+        if bag.name.endswith(RECOVERING):  # left by a killed recovery; the bag that it read is still there
             shutil.rmtree(bag, ignore_errors=True)
             continue
         try:
@@ -131,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{bag}: {info.messages} messages, {info.duration:.1f} s, saved as {info.path}; {bag} can be removed")
         except (BagError, OSError) as error:
             failed += 1
-            print(f"openvla-recover: {bag}: {error}", file=sys.stderr)
+            print(f"{COMMAND}: {bag}: {error}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
-"""A window with what the camera sees, for whoever drives the arm: `openvla-teleop --show` starts it.
+"""A window with the camera's image, for the operator; `openvla-teleop --show` starts it as a process of its own.
 
-Only a look: no lifecycle, nothing waits for it, and closing the window changes nothing for anybody.
+It has no lifecycle, no node waits for it, and closing the window does not affect the stack.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import Image
 
 from openvla_policy.contract.camera import to_rgb
-from openvla_ros.bringup.image_window import Window
+from openvla_ros.bringup.image_window import ImageWindow
 from openvla_ros.nodes.common.lifecycle_node import RCLError
 from openvla_ros.nodes.common.qos import SENSOR
 
-HEIGHT = 672  # [px] smaller pictures are enlarged to this
+HEIGHT = 672  # [px] smaller images are enlarged to this height
 
 
 def main() -> None:
-    """Show `camera/image_raw` until told to end."""
+    """Display `camera/image_raw` until the process is signalled to end."""
     rclpy.init()
     node = rclpy.create_node("camera_window")
-    window = Window("openvla-teleop: camera")
+    window = ImageWindow("openvla-teleop: camera")
     newest: list[Image] = []
 
     def keep(message: Image) -> None:
@@ -40,16 +40,16 @@ def main() -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RCLError:
-        if rclpy.ok():  # else: told to end while waiting
+        if rclpy.ok():  # otherwise the context was shut down during the wait
             raise
     window.close()
-    node.destroy_node()  # or its shared memory stays behind
+    node.destroy_node()  # else its shared memory segment stays behind
     sys.stdout.flush()
-    os._exit(0)  # as `main_of`
+    os._exit(0)  # without waiting for library threads, as the nodes do
 
 
 def enlarged(message: Image) -> cv2.typing.MatLike:
-    """The picture as uint8 RGB, at least HEIGHT high."""
+    """The image as uint8 RGB (H, W, 3), at least HEIGHT pixels high."""
     picture = to_rgb(message)
     factor = max(1.0, HEIGHT / picture.shape[0])
     return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)

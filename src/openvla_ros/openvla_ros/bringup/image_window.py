@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 
-class Window:
-    """A live view of the video frames (`--show`), by tkinter: needs no GUI build of OpenCV."""
+class ImageWindow:
+    """A desktop window for images, drawn by tkinter: no GUI build of OpenCV is needed.
+
+    Raises RuntimeError without a display or tkinter.
+    """
 
     def __init__(self, title: str) -> None:
         if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-            raise RuntimeError("--show needs a display, and DISPLAY is not set; leave it out")
+            raise RuntimeError("--show needs a display, but DISPLAY is not set; set it or omit --show")
         try:
             import tkinter
         except ImportError as error:
@@ -31,7 +34,7 @@ class Window:
         self._root.protocol("WM_DELETE_WINDOW", self.close)
 
     def show(self, frame: np.ndarray) -> None:
-        """Show uint8 RGB (H, W, 3); does nothing once the window was closed."""
+        """Display a frame (uint8 RGB, (H, W, 3)); does nothing after the window was closed."""
         if not self._open:
             return
         header = f"P6 {frame.shape[1]} {frame.shape[0]} 255\n".encode()

@@ -1,12 +1,11 @@
-"""What the launch files share: arguments, and processes of the bringup table as launch actions.
+"""What the launch files share: arguments, and processes of the process table as launch actions.
 
-Launch files cannot import each other. Only `description`, `action` and what they call need ROS 2's launch packages
-(test/launch); the rest is tested where there are none.
+Launch files cannot import each other. Only the functions below `refuse_unknown` need ROS 2's launch packages, and
+import them when called; everything else is tested without them.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -16,47 +15,70 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openvla_ros.bringup.process_table import CAMERAS, FOXGLOVE, POLICY, ProcessSpec, bringup, companions
-from openvla_ros.paths import share_folder
+from openvla_policy.suggestions import did_you_mean
+from openvla_ros.bringup.process_table import (
+    BRIDGE,
+    CAMERAS,
+    FOXGLOVE,
+    PACKAGE,
+    POLICY,
+    ProcessSpec,
+    bringup,
+    companions,
+)
+from openvla_ros.paths import shipped_config
 
-# name, default ('' = what config/ says), description, the parameters it sets: (node, parameter, type)
+# Name, default ('' = as in config/), description, the parameters it sets: (node, parameter, type).
 Argument = tuple[str, str, str, Sequence[tuple[str, str, type]]]
-BRIDGE, ENABLE_MODE, ENABLE_TOPIC, JOY = "bridge_node", "enable.mode", "enable.topic", "joy"
+ENABLE_MODE, ENABLE_TOPIC, JOY = "enable.mode", "enable.topic", "joy"
 COMMON: tuple[Argument, ...] = (
     ("namespace", "", "Namespace of all topics and nodes", ()),
-    ("use_sim_time", "", "true or false: take the time from /clock ('' = only in the simulator)", ()),
-    ("config", "", "Your settings: a YAML file whose values win (or a name in config/robots)", ()),
+    ("use_sim_time", "", "true or false: use the time on /clock ('' = only in the simulator)", ()),
+    ("config", "", "Your settings: a YAML file whose values win over all others, or a name in config/robots", ()),
     ("policy", "true", "Start the policy node (false: scripted expert or teleoperation)", ()),
-    ("checkpoint", "", "Checkpoint folder of a policy that runs here", ((POLICY, "checkpoint", str),)),
-    ("server", "", "Or the policy server: ws://HOST:8000", ((POLICY, "server.url", str),)),
-    ("server_token_file", "", "File with that server's bearer token", ((POLICY, "server.token_file", str),)),
+    ("checkpoint", "", "Checkpoint folder of a policy that runs on this machine", ((POLICY, "checkpoint", str),)),
+    ("server", "", "Policy server instead: ws://HOST:8000", ((POLICY, "server.url", str),)),
+    ("server_token_file", "", "File with the policy server's bearer token", ((POLICY, "server.token_file", str),)),
     ("unnorm_key", "", "Dataset whose statistics un-normalise the actions", ((POLICY, "unnorm_key", str),)),
     ("precision", "", "Number format of the policy's weights", ((POLICY, "precision", str),)),
-    ("instruction", "", "Instruction to begin with", ((POLICY, "instruction", str),)),
-    ("control_mode", "", "blocking or streaming", ((POLICY, "control_mode", str), (BRIDGE, "control_mode", str))),
+    ("instruction", "", "Instruction at the start", ((POLICY, "instruction", str),)),
+    ("control_mode", "", "blocking or streaming", ((BRIDGE, "control_mode", str),)),
     ("camera", "", "A file of config/cameras (realsense, usb_cam), or a path", ()),
     ("camera_driver", "true", "Start the camera's driver: true (the one that camera:= names), "
      f"{' or '.join(CAMERAS)} (for camera:=PATH) or false", ()),
-    ("foxglove", "false", "Start foxglove_bridge; layout: config/foxglove/openvla.json", ()),
-    ("foxglove_port", "8765", "Its WebSocket port", ()),
+    ("foxglove", "false", "Start foxglove_bridge; its layout is config/foxglove/openvla.json", ()),
+    ("foxglove_port", "8765", "WebSocket port of foxglove_bridge", ()),
 )  # fmt: skip
-# Of the real robots' launch files.
+# Further arguments of the real robots' launch files.
 ROBOT: tuple[Argument, ...] = (
-    ("scale", "", "Factor on the policy's motions; begin with 0.2", ((BRIDGE, "scale", float),)),
+    ("scale", "", "Factor on the policy's motions; start with 0.2", ((BRIDGE, "scale", float),)),
     ("enable_mode", "", "switch, deadman, or joystick (a button of joy_node, on the topic joy unless your config names "
      "another enable.topic)", ((BRIDGE, ENABLE_MODE, str),)),
 )  # fmt: skip
 DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
-def typed(name: str, text: str, kind: type, others: Iterable[str] = ()) -> Any:
-    """A launch argument's text as `kind`; ValueError names it, and what `others` it could have been."""
+def typed(name: str, text: str, kind: type, choices: Iterable[str] = ()) -> Any:
+    """Convert the text of a launch argument.
+
+    Args:
+        name: The argument.
+        text: Its text.
+        kind: bool, int, float or str.
+        choices: Other values that a boolean argument accepts, for the error message.
+
+    Returns:
+        The value as `kind`.
+
+    Raises:
+        ValueError: The text is no `kind`; the message names the argument and what it accepts.
+    """
     if kind is bool:
         if text.lower() in ("true", "1", "yes"):
             return True
         if text.lower() in ("false", "0", "no"):
             return False
-        raise ValueError(f"launch argument {name}:={text}: give {', '.join((*others, 'true'))} or false")
+        raise ValueError(f"launch argument {name}:={text}: give {', '.join((*choices, 'true'))} or false")
     try:
         return kind(text)
     except ValueError:
@@ -65,21 +87,33 @@ def typed(name: str, text: str, kind: type, others: Iterable[str] = ()) -> Any:
 
 
 def overrides(given: Mapping[str, str], arguments: Sequence[Argument]) -> dict[str, dict[str, object]]:
-    """Node -> parameter -> value for the arguments that were given."""
-    made: dict[str, dict[str, object]] = {}
+    """Node -> parameter -> value of the arguments that are not ''."""
+    values: dict[str, dict[str, object]] = {}
     for name, _, _, targets in arguments:
         for node, parameter, kind in targets:
             if given[name]:
-                made.setdefault(node, {})[parameter] = typed(name, given[name], kind)
-    return made
+                values.setdefault(node, {})[parameter] = typed(name, given[name], kind)
+    return values
 
 
 def stack(robot: str, given: Mapping[str, str], arguments: Sequence[Argument]) -> list[ProcessSpec]:
-    """The processes for launch arguments as typed; `arguments` are COMMON and the robot's own."""
+    """The processes that a launch file starts.
+
+    Args:
+        robot: A row of the process table; an argument `robot` wins over it.
+        given: The launch arguments' texts.
+        arguments: `COMMON` and the launch file's own.
+
+    Returns:
+        Companions first, then the managed nodes and their manager.
+
+    Raises:
+        ValueError: An argument has no valid value, or two contradict each other.
+    """
     policy = typed("policy", given["policy"], bool)
     values = overrides(given, arguments)
     if given["checkpoint"] and given["server"]:
-        raise ValueError("launch arguments checkpoint and server: give one, the policy is here or there")
+        raise ValueError("launch arguments checkpoint and server: give one of the two")
     if given["checkpoint"] or given["server"]:
         values[POLICY]["policy.backend"] = "remote" if given["server"] else "local"
     if not policy:
@@ -90,16 +124,21 @@ def stack(robot: str, given: Mapping[str, str], arguments: Sequence[Argument]) -
     chosen = given["camera_driver"]
     driver = chosen if chosen in CAMERAS else typed("camera_driver", chosen, bool, CAMERAS)
     managed = bringup(
-        given.get("robot", robot), values, policy=policy, namespace=given["namespace"], use_sim_time=sim_time,
-        camera=given["camera"], config=given["config"],
-    )  # fmt: skip
+        given.get("robot", robot),
+        values,
+        policy=policy,
+        namespace=given["namespace"],
+        use_sim_time=sim_time,
+        camera=given["camera"],
+        config=given["config"],
+    )
     if values.get(BRIDGE, {}).get(ENABLE_MODE) == "joystick":
-        managed = [_hearing_joy(spec) if spec.name == BRIDGE else spec for spec in managed]
+        managed = [_with_joy_topic(spec) if spec.name == BRIDGE else spec for spec in managed]
     return companions(given["camera"], driver, port, given["namespace"], given["config"]) + managed
 
 
-def _hearing_joy(bridge: ProcessSpec) -> ProcessSpec:
-    """The bridge with joy_node's topic as the joystick's, unless one of its YAML files names another."""
+def _with_joy_topic(bridge: ProcessSpec) -> ProcessSpec:
+    """The bridge with joy_node's topic as `enable.topic`, unless one of its YAML files names another."""
     yaml = import_module("yaml")  # the system's Python has it beside launch
     for file in bridge.params_files:
         for section in (yaml.safe_load(file.read_text()) or {}).values():
@@ -110,25 +149,40 @@ def _hearing_joy(bridge: ProcessSpec) -> ProcessSpec:
 
 
 def refuse_unknown(file: str, names: Sequence[str], command: Sequence[str]) -> None:
-    """ValueError for a word `name:=value` of `ros2 launch`'s command line that the launch file does not know.
+    """Refuse arguments of the command line that a launch file does not have.
 
-    launch ignores such words: with scael:=0.2 an arm would move at its full scale. Only when `file` itself was
-    launched; a file that includes it has arguments of its own.
+    launch ignores them: with scael:=0.2 an arm would move at full scale. Checks only when `file` itself was launched; a
+    file that includes it has arguments of its own.
+
+    Args:
+        file: Name of the launch file.
+        names: Its arguments.
+        command: The words of `ros2 launch`'s command line.
+
+    Raises:
+        ValueError: A word `name:=value` has an unknown name; the message suggests similar ones.
     """
     if not any(Path(word).name == file for word in command):
         return
     for name, given, _ in (word.partition(":=") for word in command):
         if given and name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names)}"
-            raise ValueError(f"{file} has no argument '{name}'; {hint}")
+            raise ValueError(f"{file} has no argument '{name}'; {did_you_mean(name, names)}")
 
 
 def description(
     file: str, arguments: Sequence[tuple[Any, ...]], actions: Callable[[Mapping[str, str]], list[Any]]
 ) -> Any:
-    """The LaunchDescription of a launch file. arguments: name, default, description, …; actions: from their values."""
-    launch, known = import_module("launch"), import_module("launch.actions")
+    """The LaunchDescription of a launch file.
+
+    Args:
+        file: Name of the launch file.
+        arguments: Tuples that begin with name, default and description.
+        actions: Makes the launch actions from the arguments' texts.
+
+    Returns:
+        The description.
+    """
+    launch, launch_actions = import_module("launch"), import_module("launch.actions")
     configuration = import_module("launch.substitutions").LaunchConfiguration
     names = [name for name, *_ in arguments]
 
@@ -137,17 +191,17 @@ def description(
         return actions({name: configuration(name).perform(context) for name in names})
 
     declared = [
-        known.DeclareLaunchArgument(name, default_value=default, description=text)
+        launch_actions.DeclareLaunchArgument(name, default_value=default, description=text)
         for name, default, text, *_ in arguments
     ]
-    # As env.bash does: camera frames need more shared memory than Fast DDS takes by default, also in the driver.
-    profile = os.environ.get(DDS_PROFILE) or str(share_folder() / "config" / "dds" / "fastdds.xml")
-    environment = known.SetEnvironmentVariable(DDS_PROFILE, profile)
-    return launch.LaunchDescription([*declared, environment, known.OpaqueFunction(function=start)])
+    # As env.bash: camera frames need more shared memory than Fast DDS's default, also in the camera's driver.
+    profile = os.environ.get(DDS_PROFILE) or str(shipped_config("dds", "fastdds.xml"))
+    environment = launch_actions.SetEnvironmentVariable(DDS_PROFILE, profile)
+    return launch.LaunchDescription([*declared, environment, launch_actions.OpaqueFunction(function=start)])
 
 
 def describe(robot: str, own: Sequence[Argument] = ()) -> Any:
-    """The LaunchDescription of a robot."""
+    """The LaunchDescription of `<robot>.launch.py`, whose arguments are `COMMON` and `own`."""
     arguments = (*COMMON, *own)
     return description(
         f"{robot}.launch.py", arguments, lambda given: [action(spec) for spec in stack(robot, given, arguments)]
@@ -155,48 +209,58 @@ def describe(robot: str, own: Sequence[Argument] = ()) -> Any:
 
 
 def action(spec: ProcessSpec) -> Any:
-    """A process as a launch action; when it ends, all end. (A viewer's end is nobody's concern.)"""
-    if spec.package != "openvla_ros":
-        _installed(spec)
+    """A process as a launch action. Its end shuts the launch down, except that of the Foxglove bridge, a viewer."""
+    if spec.package != PACKAGE:
+        _require_installed(spec)
     return import_module("launch_ros.actions").Node(
         package=spec.package,
         executable=spec.executable,
         name=spec.name,
         namespace=spec.namespace,
-        parameters=[*(str(file) for file in spec.params_files), {k: _value(v) for k, v in spec.parameters.items()}],
+        parameters=[
+            *(str(file) for file in spec.params_files),
+            {k: parameter_value(v) for k, v in spec.parameters.items()},
+        ],
         remappings=list(spec.remappings),
         arguments=list(spec.arguments),
         output="screen",
-        on_exit=[] if spec.package == FOXGLOVE.package else ending(spec.name),
+        on_exit=[] if spec.package == FOXGLOVE.package else on_exit(spec.name),
     )
 
 
-def ending(name: str) -> Callable[[Any, Any], Any]:
-    """What is done when `name` ends: all others are ended, and `ros2 launch` itself fails when `name` did."""
+def on_exit(name: str) -> Callable[[Any, Any], Any]:
+    """Make the exit handler of a process: it shuts the launch down.
+
+    Args:
+        name: The process, for the message.
+
+    Returns:
+        The handler. It raises RuntimeError when the process failed, so that `ros2 launch` itself fails.
+    """
     shutdown = import_module("launch.events").Shutdown(reason=f"{name} ended")
 
-    def ended(event: Any, context: Any) -> Any:
+    def handle(event: Any, context: Any) -> Any:
         if context.is_shutdown:
             return None
         if event.returncode:
             how = signal.Signals(-event.returncode).name if event.returncode < 0 else f"status {event.returncode}"
-            raise RuntimeError(f"{name} ended with {how}; all others are ended")
+            raise RuntimeError(f"{name} ended with {how}; shutting down all processes")
         return import_module("launch.actions").EmitEvent(event=shutdown)
 
-    return ended
+    return handle
 
 
-def _value(value: object) -> Any:
-    # launch_ros reads texts as YAML: an instruction would become a number, a bool, or an error.
-    as_is = import_module("launch_ros.parameter_descriptions").ParameterValue
+def parameter_value(value: object) -> Any:
+    """A parameter's value for launch_ros, which parses a plain string as YAML: to a number, a bool, or an error."""
+    typed_value = import_module("launch_ros.parameter_descriptions").ParameterValue
     if isinstance(value, str):
-        return as_is(value, value_type=str)
+        return typed_value(value, value_type=str)
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
-        return as_is(list(value), value_type=list[str])
+        return typed_value(list(value), value_type=list[str])
     return value
 
 
-def _installed(spec: ProcessSpec) -> None:
+def _require_installed(spec: ProcessSpec) -> None:
     packages = import_module("ament_index_python.packages")
     try:
         packages.get_package_prefix(spec.package)

@@ -1,53 +1,50 @@
-"""ROS domains of their own for stacks that run beside each other on one machine."""
+"""ROS domains for stacks that run side by side on one machine."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import IO
+from contextlib import ExitStack
 
-# Discovery ports of higher domains collide with Linux's ephemeral ports.
-DOMAINS = range(1, 100)
+from domain_coordinator import domain_id
+
+# domain_coordinator makes 100 attempts. Discovery ports of domains above 101 collide with Linux's ephemeral ports.
+DOMAINS = range(1, 101)
 
 
 class DomainLease:
-    """A ROS domain that no other stack on this machine started through this class uses at the same time.
+    """A ROS domain reserved on this machine until `close` or the end of the process, however it ends.
 
-    The lease is a lock on a file in the temporary folder, so that it ends with the process whatever happens.
+    domain_coordinator reserves a domain by binding a TCP port, so that other ROS tools that use it (launch_testing,
+    ament's isolated test runner) and containers on the host network do not take the same one.
     """
 
     def __init__(self) -> None:
-        self._file: IO[str] | None = None
-        candidates = list(DOMAINS)
-        random.Random(os.getpid()).shuffle(candidates)  # others (tests, a person's shell) do not take leases
-        for domain in candidates:
-            path = Path(tempfile.gettempdir()) / f"openvla_ros_domain_{domain}.lock"
-            try:
-                handle = path.open("a")
-            except PermissionError:  # another user's
-                continue
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.close()
-                continue
-            self._file, self.domain = handle, domain
-            return
-        raise RuntimeError(f"all ROS domains {DOMAINS.start}..{DOMAINS.stop - 1} are in use by running stacks")
+        # In random order: processes that take no lease, such as a shell with ROS_DOMAIN_ID=1, use low numbers.
+        candidates = iter(random.sample(DOMAINS, len(DOMAINS)))
+        self._reservation = ExitStack()
+        try:
+            self.domain: int = self._reservation.enter_context(domain_id(candidates.__next__))
+        except RuntimeError as error:
+            last = DOMAINS.stop - 1
+            raise RuntimeError(f"all ROS domains {DOMAINS.start} to {last} are in use; end a running stack") from error
 
     def close(self) -> None:
-        """Give the domain back; safe to call twice."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Release the domain; safe to call twice."""
+        self._reservation.close()
 
 
 def ros_environment(domain: int, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The present environment, with a ROS domain of its own and no traffic beyond the machine."""
+    """This process's environment variables with a ROS domain and discovery limited to this machine.
+
+    Args:
+        domain: Value of ROS_DOMAIN_ID.
+        extra: Further variables.
+
+    Returns:
+        The variables for a child process.
+    """
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(domain)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

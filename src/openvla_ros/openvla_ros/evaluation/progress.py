@@ -1,4 +1,4 @@
-"""Progress of a long run of episodes, in the terminal or in a log."""
+"""Progress of a long run of episodes: a bar in a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-QUIET_EVERY = 30.0  # [s] between two lines where there is no terminal
+LOG_INTERVAL = 30.0  # [s] between two lines where there is no terminal
 
 
 class ProgressReport:
-    """A bar with rate, remaining time and disk in a terminal, a line now and then elsewhere."""
+    """Episodes recorded, success, rate, remaining time and free disk space.
+
+    Args:
+        total: Episodes of the data set.
+        already: Episodes recorded by earlier runs.
+        folder: Where the bags are; its disk is reported.
+    """
 
     def __init__(self, total: int, already: int, folder: Path) -> None:
-        self._folder = folder
         self.console = Console(highlight=False)
-        self._total, self._already, self._started, self._told = (
-            total,
-            already,
-            time.monotonic(),
-            time.monotonic(),
-        )
+        self._folder, self._total, self._already = folder, total, already
+        self._started = self._logged = time.monotonic()
         self._bar = Progress(
             TextColumn("recording"),
             BarColumn(),
@@ -51,19 +52,19 @@ class ProgressReport:
         if self.console.is_terminal:
             self._bar.stop()
 
-    def say(self, line: str) -> None:
-        """A line above the bar."""
+    def print(self, line: str) -> None:
+        """Print a line above the bar."""
         self.console.print(line, soft_wrap=True)
 
     def update(self, kept: int, succeeded: int) -> None:
-        """Show how far this run is."""
+        """Display the episodes that this run has recorded, and how many of them succeeded."""
         hourly = 3600 * kept / max(1e-9, time.monotonic() - self._started)
         free = shutil.disk_usage(self._folder).free / 2**30
         rate = f"{succeeded}/{kept} lifted, {hourly:.0f}/h, {free:.0f} GiB free"
         if self.console.is_terminal:
             self._bar.update(self._task, completed=self._already + kept, rate=rate)
-        elif time.monotonic() - self._told > QUIET_EVERY:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._logged > LOG_INTERVAL:
+            self._logged = time.monotonic()
             left = (self._total - self._already - kept) / hourly if hourly else None
             remaining = f"{60 * left:.0f} min left" if left is not None else "starting"
-            self.say(f"{self._already + kept}/{self._total} recorded, {rate}, {remaining}")
+            self.print(f"{self._already + kept}/{self._total} recorded, {rate}, {remaining}")

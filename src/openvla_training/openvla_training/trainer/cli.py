@@ -10,10 +10,10 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from openvla_policy.command_line import parse
 from openvla_training.trainer.config import TrainConfig, option_rows
@@ -25,7 +25,7 @@ from openvla_training.trainer.strategies import STRATEGIES
 class RunOptions:
     """Options of every command that trains."""
 
-    overrides: Positional[tuple[str, ...]] = ()
+    overrides: Annotated[tuple[str, ...], Positional, arg(metavar="KEY=VALUE…")] = ()
     """Options of the run as key=value, each value in YAML; they win over those of the file."""
     dry_run: bool = False
     """Only print the memory and the time that the run needs."""

@@ -40,6 +40,15 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        """Load the checkpoint and the data, and the newest resume state if the output folder has one.
+
+        Args:
+            config: The run.
+
+        Raises:
+            ValueError: The run cannot be divided among the processes, its data cannot be trained on, or its resume
+                state belongs to another run.
+        """
         self.output = Path(config.output.folder)
         self.output.mkdir(parents=True, exist_ok=True)
         if config.parallel.threads:

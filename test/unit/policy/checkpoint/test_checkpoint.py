@@ -1,4 +1,4 @@
-"""Folders written and read back, adapters, the tokenizer, and what a broken folder says."""
+"""Checkpoint folders, adapters and tokenizers: written, read back, and the errors of broken ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_saved_folder_loads_to_the_same_policy(tmp_path, frame, fused):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
-def test_bf16_is_what_is_written_by_default(tmp_path):
+def test_weights_are_written_as_bf16_by_default(tmp_path):
     checkpoint = make()
     save_folder(tmp_path, checkpoint)
     stored = load_file(tmp_path / "model.safetensors")
@@ -89,7 +89,7 @@ def test_shards_and_a_single_file_hold_the_same(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
-def test_dataset_statistics_win_over_norm_stats(tmp_path):
+def test_dataset_statistics_replace_norm_stats(tmp_path):
     save_folder(tmp_path, make())
     data = json.loads((tmp_path / "dataset_statistics.json").read_text())
     (tmp_path / "dataset_statistics.json").write_text(json.dumps({"mine": data["sim"]}))
@@ -120,7 +120,7 @@ def break_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "config.json: missing"),
         (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
@@ -136,10 +136,10 @@ def break_weights(folder: Path) -> None:
         (lambda f: break_json(f, n_action_bins=5000), "n_action_bins: 5000 do not fit"),
     ],
 )
-def test_a_broken_folder_says_what_is_wrong(tmp_path, damage, said):
+def test_broken_folders_are_reported(tmp_path, damage, message):
     save_folder(tmp_path, make())
     damage(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_folder(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_no_folder_and_no_hub_id():
 
 def test_statistics_key_is_chosen_or_refused(tmp_path, frame):
     checkpoint = make()
-    assert LocalPolicy(checkpoint).unnorm_key == "sim"  # the only one there is
+    assert LocalPolicy(checkpoint).unnorm_key == "sim"  # the only one
     with pytest.raises(ValueError, match="'other' is unknown; this checkpoint has: sim"):
         LocalPolicy(checkpoint, unnorm_key="other")
     checkpoint.statistics["bridge"] = checkpoint.statistics["sim"]
@@ -255,7 +255,7 @@ def test_an_adapter_that_is_not_lora_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
-def test_weights_are_computed_with_in_the_precision_asked_for(tmp_path, stored):
+def test_weights_have_the_given_dtype(tmp_path, stored):
     checkpoint = make()
     save_folder(tmp_path, checkpoint, stored)
     loaded = load_folder(tmp_path)
@@ -274,7 +274,7 @@ def test_shards_with_an_index_load_to_the_same_policy(tmp_path, frame):
     assert (one.actions == two.actions).all()
 
 
-def test_a_path_with_v01_asks_as_vicuna(frame):
+def test_paths_with_v01_use_the_vicuna_prompt(frame):
     policy = LocalPolicy(make())
     assert policy.prompt_style == "openvla"
     policy.checkpoint.path = "openvla/openvla-v01-7b"

@@ -79,7 +79,7 @@ def same_logits(one: OpenVLA, two: OpenVLA) -> bool:
         return bool(torch.equal(one(ids, pixels).logits, two(ids, pixels).logits))
 
 
-def test_a_base_is_read_and_can_be_trained_but_not_asked(tmp_path):
+def test_a_base_model_loads_but_does_not_act(tmp_path):
     config = tiny(**SMALL, layer_scale=0.1)
     model = network(config)
     write_run(tmp_path, model, {"model": MODEL})
@@ -97,7 +97,7 @@ def test_a_base_is_read_and_can_be_trained_but_not_asked(tmp_path):
     assert same_logits(load_folder(tmp_path / "hf").model, model)
 
 
-def test_a_native_policy_acts_straight_from_its_run_directory(tmp_path, monkeypatch):
+def test_a_policy_acts_from_its_run_directory(tmp_path, monkeypatch):
     config = tiny(**SMALL)
     model = network(config)
     write_run(tmp_path, model, {"vla": {"vla_id": "x", "base_vlm": "/runs/prism-dinosiglip-224px+7b"}})
@@ -111,7 +111,7 @@ def test_a_native_policy_acts_straight_from_its_run_directory(tmp_path, monkeypa
     assert np.isfinite(policy.predict(frame, "lift the red cube").actions).all()
 
 
-def test_the_newest_step_is_read_or_the_one_asked_for(tmp_path):
+def test_the_latest_or_the_given_step_is_loaded(tmp_path):
     config = tiny(**SMALL)
     old, new = network(config), network(config)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_a_position_embedding_is_resampled_as_timm_does(tmp_path, front):
 
 
 @pytest.mark.parametrize(
-    ("config", "changes", "said"),
+    ("config", "changes", "message"),
     [
         ({"model": {"model_id": "x"}}, {}, "'model' lacks arch_specifier, image_resize_strategy, llm_backbone_id"),
         ({"vla": {"base_vlm": "other+7b"}}, {}, "base_vlm 'other\\+7b' is unknown"),
@@ -178,13 +178,13 @@ def test_a_position_embedding_is_resampled_as_timm_does(tmp_path, front):
         ({"model": MODEL}, {"projector": None}, "needs projector and llm_backbone; it has vision_backbone"),
     ],
 )
-def test_a_run_that_cannot_be_read_says_why(tmp_path, config, changes, said):
+def test_invalid_runs_are_reported(tmp_path, config, changes, message):
     write_run(tmp_path, network(tiny(**SMALL)), config, **changes)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_prismatic(tmp_path, tokenizer=tmp_path / "tokenizer")
 
 
-def test_a_run_without_a_tokenizer_says_whose_it_wants(tmp_path):
+def test_a_missing_tokenizer_is_named(tmp_path):
     config = replace(tiny(**SMALL), extra={"hf_llm_id": "meta-llama/Llama-2-7b-hf"})
     write_run(tmp_path, network(config), {"model": MODEL})
     with pytest.raises(FileNotFoundError, match="pass tokenizer= with a folder that has the one of meta-llama/Llama-2"):
@@ -212,7 +212,7 @@ def test_every_base_is_a_network():
         assert config.fused == ("dino" in name) and config.text.vocab_size == 32064
 
 
-def test_the_default_base_is_the_published_policys_network_with_the_norms_it_was_trained_with():
+def test_the_default_base_has_the_published_policys_network():
     from openvla_policy.model.config import openvla_7b
 
     base, policy = prismatic_7b(), openvla_7b()
@@ -238,7 +238,7 @@ def small(config: OpenVLAConfig) -> OpenVLAConfig:
     [(name, "no-align+gelu-mlp") for name in ("clip-vit-l-336px", "siglip-vit-so400m", "dinov2-vit-l", "in1k-vit-l")]
     + [("clip-vit-l-336px", "linear"), ("dinoclip-vit-l-336px", "no-align+fused-gelu-mlp")],
 )
-def test_every_form_of_backbone_is_saved_loaded_and_asked(tmp_path, vision, arch):
+def test_every_kind_of_backbone_round_trips_and_predicts(tmp_path, vision, arch):
     config = small(network_of(BaseModel(vision, "vicuna-v15-7b", arch, "letterbox")))
     encoders = ["imagenet" if "dino" in g.name else "half" for g in config.vision]
     checkpoint = Checkpoint(

@@ -96,7 +96,7 @@ def test_hash_follows_what_unnormalisation_reads():
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({}, "'action' entry"),
         ({"action": {"q01": [0.0]}}, "q99 missing"),
@@ -104,8 +104,8 @@ def test_hash_follows_what_unnormalisation_reads():
         ({"action": {"q01": [float("nan")], "q99": [1.0]}}, "not finite"),
     ],
 )
-def test_bad_statistics_are_named(data, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_statistics_are_reported(data, message):
+    with pytest.raises(ValueError, match=message):
         Statistics.from_json(data, "sim")
     with pytest.raises(ValueError, match=r"expected \(\.\.\., 7\) values"):
         compute([np.zeros((3, 7))]).normalise(np.zeros(6))
@@ -129,14 +129,14 @@ def test_only_uint8_rgb_is_an_image(bad):
         ImagePreparation.standard(16, ["half"]).resize(bad)
 
 
-def test_action_chunk_refuses_what_must_not_move_a_robot():
+def test_action_chunks_reject_invalid_actions():
     assert len(ActionChunk(np.zeros((2, 7)), 0.2, "base")) == 2
-    for actions, period, said in (
+    for actions, period, message in (
         (np.full((1, 7), np.nan), 0.2, "not finite"),
         (np.zeros(7), 0.2, "shape"),
         (np.zeros((1, 7)), 0.0, "period"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             ActionChunk(actions, period, "base")
     assert is_all_zero(np.array([0, 0, 0, 0, 0, 0, 1.0])) and not is_all_zero(np.array([0.01, 0, 0, 0, 0, 0, 1.0]))
 
@@ -159,5 +159,5 @@ def test_any_frame_is_prepared_to_the_models_size(height, width, strategy):
 def test_centre_crop_zooms():
     frame = np.zeros((100, 100, 3), np.uint8)
     frame[2:-2, 2:-2] = 200
-    assert frame[1, 1, 0] == 0 and center_crop(frame)[1, 1, 0] > 190  # the rim of 2 px is cut off
+    assert frame[1, 1, 0] == 0 and center_crop(frame)[1, 1, 0] > 190  # the margin of 2 px is cropped
     assert (ImagePreparation.standard(100, ["half"]).with_crop().resize(frame) == center_crop(frame)).all()

@@ -50,7 +50,7 @@ def test_libero_and_droid_as_in_the_reference():
     assert (to_opening(positions, droid.convention) == FIXTURE["droid_out_gripper"]).all()
 
 
-def test_what_libero_is_sent_is_what_the_reference_sends():
+def test_libero_receives_what_the_reference_sends():
     actions, wanted = FIXTURE["libero_post_in"], FIXTURE["libero_post_out"]
     assert (from_opening(actions[:, 6], "signed_closing", binarise=True) == wanted[:, 6]).all()
 
@@ -66,7 +66,7 @@ def test_every_data_set_of_the_reference_has_its_row():
 
 @pytest.mark.parametrize("convention", STATELESS)
 @given(OPENINGS)
-def test_there_and_back(convention, opening):
+def test_conversions_are_inverse(convention, opening):
     commanded = from_opening(opening, convention)
     np.testing.assert_allclose(to_opening(commanded, convention), opening, rtol=0, atol=1e-12)
 
@@ -74,7 +74,7 @@ def test_there_and_back(convention, opening):
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @settings(max_examples=30)
 @given(ANY, st.booleans())
-def test_whatever_comes_the_contracts_range_is_kept(convention, values, binarise):
+def test_any_input_stays_in_the_contracts_range(convention, values, binarise):
     opening = to_opening(values, convention, binarise)
     assert opening.shape == values.shape and ((opening >= 0) & (opening <= 1)).all()
     if binarise and len(values) and opening[-1] in (0.0, 1.0):
@@ -92,19 +92,19 @@ def test_signs():
             wrong()
 
 
-def test_policies_of_the_reference_speak_the_contracts_convention(caplog):
+def test_policies_of_the_reference_use_the_contracts_convention(caplog):
     policy_convention.cache_clear()
     actions = np.array([[0, 0, 0, 0, 0, 0, 1.02]])
     for name in ("bridge_orig", "libero_spatial_no_noops", "fractal20220817_data", "my_kitchen"):
         assert convert_actions(actions, "auto", name) is actions  # bit for bit
     assert not caplog.records
-    for name, said in (
+    for name, message in (
         ("language_table", "no gripper; the policy always answers about 1"),
         ("robo_net", "not documented"),
     ):
-        assert convert_actions(actions, "auto", name) is actions and said in caplog.text
+        assert convert_actions(actions, "auto", name) is actions and message in caplog.text
     assert len(caplog.records) == 2 and convert_actions(actions, "auto", "robo_net") is actions
-    assert len(caplog.records) == 2  # said once
+    assert len(caplog.records) == 2  # logged once
 
 
 def test_a_policy_of_another_convention_is_converted():

@@ -1,4 +1,4 @@
-"""One function for all encodings: the colours and sizes of a known picture survive each of them."""
+"""Camera messages: colours and sizes of a known image survive every encoding."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ def encoded(encoding: str, picture: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("padding", [0, 12])
 @pytest.mark.parametrize("encoding", PIXEL_BYTES)
-def test_every_encoding_gives_the_picture_back(encoding, padding):
+def test_every_encoding_decodes_to_the_image(encoding, padding):
     picture = blocks()
     got = to_rgb(image(encoding, encoded(encoding, picture), padding))
     assert got.shape == picture.shape and got.dtype == np.uint8 and got.flags.c_contiguous
     wanted = picture
     if "mono" in encoding or encoding.endswith("C1"):
         wanted = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    for stripe in range(3):  # away from the edges between colours and at the border
+    for stripe in range(3):  # not at the edges between colours or at the border
         inside = np.s_[6:-6, stripe * 16 + 5 : stripe * 16 + 11]
         np.testing.assert_allclose(got[inside].astype(int), wanted[inside].astype(int), atol=4)
 
@@ -101,7 +101,7 @@ def test_rgb8_is_exact_with_padded_rows_and_a_last_row_without():
     np.testing.assert_array_equal(to_rgb(message), picture)
 
 
-def test_a_big_endian_16_bit_picture():
+def test_a_big_endian_16_bit_image():
     picture = blocks()
     message = image("rgb16", encoded("rgb16", picture).byteswap(), is_bigendian=1)
     np.testing.assert_allclose(to_rgb(message).astype(int), picture.astype(int), atol=1)
@@ -114,13 +114,13 @@ def test_compressed(extension):
     np.testing.assert_allclose(got[8:-8, 4:12], blocks()[8:-8, 4:12], atol=12)
 
 
-def test_our_own_jpeg():
+def test_an_encoded_jpeg_decodes():
     got = to_rgb(SimpleNamespace(format="jpeg", data=encode_jpeg(blocks(), 95)))
     assert np.abs(got[:, 4:12].astype(int) - blocks()[:, 4:12]).max() < 12
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "sentence"),
     [
         (image("32FC1", blocks()), "'32FC1' is unknown; known: rgb8"),
         (image("rgb8", blocks(), data=b"123"), "needs 32 rows of 144 bytes; it has 3 bytes"),
@@ -129,6 +129,6 @@ def test_our_own_jpeg():
         (SimpleNamespace(format="jpeg", data=b"no picture"), "10 bytes, format 'jpeg', cannot be decoded"),
     ],
 )
-def test_what_is_no_picture_is_named(message, said):
-    with pytest.raises(ValueError, match=said):
+def test_undecodable_images_are_reported(message, sentence):
+    with pytest.raises(ValueError, match=sentence):
         to_rgb(message)

@@ -1,4 +1,4 @@
-"""The network at other sizes: parameter counts of the paper, grouped-query attention, decoding at the edges."""
+"""The network at other sizes: parameter counts of the paper, grouped-query attention, edge cases of decoding."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_vision_towers_have_timms_shapes(name, parameters):
     assert sum(p.numel() for p in tower.parameters()) == parameters
 
 
-def test_every_preset_builds_and_sees():
+def test_every_preset_builds_and_runs():
     llava = prismatic_7b("reproduction-llava-v15+7b")
     assert (llava.image_size, llava.vision[0].quick_gelu, llava.image_resize_strategy) == (336, True, "letterbox")
     for config in (llava, presets.openvla_7b(), presets.siglip_7b()):
@@ -151,7 +151,7 @@ def test_second_most_likely(model):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda m: runtime(m, "some"), "'some' is unknown; choose one of full, actions"),
         (lambda m: runtime(m, rank=0), "rank: expected 1"),
@@ -166,8 +166,8 @@ def test_second_most_likely(model):
         ),
     ],
 )
-def test_wrong_inputs_are_named(model, call, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_inputs_are_reported(model, call, message):
+    with pytest.raises(ValueError, match=message):
         call(model)
 
 

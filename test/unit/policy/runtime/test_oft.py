@@ -1,4 +1,4 @@
-"""Several images, a state token and chunks: against an independent computation, from folder to policy, and refusals."""
+"""OpenVLA-OFT policies: against an independent computation, from folder to policy, and errors."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def observation(seed: int, **changes) -> Observation:
 
 
 def normalised_state(checkpoint: Checkpoint, state: np.ndarray) -> np.ndarray:
-    """As experiments/robot/openvla_utils.py does it."""
+    """As in experiments/robot/openvla_utils.py."""
     entry = checkpoint.statistics["libero_10_no_noops"].proprio
     return np.clip(2 * (state - entry.q01) / (entry.q99 - entry.q01 + 1e-8) - 1, -1, 1)
 
 
 def independent_hidden(checkpoint: Checkpoint, seen: Observation, sentence: str, heads: OFTHeads) -> torch.Tensor:
-    """Hidden states by transformers' Llama under a 4-D mask of zeros: everything sees everything."""
+    """Hidden states by transformers' Llama under a 4-D mask of zeros: bidirectional attention."""
     from transformers import LlamaConfig, LlamaModel
 
     text, model = checkpoint.config.text, checkpoint.model
@@ -87,8 +87,8 @@ def independent_hidden(checkpoint: Checkpoint, seen: Observation, sentence: str,
     ids = torch.tensor([checkpoint.tokenizer.encode_prompt(build_prompt(sentence))])
     words = theirs.embed_tokens(ids)
     parts = [words[:, :1]]
-    for image in (seen.image, *seen.extra_images.values()):
-        parts.append(model.projector(model.vision_backbone(checkpoint.preparation(image)[None])))
+    images = (seen.image, *seen.extra_images.values())
+    parts += [model.projector(model.vision_backbone(checkpoint.preparation(image)[None])) for image in images]
     if heads.config.proprio:
         state = torch.from_numpy(normalised_state(checkpoint, seen.state)).float()
         weights = heads.proprio_projector.state_dict()
@@ -154,7 +154,7 @@ def test_a_batch_equals_one_by_one(checkpoint, config):
     assert np.abs(batch[0].actions - batch[1].actions).max() > 1e-3
 
 
-def test_every_input_is_looked_at(checkpoint):
+def test_every_input_changes_the_actions(checkpoint):
     policy, seen = OFTPolicy(checkpoint, heads_of(SIZES)), observation(5)
     before = policy.predict(seen, WORDS[0]).actions
     for change in ({"image": 255 - seen.image}, {"extra_images": {"wrist": seen.image}}, {"state": seen.state + 0.3}):
@@ -179,7 +179,7 @@ def test_a_folder_with_heads_becomes_a_policy(tmp_path, checkpoint):
     assert isinstance(loaded, OFTPolicy) and loaded.heads.config == SIZES
     np.testing.assert_array_equal(loaded.predict(seen, WORDS[0]).actions, wanted)
 
-    # As released: nothing in config.json, keys from distributed training; LIBERO is known by its statistics' name.
+    # As released: nothing in config.json, keys of distributed training; LIBERO is recognised by its statistics' name.
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "oft"}))
     for name in names:
@@ -192,7 +192,7 @@ def test_a_folder_with_heads_becomes_a_policy(tmp_path, checkpoint):
     )
 
 
-def test_parallel_tokens_without_any_head_are_asked_for_by_their_sizes(tmp_path, checkpoint):
+def test_given_sizes_without_heads_decode_parallel_tokens(tmp_path, checkpoint):
     save_folder(tmp_path, checkpoint, torch.float32)
     policy = load_policy(tmp_path, device="cpu", images=1, chunk=4)
     alone = OFTPolicy(checkpoint, OFTHeads(OFTConfig(chunk=4, regression=False), 64)).predict(observation(1), WORDS[0])
@@ -222,14 +222,14 @@ def test_an_unmerged_oft_run_finds_its_base(tmp_path, checkpoint):
 
 
 class Payload:
-    """What a malicious file would run on loading."""
+    """A malicious file that runs code when it is unpickled."""
 
     def __reduce__(self):
-        return (pytest.fail, ("code of the checkpoint ran",))
+        return (pytest.fail, ("the checkpoint's code ran",))
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda f: torch.save({}, f / "vision_backbone--1_checkpoint.pt"), "FiLM-conditioned vision, which is not"),
         (lambda f: torch.save({}, f / "noisy_action_projector--1_checkpoint.pt"), "diffusion head, which is not"),
@@ -246,14 +246,14 @@ class Payload:
         ),
     ],
 )
-def test_heads_that_cannot_be_read_are_named(tmp_path, checkpoint, damage, said):
+def test_unreadable_heads_are_reported(tmp_path, checkpoint, damage, message):
     save_oft_folder(tmp_path, checkpoint, heads_of(SIZES))
     damage(tmp_path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_heads(tmp_path, checkpoint)
 
 
-def test_heads_that_were_left_behind_are_missed(tmp_path, checkpoint):
+def test_missing_head_files_are_reported(tmp_path, checkpoint):
     save_oft_folder(tmp_path, checkpoint, heads_of(SIZES))
     for part in ("proprio_projector", "action_head"):
         (tmp_path / f"{part}--0_checkpoint.pt").unlink()
@@ -261,7 +261,7 @@ def test_heads_that_were_left_behind_are_missed(tmp_path, checkpoint):
             load_policy(tmp_path, device="cpu")
 
 
-def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):
+def test_unknown_sizes_must_be_given(tmp_path, checkpoint):
     other = replace(checkpoint, statistics={"kitchen": checkpoint.statistics["libero_10_no_noops"]})
     save_oft_folder(tmp_path, other, heads_of(SIZES))
     with pytest.raises(ValueError, match=r"statistics' names \(kitchen\) say.*pass images= and chunk="):
@@ -272,7 +272,7 @@ def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             {"extra_images": {"side": np.zeros((4, 4, 3), np.uint8)}},
@@ -283,9 +283,9 @@ def test_sizes_nobody_tells_are_asked_for(tmp_path, checkpoint):
         ({"state": np.full(8, np.nan)}, "8 finite numbers"),
     ],
 )
-def test_what_the_observation_lacks_is_named_with_the_remedy(checkpoint, change, said):
+def test_missing_inputs_are_reported_with_a_remedy(checkpoint, change, message):
     policy = OFTPolicy(checkpoint, heads_of(SIZES))
-    with pytest.raises(ValueError, match=re.compile(said, re.DOTALL)):
+    with pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
         policy.predict(replace(observation(3), **change), WORDS[0])
 
 

@@ -1,4 +1,4 @@
-"""Options of the paper and batches, through LocalPolicy as a user sets them."""
+"""LocalPolicy's options of the paper, and batches."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def frames(count: int) -> list[Observation]:
 
 
 @pytest.mark.parametrize("vocabulary", ["full", "actions"])
-def test_several_robots_in_one_call_get_the_actions_of_one_by_one(checkpoint, vocabulary):
+def test_a_batch_gives_the_actions_of_single_calls(checkpoint, vocabulary):
     policy = LocalPolicy(checkpoint, key_per_request=True, vocabulary=vocabulary)
     keys = ["moves", "still", "moves", "still"]
     lengths = {len(checkpoint.tokenizer.encode_prompt(build_prompt(text))) for text in SENTENCES}
@@ -61,10 +61,10 @@ def test_several_robots_in_one_call_get_the_actions_of_one_by_one(checkpoint, vo
         assert (chunk.token_ids == alone.token_ids).all() and (chunk.actions == alone.actions).all()
         assert chunk.statistics_name == key and np.abs(chunk.actions[0, :6]).max() <= 0.05
         outside += (~policy.tokens.is_action(chunk.token_ids)).sum()
-    assert (outside > 0) == (vocabulary == "full")  # tokens that are no action are clipped to the nearest bin
+    assert (outside > 0) == (vocabulary == "full")  # tokens that are not actions are clipped to the nearest bin
 
 
-def test_an_idle_action_is_seen_and_on_request_asked_for_again(checkpoint):
+def test_idle_actions_are_detected_and_requeried_on_request(checkpoint):
     scene = frames(2)
     plain = LocalPolicy(checkpoint, key_per_request=True)
     kept = plain.predict_batch(scene, SENTENCES[:2], ["still", "moves"])
@@ -78,7 +78,7 @@ def test_an_idle_action_is_seen_and_on_request_asked_for_again(checkpoint):
         LocalPolicy(checkpoint, unnorm_key="moves", idle="wait")  # type: ignore[arg-type]
 
 
-def test_the_centre_crop_is_taken_after_resizing(checkpoint):
+def test_the_centre_crop_follows_resizing(checkpoint):
     frame = frames(1)[0]
     cropped = LocalPolicy(checkpoint, unnorm_key="moves", center_crop=True).predict(frame, SENTENCES[0])
     plain = LocalPolicy(checkpoint, unnorm_key="moves")
@@ -87,7 +87,7 @@ def test_the_centre_crop_is_taken_after_resizing(checkpoint):
     assert (cropped.token_ids != plain.predict(frame, SENTENCES[0]).token_ids).any()
 
 
-def test_the_gripper_is_turned_to_the_contract(checkpoint):
+def test_the_gripper_is_converted_to_the_contract(checkpoint):
     frame = frames(1)[0]
     plain = LocalPolicy(checkpoint, unnorm_key="moves").predict(frame, SENTENCES[0]).actions
     turned = LocalPolicy(checkpoint, unnorm_key="moves", gripper="closing").predict(frame, SENTENCES[0]).actions

@@ -1,4 +1,4 @@
-"""Quantised loading: what is quantised, how close it stays, the memory it takes, what it says where it cannot."""
+"""Number formats: what is quantised, how accurate it is, its memory, and unavailable formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openvla_policy.runtime import memory, precision as precisions
 from openvla_policy.runtime.load import load_policy
 from openvla_policy.runtime.precision import compute_dtype, load, obstacle, placer
 
-QUANTISED = ("int8", "int4", "int8-torchao")  # those that a CPU can have
+QUANTISED = ("int8", "int4", "int8-torchao")  # those available on a CPU
 SIZES = dict(image_size=56, vision_width=64, vision_depth=3, vision_heads=2, hidden_size=128, layers=2)
 
 
@@ -61,7 +61,7 @@ def test_logits_stay_close_to_full_precision(folder, name, bound):
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_the_matrices_it_says_are_quantised_and_no_others(folder, name):
+def test_only_the_documented_matrices_are_quantised(folder, name):
     model = load(folder, name).model
     kinds = {
         path: type(module.weight).__name__ for path, module in model.named_modules() if isinstance(module, nn.Linear)
@@ -80,7 +80,7 @@ def test_the_matrices_it_says_are_quantised_and_no_others(folder, name):
 @pytest.mark.parametrize(
     ("name", "bits"), [("fp32", 32), ("bf16", 16), ("int8", 8), ("int4", 4.5), ("int8-torchao", 8)]
 )
-def test_memory_counts_the_bytes_of_quantised_weights_and_their_scales(folder, name, bits):
+def test_memory_includes_quantised_weights_and_scales(folder, name, bits):
     model = load(folder, name).model
     elements = sum(p.numel() for n, p in load(folder).model.named_parameters() if ".layers." in n and "norm" not in n)
     used = memory.measure(model, "cpu").weights
@@ -88,7 +88,7 @@ def test_memory_counts_the_bytes_of_quantised_weights_and_their_scales(folder, n
     scales = 5 * rows if "int8" in name else 0  # a float32 a row, and for torchao an int8 zero point
     norms = 4 * 128 * 5
     assert elements * bits / 8 <= used["decoder"] <= elements * bits / 8 + scales + norms
-    logits(model)  # bitsandbytes moves things about in the first forward pass
+    logits(model)  # bitsandbytes moves tensors in the first forward pass
     assert memory.measure(model, "cpu").weights["decoder"] <= elements * bits / 8 + scales + norms
     assert used["head"] == model.language_model.lm_head.weight.nbytes
 
@@ -188,7 +188,7 @@ def test_a_quantised_model_is_not_saved_as_a_checkpoint(folder, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("int3", "precision: 'int3' is unknown; choose one of fp32, bf16, int8"),
         (
@@ -198,8 +198,8 @@ def test_a_quantised_model_is_not_saved_as_a_checkpoint(folder, tmp_path, name):
         ("int4-torchao", "8.0 .Ampere. or newer, and this is cpu; choose int4"),
     ],
 )
-def test_what_cannot_be_had_says_why_and_what_instead(folder, name, said):
-    with pytest.raises(ValueError, match=said):
+def test_unavailable_precisions_name_reason_and_alternative(folder, name, message):
+    with pytest.raises(ValueError, match=message):
         load_policy(folder, precision=name, device="cpu")
 
 
@@ -212,7 +212,7 @@ def test_a_missing_library_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_a_policy_loads_quantised_acts_and_tells_its_memory(folder, name, caplog):
+def test_a_quantised_policy_predicts_and_reports_its_memory(folder, name, caplog):
     with caplog.at_level(logging.INFO, logger="openvla.policy"):
         policy = load_policy(folder, precision=name, device="cpu", vocabulary="actions")
     assert f"in {name} on cpu" in caplog.text and "weights" in caplog.text and "peak" in caplog.text

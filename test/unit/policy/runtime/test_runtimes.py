@@ -1,4 +1,4 @@
-"""The runtimes: the same tokens whatever is guessed, padded or kept; and nothing computed that nobody reads."""
+"""The runtimes: the same tokens with any guess and padding, and no superfluous computation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def runtime(name: str, vocabulary: str = "full", rank: int = 1, seed: int = 0) -
 
 @cache
 def eager(vocabulary: str = "full", rank: int = 1, seed: int = 0, count: int = 7) -> list[list[int]]:
-    """Row by row: what all others are held against."""
+    """The tokens of each row alone, with which all others are compared."""
     decode = runtime("eager", vocabulary, rank, seed).generate
     return [decode([p], pixels()[n : n + 1], count).ids[0].tolist() for n, p in enumerate(PROMPTS)]
 
@@ -67,7 +67,7 @@ def test_a_padded_batch_gives_each_rows_own_tokens(name, vocabulary, rank):
 
 
 def test_rows_differ_and_so_do_vocabularies_and_ranks():
-    """Else the test above would show little."""
+    """A precondition of the test above."""
     variants = [eager("full"), eager("actions"), eager("full", 2), eager("actions", 2)]
     assert len({tuple(row) for rows in variants for row in rows}) == 16
 
@@ -118,7 +118,7 @@ def test_agreement_counts_up_to_the_first_mismatch():
 
 
 @pytest.mark.parametrize("name", ["static", "draft"])
-def test_what_is_kept_between_calls_never_shows(name):
+def test_kept_buffers_do_not_change_answers(name):
     """Another prompt of the same shape, of another, then the first again; earlier answers stay as they were."""
     kept = runtime(name)
     answers = [(n, kept.generate(PROMPTS[n : n + 1], pixels()[n : n + 1])) for n in (0, 1, 3, 2, 0, 0, 1)]
@@ -143,7 +143,7 @@ def test_the_longest_prompt_that_fits_still_fits():
 
 
 def seen_rows(name: str, vocabulary: str) -> tuple[dict[str, list[int]], Generated]:
-    """How many rows went through parts of the model, call by call."""
+    """Rows that passed through parts of the model, call by call."""
     network = model(0)
     tower, layers = network.vision_backbone.featurizer, network.language_model.model.layers
     parts = {
@@ -176,13 +176,13 @@ def test_nothing_is_computed_that_is_not_read():
     assert rows["first MLP"][0] == 4 + 16 + 6 and len(rows["first MLP"]) == 1 + behind
     assert rows["last MLP"][0] == rows["head"][0] == 7 and all(n <= 6 for n in rows["last MLP"][1:])
     rows, _ = seen_rows("static", "actions")
-    assert rows["head"] == []  # its 256 rows alone are multiplied
+    assert rows["head"] == []  # only its 256 action rows are multiplied
 
 
 @pytest.mark.parametrize("vocabulary", ["full", "actions"])
 @pytest.mark.parametrize("drafted", [0, 6])
-def test_no_pass_looks_at_its_numbers(vocabulary, drafted):
-    """What a CUDA graph asks: tensors without data run through, so nothing waits for one or mixes in the CPU's."""
+def test_no_pass_reads_its_values_on_the_cpu(vocabulary, drafted):
+    """A CUDA graph requires it: with meta tensors, any read of a value or mix with CPU tensors fails."""
     network = model(0)
     with torch.device("meta"):
         bare = OpenVLA(network.config).to(torch.bfloat16).eval()
@@ -199,15 +199,15 @@ def test_no_pass_looks_at_its_numbers(vocabulary, drafted):
         passes.chosen_BC[0, 0].item()
 
 
-def test_wrong_requests_are_named():
+def test_invalid_requests_are_reported():
     for name in ("eager", "static", "draft"):
-        for prompts, count, said in (
+        for prompts, count, message in (
             ([[1]] * 2, 7, "2 prompts"),
             ([[]], 7, "none may be empty"),
             ([[1] * 2100], 7, "of the model's 2048 positions"),
             ([[1]], 0, "at least 1 token"),
         ):
-            with pytest.raises(ValueError, match=said):
+            with pytest.raises(ValueError, match=message):
                 runtime(name).generate(prompts, pixels()[:1], count)
     with pytest.raises(ValueError, match="2 guesses for 1 prompts"):
         runtime("draft").generate([[1]], pixels()[:1], 7, [None, None])
@@ -250,7 +250,7 @@ def test_linear_is_the_same_by_either_library_and_trains():
 
 @pytest.mark.gpu
 def test_captured_graphs_give_the_eager_tokens():
-    """On a GPU: graphs of every runtime, replayed with other prompts, images and guesses."""
+    """Graphs of every runtime, replayed with other prompts, images and guesses."""
     network = model(0).to("cuda")
     try:
         head = Head(network, ActionTokenizer(network.config.action_vocab_size), 2, "full")

@@ -1,4 +1,4 @@
-"""The client runs with NumPy and its transport's library, without torch and what comes with it."""
+"""The client needs NumPy and its transport's library, but not torch."""
 
 from __future__ import annotations
 

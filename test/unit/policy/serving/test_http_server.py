@@ -1,4 +1,4 @@
-"""POST /act: what the reference's client sends, what is refused, and that the server goes on."""
+"""POST /act: the reference's client, refusals, and a server that continues after them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_the_answer_is_what_the_reference_server_sends(policy):
     assert "inference;dur=" in plain.headers["server-timing"]
 
 
-# What the reference's client does, in a process of its own: json_numpy.patch() changes json for the whole process.
+# The reference's client, as a process: json_numpy.patch() changes json for the whole process.
 ORIGINAL_CLIENT = """
 import sys, json, urllib.request
 import json_numpy
@@ -106,7 +107,7 @@ def large(**changes: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ("{", 400, "not JSON"),
         ("[1]", 400, "expected a JSON object"),
@@ -149,17 +150,17 @@ def large(**changes: object) -> str:
         (large() + " " * 120_000, 413, "over the limit of 120000 bytes"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_in_one_sentence(policy, body, status, said):
+def test_invalid_requests_are_refused_with_one_sentence(policy, body, status, message):
     server = PolicyServer(policy, limits=Limits(body=120_000))
     refused = call(server, body)
     assert refused.status_code == status, refused.text
-    assert said in refused.json()["detail"] and "\n" not in refused.json()["detail"]
-    assert call(server, json.dumps(request())).status_code == 200  # and the server goes on
+    assert message in refused.json()["detail"] and "\n" not in refused.json()["detail"]
+    assert call(server, json.dumps(request())).status_code == 200  # the server continues
     assert server.metrics.value("openvla_requests_total", route="/act", status=status) == 1
     assert server.metrics.value("openvla_actions_total") == 1
 
 
-def test_a_failing_policy_is_a_500_and_not_the_end(policy, monkeypatch):
+def test_a_failing_policy_gives_500_and_the_server_continues(policy, monkeypatch):
     server = PolicyServer(policy)
     monkeypatch.setattr(policy, "predict_batch", lambda *_, **__: 1 / 0)
     failed = call(server, json.dumps(request()))
@@ -216,7 +217,7 @@ def test_a_full_queue_and_a_long_wait_are_503(policy, monkeypatch):
     assert "1 requests are waiting already" in answers[2].json()["detail"]
 
 
-def test_bodies_that_do_not_end_cost_little(policy):
+def test_endless_bodies_time_out(policy):
     server = PolicyServer(policy, limits=Limits(queue=2, receive=0.5))
 
     async def endless() -> Any:
@@ -238,7 +239,7 @@ def test_bodies_that_do_not_end_cost_little(policy):
     assert "the body did not arrive within 0.5 s" in answers[1].json()["detail"]
 
 
-def test_served_by_another_process_it_is_the_local_policy(tmp_path):
+def test_a_server_process_answers_as_the_local_policy(tmp_path):
     folder, token = tmp_path / "checkpoint", tmp_path / "token"
     save_folder(folder, checkpoint(), torch.float32)
     token.write_text("secret\n")
@@ -283,7 +284,7 @@ def test_served_by_another_process_it_is_the_local_policy(tmp_path):
     assert "stopped: " in lines[1] and " 6 actions" in lines[1]
 
 
-def test_a_client_comes_back_with_the_server_and_never_repeats_a_request(policy):
+def test_a_client_reconnects_and_never_repeats_a_request(policy):
     for scheme in ("http", "ws"):
         first = PolicyServer(policy)
         with listening(first) as address:
@@ -298,16 +299,16 @@ def test_a_client_comes_back_with_the_server_and_never_repeats_a_request(policy)
         assert (first.metrics.totals()["requests"], second.metrics.totals()["requests"]) == (1, 1)
 
 
-def test_deploy_py_says_error_with_status_200():
+def test_an_error_with_status_200_is_an_error(monkeypatch):
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text='"error"'))  # what the reference's server sends
+    monkeypatch.setattr(httpx, "Client", partial(httpx.Client, transport=transport))
     client = Client("http://reference")
-    client._http = httpx.Client(transport=transport, base_url="http://reference")
     with pytest.raises(ConnectionError, match="the server answered 'error' instead of an action"):
         client.predict(Observation(IMAGE), "lift the cube")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "config.json: missing; is this a checkpoint folder?"),
         (["--token-file", "/nowhere"], "No such file or directory: '/nowhere'"),
@@ -315,8 +316,8 @@ def test_deploy_py_says_error_with_status_200():
         (["--tls-key", "key.pem"], "--tls-certificate and --tls-key belong together"),
     ],
 )
-def test_what_cannot_be_served_ends_in_one_line(tmp_path, capsys, arguments, said):
+def test_startup_errors_are_one_line(tmp_path, capsys, arguments, message):
     from openvla_policy.serving.cli import main
 
     assert main([str(tmp_path), *arguments]) == 2
-    assert capsys.readouterr().err.strip().endswith(said)
+    assert capsys.readouterr().err.strip().endswith(message)

@@ -1,4 +1,4 @@
-"""Many clients at once: each gets its own answer, and one request that fails spoils no other."""
+"""Many clients at once: each gets its own answer, and a failing request affects no other."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def policy() -> LocalPolicy:
 
 
 def question(number: int) -> tuple[Observation, str, str]:
-    """Something of its own for each client: image, length of the prompt, statistics."""
+    """A request that differs for each client: image, length of the prompt, statistics."""
     image = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
     return Observation(image), INSTRUCTIONS[number % 3], ("one", "two")[number % 2]
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """`work(0)` … `work(count - 1)` in threads that begin together; their results or exceptions."""
+    """`work(0)` … `work(count - 1)` in threads that start together; their results or exceptions."""
     results: list[Any] = [None] * count
     barrier = threading.Barrier(count)
 
@@ -78,7 +78,7 @@ def test_sixteen_clients_each_get_their_own_answer(policy, batch):
     assert passes == 16 * rounds if batch == 1 else passes < 16 * rounds, "batches of several were made, or not"
 
 
-def test_one_that_fails_spoils_no_other(policy, monkeypatch, wait_for):
+def test_a_failing_request_affects_no_other(policy, monkeypatch, wait_for):
     original, sizes, go = policy.predict_batch, [], threading.Event()
 
     def failing(observations, instructions, statistics=None, streams=None):

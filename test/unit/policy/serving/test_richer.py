@@ -1,4 +1,4 @@
-"""Served: a policy of several cameras, a state and chunks of actions; and a server behind TLS."""
+"""Serving a policy with several cameras, a state and chunks; and TLS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def richer() -> OFTPolicy:
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-def test_cameras_state_and_chunks_go_through(richer, scheme):
+def test_cameras_state_and_chunks_are_transmitted(richer, scheme):
     state = np.linspace(-1, 1, 8)
     whole = Observation(IMAGE, state=state, extra_images={"wrist": IMAGE[::-1].copy()})
     expected = richer.predict(whole, "lift the cube")
@@ -39,12 +39,12 @@ def test_cameras_state_and_chunks_go_through(richer, scheme):
         assert (about["extra_images"], about["state"], about["chunk"]) == (["wrist"], 8, 4)
         chunk = client.predict(whole, "lift the cube")
         assert chunk.actions.shape == (4, 7) and (chunk.actions == expected.actions).all()
-        for observation, said in (
+        for observation, message in (
             (replace(whole, extra_images={}), "extra_images: this policy reads 'wrist', got none"),
             (replace(whole, state=None), "state: this policy reads 8 numbers, got none"),
             (replace(whole, state=state[:3]), "state: this policy reads 8 numbers, got 3"),
         ):
-            with pytest.raises(ServerRefused, match=f"422, {said}"):
+            with pytest.raises(ServerRefused, match=f"422, {message}"):
                 client.predict(observation, "lift the cube")
         client.close()
 

@@ -1,4 +1,4 @@
-"""The WebSocket: pipelined requests answered by id, deadlines, refusals, and what a connection may cost."""
+"""The WebSocket: pipelined requests, deadlines, refusals and limits of a connection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def policy() -> LocalPolicy:
 
 
 class Gate:
-    """Holds every pass through the policy until it is opened, and remembers what was in each."""
+    """Blocks every pass through the policy until it is opened, and records the requests in each."""
 
     def __init__(self, policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
         self.open, self.entered = threading.Event(), threading.Event()
@@ -87,7 +87,7 @@ def metric(address: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
-def test_a_conversation_as_the_reference_page_has_it(policy, talk):
+def test_messages_are_as_documented(policy, talk):
     expected = policy.predict_batch([OBSERVATION], ["lift the cube"], ["one"])[0]
     with listening(PolicyServer(policy)) as address:
         client = talk(address)
@@ -103,7 +103,7 @@ def test_a_conversation_as_the_reference_page_has_it(policy, talk):
 
 
 @pytest.mark.parametrize(
-    ("message", "number", "status", "said"),
+    ("message", "number", "status", "sentence"),
     [
         ("text", None, 400, "a text message; expected a binary one"),
         (b"\xc1", None, 400, "not msgpack that this server supports"),
@@ -133,19 +133,19 @@ def test_a_conversation_as_the_reference_page_has_it(policy, talk):
         (act(4, image=pack_array(np.zeros((200, 200, 3), np.uint8))), None, 400, "over the limit of 100000 bytes"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_answered_is_refused_and_the_connection_goes_on(policy, talk, message, number, status, said):
+def test_invalid_messages_are_refused_and_the_connection_stays(policy, talk, message, number, status, sentence):
     with listening(PolicyServer(policy, limits=Limits(body=100_000))) as address:
         client = talk(address)
         client.send(message)
         answer = client.receive()
         assert (answer["type"], answer["id"], answer["status"]) == ("error", number, status), answer
-        assert said in answer["detail"] and "\n" not in answer["detail"]
+        assert sentence in answer["detail"] and "\n" not in answer["detail"]
         client.send(act(9))
         assert client.receive()["type"] == "action"
         assert metric(address, f'openvla_requests_total{{route="/ws",status="{status}"}}') == 1
 
 
-def test_the_token_is_asked_for_at_the_handshake_and_connections_are_limited(policy, talk):
+def test_the_handshake_checks_token_and_connection_limit(policy, talk):
     with listening(PolicyServer(policy, token="secret", limits=Limits(connections=1))) as address:
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             with pytest.raises(InvalidStatus) as refused:
@@ -157,7 +157,7 @@ def test_the_token_is_asked_for_at_the_handshake_and_connections_are_limited(pol
         assert full.value.passing
 
 
-def test_a_monstrous_message_closes_its_connection_only(policy, talk):
+def test_an_oversized_message_closes_only_its_connection(policy, talk):
     with listening(PolicyServer(policy), ws_max_size=100_000) as address:
         client = talk(address)
         client.send(b"\x00" * 200_000)
@@ -168,7 +168,7 @@ def test_a_monstrous_message_closes_its_connection_only(policy, talk):
         assert again.receive()["type"] == "action"
 
 
-def test_several_under_way_then_too_many(policy, talk, gate):
+def test_pending_requests_are_limited(policy, talk, gate):
     with listening(PolicyServer(policy, limits=Limits(in_flight=3))) as address:
         client = talk(address)
         for number in (1, 2, 3):
@@ -185,12 +185,12 @@ def test_several_under_way_then_too_many(policy, talk, gate):
         assert [len(batch) for batch in gate.batches] == [1, 1, 1], "a stream's requests are answered one after another"
 
 
-def test_late_answers_are_dropped_told_and_counted(policy, talk, gate):
+def test_late_answers_are_dropped_reported_and_counted(policy, talk, gate):
     with listening(PolicyServer(policy)) as address:
         client = talk(address)
-        client.send(act(1, deadline_ms=100))  # its time is up while it is computed
+        client.send(act(1, deadline_ms=100))  # its deadline passes while it is computed
         assert gate.entered.wait(20)
-        client.send(act(2, deadline_ms=100))  # and this one's while it waits
+        client.send(act(2, deadline_ms=100))  # and this one's while it waits in the queue
         client.send(act(3, deadline_ms=60_000))
         time.sleep(0.2)
         gate.open.set()
@@ -213,7 +213,7 @@ def test_a_client_s_deadline_and_its_late_answer(policy, gate):
         client.close()
 
 
-def test_what_waits_is_not_computed_for_a_client_that_has_gone(policy, talk, gate, wait_for):
+def test_requests_of_disconnected_clients_are_not_computed(policy, talk, gate, wait_for):
     with listening(PolicyServer(policy)) as address:
         leaving, staying = talk(address), talk(address)
         staying.send(act(1, instruction="first"))
@@ -229,7 +229,7 @@ def test_what_waits_is_not_computed_for_a_client_that_has_gone(policy, talk, gat
         assert gate.batches == [["first"], ["second"]]
 
 
-def test_what_is_under_way_fails_when_the_server_goes(policy, gate):
+def test_pending_requests_fail_when_the_server_stops(policy, gate):
     with listening(PolicyServer(policy), timeout_graceful_shutdown=1) as address:
         client = connect(f"ws://{address}", unnorm_key="one", timeout=20.0)
         future = client.ask(OBSERVATION, "lift the cube")
@@ -239,7 +239,7 @@ def test_what_is_under_way_fails_when_the_server_goes(policy, gate):
         future.result(20)
 
 
-def test_jpeg_is_another_picture_of_the_same_scene(policy):
+def test_jpeg_images_are_close_to_the_original(policy):
     smooth = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     again = unpack_array("image", pack_jpeg(smooth, 90))
     assert again.shape == smooth.shape and not (again == smooth).all()

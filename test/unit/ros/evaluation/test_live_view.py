@@ -1,95 +1,58 @@
-"""The Foxglove layout: every panel is placed, and every path that it shows is a field of a published message."""
+"""The demo's table of episodes."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import re
+import io
 
+import numpy as np
 import pytest
+from rich.console import Console
 
-# Panels of the configById format that this layout uses (Foxglove and Lichtblick know them by these names).
-KINDS = {"Image", "RawMessages", "Plot", "Indicator", "StateTransitions", "DiagnosticSummary"}
+from openvla_evaluation.plan import Trial
+from openvla_evaluation.report.outcomes import SUCCESS, WRONG, Episode, Step
+from openvla_ros.evaluation.live_view import LiveTable
 
-
-@pytest.fixture(scope="module")
-def layout(root):
-    return json.loads((root / "config" / "foxglove" / "openvla.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def topics(root):
-    """Topic -> message class, from the reference page."""
-    found = {}
-    for line in (root / "docs" / "reference" / "interfaces.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 3 or "→" not in cells[2]:  # services and actions have other tables
-            continue
-        names = re.findall(r"`([a-z_/]+)`", cells[0])
-        types = re.findall(r"([a-z_]+)/([A-Z]\w+)", cells[1])
-        for name, (package, kind) in zip(names, types, strict=False):
-            found["/" + name] = getattr(importlib.import_module(f"{package}.msg"), kind)
-    others = {
-        "/diagnostics": ("diagnostic_msgs.msg", "DiagnosticArray"),
-        "/camera/image_raw": ("sensor_msgs.msg", "Image"),
-    }
-    return found | {name: getattr(importlib.import_module(package), kind) for name, (package, kind) in others.items()}
+TRIAL = Trial(1_000_005, "lift the red cube", "red")
 
 
-def leaves(node):
-    """Panels of a layout's tree, left to right."""
-    if isinstance(node, str):
-        return [node]
-    assert set(node) == {"direction", "first", "second", "splitPercentage"} and node["direction"] in ("row", "column")
-    assert 0 < node["splitPercentage"] < 100
-    return leaves(node["first"]) + leaves(node["second"])
+def episode(outcome: str, *lifted: str) -> Episode:
+    return Episode(1, TRIAL.seed, TRIAL.instruction, TRIAL.target, outcome, "", lifted, 8, 4.0, (0.1, 0.3), (0.1, 0.2))
 
 
-def paths(layout):
-    for name, panel in layout["configById"].items():
-        kind = name.split("!")[0]
-        if kind == "Image":
-            yield panel["imageMode"]["imageTopic"]
-        elif kind in ("Plot", "StateTransitions"):
-            yield from (series["value"] for series in panel["paths"])
-        else:
-            yield panel[{"RawMessages": "topicPath", "Indicator": "path", "DiagnosticSummary": "topicToRender"}[kind]]
+@pytest.fixture
+def log() -> Console:
+    return Console(file=io.StringIO(), width=120)
 
 
-def test_every_panel_has_its_place(layout):
-    assert set(layout) == {"configById", "globalVariables", "userNodes", "playbackConfig", "layout"}
-    assert sorted(leaves(layout["layout"])) == sorted(layout["configById"])
-    assert {name.split("!")[0] for name in layout["configById"]} == KINDS
-    for panel in layout["configById"].values():
-        assert panel["foxglovePanelTitle"]
-        for series in panel.get("paths", ()):
-            assert series["timestampMethod"] in ("receiveTime", "headerStamp") and series["label"]
+@pytest.fixture
+def terminal() -> Console:
+    return Console(file=io.StringIO(), width=120, force_terminal=True)
 
 
-def test_every_path_is_a_field_that_is_published(layout, topics):
-    shown = set()
-    for path in paths(layout):
-        topic, _, rest = path.partition(".")
-        assert topic in topics, f"{path}: {topic} is not in docs/reference/interfaces.md"
-        kind = topics[topic]
-        for part in rest.split(".") if rest else ():
-            name, index = re.fullmatch(r"(\w+)(\[\d+\])?", part).groups()
-            fields = kind.get_fields_and_field_types()
-            assert name in fields, f"{path}: {kind.__name__} has no {name}"
-            assert bool(index) == fields[name].startswith("sequence"), path
-            inner = re.search(r"([a-z_]+)/(\w+)", fields[name])
-            kind = getattr(importlib.import_module(f"{inner[1]}.msg"), inner[2]) if inner else None
-        shown.add(topic)
-    assert shown >= {
-        "/camera/image_raw", "/instruction", "/policy/action_chunk", "/policy/status", "/safety/state",
-        "/robot/ee_pose", "/robot/target_pose", "/diagnostics",
-    }  # fmt: skip
+def test_log_has_one_line_for_each_finished_episode(log: Console) -> None:
+    with LiveTable(3, "OpenVLA", console=log) as table:
+        table.start(1, TRIAL)
+        table.finish(episode(SUCCESS, "red"))
+    assert log.file.getvalue() == (  # type: ignore[attr-defined]
+        "episode 1/3  seed 1000005  'lift the red cube'  8 steps  2.0 Hz  latency 200 ms  success\n"
+    )
 
 
-def test_the_gates_states_are_named_as_the_message_does(layout, topics):
-    rules = layout["configById"]["Indicator!gate"]["rules"]
-    named = {int(rule["rawValue"]): rule["label"] for rule in rules}
-    kind = topics["/safety/state"]
-    for name in ("INACTIVE", "HOLD", "READY", "EXECUTING"):
-        assert named.pop(getattr(kind, name)) == name
-    assert named == {kind.ESTOP: "EMERGENCY STOP"}
+def test_seed_is_printed_as_the_user_counts_it(log: Console) -> None:
+    with LiveTable(3, "OpenVLA", first_seed=1_000_000, console=log) as table:
+        table.finish(episode(SUCCESS, "red"))
+    assert "seed 1000000+5 " in log.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_wrong_object_is_named(log: Console) -> None:
+    with LiveTable(3, "OpenVLA", console=log) as table:
+        table.finish(episode(WRONG, "blue"))
+    assert log.file.getvalue().endswith("wrong object: blue\n")  # type: ignore[attr-defined]
+
+
+def test_terminal_displays_reset_and_progress(terminal: Console) -> None:
+    with LiveTable(3, "OpenVLA", console=terminal) as table:
+        table.start(1, TRIAL)
+        table.step(1, TRIAL, 4, Step((), np.zeros(7), 0.1, 2.5))
+        table.finish(episode(SUCCESS, "red"))
+    assert "success so far: 1/1" in terminal.file.getvalue()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Reading bags as episodes, and making steps of them."""
+"""Reading bags as episodes, and deriving their steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import given, strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from openvla_training.bags import actions as steps_module
 from openvla_training.bags.actions import StepOptions, make_steps, moving
 from openvla_training.bags.alignment import nearest
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
@@ -32,7 +31,7 @@ def steps_of(path: Path, actions: str = "policy/action_chunk", **options: object
     return make_steps(recording, StepOptions(actions=actions, **settings))  # type: ignore[arg-type]
 
 
-def test_a_recording_holds_every_stream_on_the_clock_of_the_stamps(tmp_path: Path) -> None:
+def test_recording_has_every_stream_on_the_stamp_clock(tmp_path: Path) -> None:
     given_demo = demo()
     write_demo(tmp_path / "bag", given_demo)
     (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
@@ -52,7 +51,7 @@ def test_topics_match_under_any_namespace(tmp_path: Path, namespace: str) -> Non
     assert len(steps_of(tmp_path / "bag").frames) == 6
 
 
-def test_two_topics_of_one_name_need_the_full_name(tmp_path: Path) -> None:
+def test_ambiguous_topic_needs_its_full_name(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag", "/left")
     fill(maker, demo())
     maker.namespace = "/right"
@@ -84,13 +83,13 @@ def test_a_bag_without_episode_messages_is_one_episode(tmp_path: Path) -> None:
     assert recording.episode_id.startswith("bag-")
 
 
-def test_an_episode_that_nobody_ended_is_unfinished(tmp_path: Path) -> None:
+def test_episode_without_end_is_unfinished(tmp_path: Path) -> None:
     write_demo(tmp_path / "bag", demo(outcome=None))
     (recording,) = read_recordings(tmp_path / "bag", CHUNKS)
     assert recording.outcome == "unfinished" and len(recording.image_stamps) == 6
 
 
-def test_sqlite_bags_of_plain_ros2_bag_record_convert_too(tmp_path: Path) -> None:
+def test_sqlite_bag_gives_the_same_steps_as_mcap(tmp_path: Path) -> None:
     write_demo(tmp_path / "mcap", demo())
     writer = Writer(tmp_path / "sqlite", version=9, storage_plugin=StoragePlugin.SQLITE3)
     with writer, AnyReader([tmp_path / "mcap"]) as reader:
@@ -102,7 +101,7 @@ def test_sqlite_bags_of_plain_ros2_bag_record_convert_too(tmp_path: Path) -> Non
     np.testing.assert_array_equal(one.states, two.states)
 
 
-def test_labels_come_from_the_named_topic_at_the_same_frame(tmp_path: Path) -> None:
+def test_labels_come_from_the_named_topic_for_the_same_frame(tmp_path: Path) -> None:
     given_demo = demo()
     write_demo(tmp_path / "bag", given_demo)
     steps = steps_of(tmp_path / "bag", "expert/action_chunk")
@@ -114,7 +113,7 @@ def test_labels_come_from_the_named_topic_at_the_same_frame(tmp_path: Path) -> N
     assert steps.instructions == ["lift the red cube"] * 6
 
 
-def test_the_sentence_given_to_the_recorder_wins_over_the_chunks(tmp_path: Path) -> None:
+def test_recorder_instruction_has_priority_over_chunks(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     chunk = maker.chunk
     maker.chunk = lambda topic, stamp, rows, text, period: chunk(topic, stamp, rows, "lift red", period)  # type: ignore[method-assign]
@@ -129,7 +128,7 @@ def test_only_executed_chunks_become_steps(tmp_path: Path) -> None:
     assert steps.frames.tolist() == [0, 2, 3, 5] and steps.left_out == {"not executed": 2}
 
 
-def test_the_chunk_under_way_at_the_end_counts_unless_it_was_refused(tmp_path: Path) -> None:
+def test_last_chunk_counts_unless_it_was_refused(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo(executed=[True] * 5 + [False])
     fill(maker, given_demo)
@@ -148,20 +147,28 @@ def bad(tmp_path: Path, given_demo: Demo, **options: object) -> str:
 
 
 @pytest.mark.parametrize("topic", ["camera/image_raw", "robot/ee_pose", "gripper/state", "policy/action_chunk"])
-def test_a_missing_topic_is_named_with_those_that_exist(tmp_path: Path, topic: str) -> None:
+def test_missing_topic_is_reported_with_existing_ones(tmp_path: Path, topic: str) -> None:
     reason = bad(tmp_path, demo(skip_topics=(topic,)))
     assert f"topic {topic} is missing" in reason and "/safety/state" in reason
 
 
-def test_bad_bags_say_why(tmp_path: Path) -> None:
+def test_pose_that_is_not_finite_is_a_bad_bag(tmp_path: Path) -> None:
     poses = demo().poses.copy()
     poses[7, 2] = np.nan
-    assert "not a finite number at message 7" in bad(tmp_path / "nan", demo(poses=poses))
-    late = bad(tmp_path / "late", demo(state_delay=500_000_000))
-    assert "no state in time" in late and "allowed 0.1 s" in late
-    silent = demo(instruction="", skip_topics=("episode", "instruction"))
-    assert "no instruction" in bad(tmp_path / "silent", silent)
-    assert "0.200 s, --rate 10.0 means 0.100 s" in bad(tmp_path / "rate", demo(), rate=10.0)
+    assert "not a finite number at message 7" in bad(tmp_path, demo(poses=poses))
+
+
+def test_late_states_are_a_bad_bag(tmp_path: Path) -> None:
+    reason = bad(tmp_path, demo(state_delay=500_000_000))
+    assert "no state in time" in reason and "allowed 0.1 s" in reason
+
+
+def test_missing_instruction_is_a_bad_bag(tmp_path: Path) -> None:
+    assert "no instruction" in bad(tmp_path, demo(instruction="", skip_topics=("episode", "instruction")))
+
+
+def test_wrong_rate_is_a_bad_bag(tmp_path: Path) -> None:
+    assert "0.200 s, --rate 10.0 means 0.100 s" in bad(tmp_path, demo(), rate=10.0)
 
 
 def test_time_going_backwards_is_a_bad_bag(tmp_path: Path) -> None:
@@ -183,7 +190,7 @@ def test_images_of_changing_size_are_a_bad_bag(tmp_path: Path) -> None:
         list(read_frames(recording, [5, 6]))
 
 
-def test_a_truncated_bag_says_how_to_save_it(tmp_path: Path) -> None:
+def test_truncated_bag_error_names_the_recovery_command(tmp_path: Path) -> None:
     write_demo(tmp_path / "bag", demo())
     file = tmp_path / "bag" / "bag.mcap"
     file.write_bytes(file.read_bytes()[:-200])
@@ -202,7 +209,7 @@ def test_find_bags_skips_recordings_in_progress(tmp_path: Path) -> None:
         find_bags([tmp_path / "absent"])
 
 
-def test_achieved_actions_lead_from_each_pose_to_the_next(tmp_path: Path) -> None:
+def test_achieved_actions_connect_consecutive_poses(tmp_path: Path) -> None:
     given_demo = demo(8)
     write_demo(tmp_path / "bag", given_demo)
     steps = steps_of(tmp_path / "bag", "achieved", rate=5.0)
@@ -214,7 +221,7 @@ def test_achieved_actions_lead_from_each_pose_to_the_next(tmp_path: Path) -> Non
     np.testing.assert_array_equal(steps.actions[:, 6], openings[1:])
 
 
-def test_achieved_takes_the_gripper_command_where_one_was_recorded(tmp_path: Path) -> None:
+def test_achieved_uses_recorded_gripper_commands(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo(8)
     fill(maker, given_demo)
@@ -227,7 +234,7 @@ def test_achieved_takes_the_gripper_command_where_one_was_recorded(tmp_path: Pat
     assert gripper[0] == given_demo.openings[10]
 
 
-def test_achieved_leaves_out_steps_across_a_gap_in_the_video(tmp_path: Path) -> None:
+def test_achieved_leaves_out_steps_across_video_gaps(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo(20)
     # The camera drops frames 7 and 8.
@@ -252,7 +259,7 @@ def fixed_xyz(angles: np.ndarray) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_pose_differences_compose_back(seed: int) -> None:
+def test_pose_differences_compose_to_the_poses(seed: int) -> None:
     rng = np.random.default_rng(seed)
     poses = rng.normal(size=(5, 7))
     deltas = pose_differences(poses)
@@ -261,24 +268,23 @@ def test_pose_differences_compose_back(seed: int) -> None:
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.lists(st.integers(-50, 1050), max_size=30))
-def test_nearest_is_the_nearest(stamps: list[int], at: list[int]) -> None:
+def test_nearest_has_the_smallest_distance(stamps: list[int], at: list[int]) -> None:
     ordered = np.array(sorted(stamps))
     chosen = nearest(ordered, np.array(at, np.int64))
     for time, index in zip(at, chosen, strict=True):
         assert abs(ordered[index] - time) == np.abs(ordered - time).min()
 
 
-def test_noops_are_steps_without_motion_and_with_the_last_kept_gripper() -> None:
+def test_noop_has_no_motion_and_an_unchanged_gripper() -> None:
     rows = np.zeros((6, 7))
     rows[:, 6] = [1, 1, 1, 0, 0, 0]
     rows[1, 0] = 0.01
     rows[5, 5] = 0.01
     #              first   moves  noop   closes  noop   turns
     assert moving(rows).tolist() == [False, True, False, True, False, True]
-    assert steps_module.NOOP_NORM == 1e-4
 
 
-def test_actions_in_the_end_effector_s_frame_say_the_same_motion(tmp_path: Path) -> None:
+def test_end_effector_frame_expresses_the_same_motion(tmp_path: Path) -> None:
     given_demo = demo(8)
     write_demo(tmp_path / "bag", given_demo)
     base = steps_of(tmp_path / "bag", "achieved", rate=5.0)
@@ -290,7 +296,7 @@ def test_actions_in_the_end_effector_s_frame_say_the_same_motion(tmp_path: Path)
     np.testing.assert_allclose(to_base(own.actions[:, :6], attitude), base.actions[:, :6], atol=1e-9)
 
 
-def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> None:
+def test_recorded_commands_are_transformed_to_the_named_frame(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo()
     header = maker.header
@@ -318,7 +324,7 @@ def test_recorded_commands_are_brought_to_the_named_frame(tmp_path: Path) -> Non
     np.testing.assert_allclose(steps.actions[:, :6], to_base(given_demo.actions[:, :6], attitude))
 
 
-def test_states_between_samples_are_interpolated_where_asked(tmp_path: Path) -> None:
+def test_interpolated_states_lie_between_samples(tmp_path: Path) -> None:
     given_demo = demo(6, state_delay=8_000_000)  # samples lie 8 ms after the frames, 20 ms apart
     write_demo(tmp_path / "bag", given_demo)
     steps = steps_of(tmp_path / "bag", alignment="interpolate")
@@ -332,7 +338,7 @@ def test_states_between_samples_are_interpolated_where_asked(tmp_path: Path) -> 
     assert steps.skews["ee_pose"].max() == pytest.approx(0.008)
 
 
-def test_slerp_turns_at_an_even_speed_the_shorter_way() -> None:
+def test_slerp_turns_evenly_along_the_shorter_arc() -> None:
     def about_z(angle: float) -> np.ndarray:
         return np.array([[0, 0, np.sin(angle / 2), np.cos(angle / 2)]])
 
@@ -340,7 +346,7 @@ def test_slerp_turns_at_an_even_speed_the_shorter_way() -> None:
     np.testing.assert_allclose(slerp(about_z(0.3), about_z(0.3), np.array([0.5])), about_z(0.3), atol=1e-12)
 
 
-def test_further_cameras_are_aligned_and_may_be_late(tmp_path: Path) -> None:
+def test_further_cameras_are_aligned_within_the_skew(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo()
     fill(maker, given_demo)
@@ -376,7 +382,7 @@ def test_chunks_of_several_actions_become_a_step_each(tmp_path: Path) -> None:
     np.testing.assert_array_equal(steps.actions, rows)
 
 
-def test_an_all_zero_beginning_is_left_out_but_not_a_closing_hand(tmp_path: Path) -> None:
+def test_zero_start_is_left_out_except_a_closing_gripper(tmp_path: Path) -> None:
     rows = demo().actions
     rows[:2] = [0, 0, 0, 0, 0, 0, 1]
     rows[2, 6] = 1
@@ -384,28 +390,34 @@ def test_an_all_zero_beginning_is_left_out_but_not_a_closing_hand(tmp_path: Path
     steps = steps_of(tmp_path / "bag", drop_noops=False)
     assert steps.frames.tolist() == [2, 3, 4, 5] and steps.left_out == {"all zero at the start": 2}
     assert len(steps_of(tmp_path / "bag", drop_noops=False, drop_first_zero=False).frames) == 6
-    rows[2, 6] = 0  # the second transition is the last before the hand closes: it stays
+    rows[2, 6] = 0  # the second transition is the last before the gripper closes: it stays
     write_demo(tmp_path / "other", demo(actions=rows))
     assert steps_of(tmp_path / "other", drop_noops=False).frames.tolist() == [1, 2, 3, 4, 5]
 
 
-def test_a_topic_of_a_wrong_type_and_a_pose_without_attitude_are_named(tmp_path: Path) -> None:
+def test_topic_of_a_wrong_type_is_a_bad_bag(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "bag")
     fill(maker, demo(skip_topics=("robot/ee_pose",)))
     maker.text("robot/ee_pose", START, "no pose")
     maker.writer.close()
     with pytest.raises(BadBag, match="robot/ee_pose is std_msgs/msg/String; expected geometry_msgs/msg/PoseStamped"):
         read_recordings(tmp_path / "bag", CHUNKS)
+
+
+def test_quaternion_of_length_zero_is_a_bad_bag(tmp_path: Path) -> None:
     poses = demo().poses.copy()
     poses[3, 3:] = 0
-    assert "quaternion of length zero" in bad(tmp_path / "zero", demo(poses=poses))
+    assert "quaternion of length zero" in bad(tmp_path, demo(poses=poses))
+
+
+def test_action_that_is_not_finite_is_a_bad_bag(tmp_path: Path) -> None:
     rows = demo().actions
     rows[4, 2] = np.nan
-    assert "an action that is not finite" in bad(tmp_path / "nan", demo(actions=rows))
+    assert "an action that is not finite" in bad(tmp_path, demo(actions=rows))
 
 
-def test_every_encoding_is_read_as_the_policy_node_reads_it(tmp_path: Path) -> None:
-    """Padded rows and BGR, which a plain reshape would shear or turn blue."""
+def test_padded_bgr_images_are_read_correctly(tmp_path: Path) -> None:
+    """A plain reshape would shear the image and swap red and blue."""
     maker = BagMaker(tmp_path / "bag")
     given_demo = demo(skip_topics=("camera/image_raw",))
     fill(maker, given_demo)

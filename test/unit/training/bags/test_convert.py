@@ -1,4 +1,4 @@
-"""openvla-convert from bags to a dataset, as a lab runs it."""
+"""openvla-convert from bags to a dataset."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def convert(tmp_path: Path, *options: str, name: str = "cubes") -> int:
     return main([*arguments, "--image-size", "camera", "--no-report", *options])
 
 
-def test_png_dataset_equals_the_bags_in_every_pixel_and_action(tmp_path: Path) -> None:
+def test_png_dataset_equals_the_bags_exactly(tmp_path: Path) -> None:
     made = demos(tmp_path / "bags", 4)
     assert convert(tmp_path, "--image-encoding", "png", "--val-fraction", "0", "--rate", "5") == 0
     episodes = list(read_episodes(tmp_path / "rlds"))
@@ -46,7 +46,7 @@ def test_png_dataset_equals_the_bags_in_every_pixel_and_action(tmp_path: Path) -
     assert read_statistics(tmp_path / "rlds").num_transitions == 24
 
 
-def test_stored_images_are_the_shared_preparation_s(tmp_path: Path) -> None:
+def test_images_are_resized_by_the_policy_preparation(tmp_path: Path) -> None:
     (demo,) = demos(tmp_path / "bags", 1)
     assert convert(tmp_path, "--image-size", "20", "--image-encoding", "jpeg", "--val-fraction", "0") == 0
     (episode,) = read_episodes(tmp_path / "rlds")
@@ -54,7 +54,7 @@ def test_stored_images_are_the_shared_preparation_s(tmp_path: Path) -> None:
     np.testing.assert_array_equal(episode.images[3], decode_image(encode_image(prepared, "jpeg")))
 
 
-def test_a_second_run_converts_only_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_converts_only_new_bags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos(tmp_path / "bags", 3)
     assert convert(tmp_path, "--val-fraction", "0.5") == 0
     before = {
@@ -70,7 +70,7 @@ def test_a_second_run_converts_only_what_is_new(tmp_path: Path, capsys: pytest.C
     assert read_statistics(tmp_path / "rlds").num_trajectories == 5
 
 
-def test_workers_make_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_workers_does_not_change_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_module, "BAGS_A_WORKER", 1)
     demos(tmp_path / "bags", 5)
     assert convert(tmp_path, name="one") == 0
@@ -79,7 +79,7 @@ def test_workers_make_the_same_dataset(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.read_bytes() for path in shards[0]] == [path.read_bytes() for path in shards[1]]
 
 
-def test_a_recording_labelled_for_several_sentences_makes_an_episode_of_each(tmp_path: Path) -> None:
+def test_each_labelled_sentence_becomes_an_episode(tmp_path: Path) -> None:
     sentences = ("lift the red cube", "lift the green cube", "lift the blue cube")
     made = demos(tmp_path / "bags", 6, sentences=sentences)
     options = ("--actions", "expert/action_chunk", "--image-encoding", "png", "--val-fraction", "0.5", "--rate", "5")
@@ -110,7 +110,7 @@ def test_failures_and_duplicates_are_dropped(tmp_path: Path, capsys: pytest.Capt
     assert outcomes == ["failure", "success", "unfinished"]
 
 
-def test_bad_bags_are_listed_and_skipped_or_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_bags_are_skipped_or_stop_a_strict_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos(tmp_path / "bags", 2)
     bad = tmp_path / "bags" / "bag_000" / "bag_000.mcap"
     bad.write_bytes(bad.read_bytes()[:3000])
@@ -121,21 +121,21 @@ def test_bad_bags_are_listed_and_skipped_or_stop(tmp_path: Path, capsys: pytest.
     assert "bad bag" in captured.err and "bag_000: unreadable" in captured.err
     assert "1 bad bag" in captured.out
     assert sum(count_episodes(tmp_path / "rlds" / "cubes").values()) == 1
-    # Once repaired it is taken in: bad bags are not remembered as done.
+    # After a repair it converts: bad bags are not recorded as converted.
     demos(tmp_path / "again", 1)
     bad.write_bytes((tmp_path / "again" / "bag_000" / "bag_000.mcap").read_bytes())
     assert convert(tmp_path) == 0
     assert sum(count_episodes(tmp_path / "rlds" / "cubes").values()) == 2
 
 
-def test_a_bag_with_other_images_than_the_dataset_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bag_with_other_image_size_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos(tmp_path / "bags", 1)
     demos(tmp_path / "bags", 1, first=1, frames=np.zeros((6, 10, 10, 3), np.uint8))
     assert convert(tmp_path) == 0
     assert "images are (10, 10, 3), those of the dataset are (32, 32, 3)" in capsys.readouterr().err
 
 
-def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_option_is_one_line_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos(tmp_path / "bags", 1)
     assert convert(tmp_path, "--actions", "achieved") == 1
     assert "--rate None" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "drop_noops: True there, False now" in capsys.readouterr().err
 
 
-def test_the_manifest_says_what_became_of_each_bag(tmp_path: Path) -> None:
+def test_manifest_has_the_result_of_each_bag(tmp_path: Path) -> None:
     demos(tmp_path / "bags", 1)
     demos(tmp_path / "bags", 1, first=1, outcome="failure")
     assert convert(tmp_path) == 0
@@ -159,7 +159,7 @@ def test_the_manifest_says_what_became_of_each_bag(tmp_path: Path) -> None:
     assert manifest["settings"]["actions"] == "policy/action_chunk"
 
 
-def test_tfrecord_needs_no_tensorflow_and_is_the_same_data(tmp_path: Path) -> None:
+def test_tfrecord_holds_the_same_data_as_array_record(tmp_path: Path) -> None:
     demos(tmp_path / "bags", 5)
     assert convert(tmp_path, name="array") == 0
     assert convert(tmp_path, "--file-format", "tfrecord", name="tf") == 0
@@ -180,10 +180,8 @@ def test_tfrecord_needs_no_tensorflow_and_is_the_same_data(tmp_path: Path) -> No
         list(read_episodes(tmp_path / "rlds", "tf"))
 
 
-def test_an_episode_copied_under_another_name_is_a_duplicate(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Plain bags have no id inside: their content is compared."""
+def test_renamed_copy_is_a_duplicate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain bags have no episode id, so their content is compared."""
     plain = {"skip_topics": ("episode",)}
     demos(tmp_path / "bags", 2, **plain)
     write_demo(tmp_path / "bags" / "renamed", random_demo(np.random.default_rng(0), 6, start=START, **plain))
@@ -210,7 +208,7 @@ def test_wrist_cameras_become_observations(tmp_path: Path) -> None:
     assert convert(tmp_path, "--camera", "state=wrist/image_raw") == 1
 
 
-def test_a_long_bag_and_a_growing_list_of_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_growing_list_of_times_adds_only_new_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     maker = BagMaker(tmp_path / "bags" / "long")
     for index in range(3):
         demo = random_demo(np.random.default_rng(index), 5, start=START + index * 60 * 10**9, skip_topics=("episode",))
@@ -229,9 +227,7 @@ def test_a_long_bag_and_a_growing_list_of_times(tmp_path: Path, capsys: pytest.C
     assert "1 bag known" in capsys.readouterr().out
 
 
-def test_a_bad_episode_is_listed_and_the_rest_of_its_bag_converts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_episode_does_not_affect_the_rest_of_its_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     maker = BagMaker(tmp_path / "bags" / "long")
     for index in range(3):
         demo = random_demo(np.random.default_rng(index), 5, start=START + index * 60 * 10**9)
@@ -267,7 +263,7 @@ BAD = {
 }
 
 
-def test_each_kind_of_bad_bag_is_listed_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_kind_of_bad_bag_is_reported_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def made(name: str, then: Callable[[BagMaker], None] = lambda maker: None, **changes: object) -> None:
         maker = BagMaker(tmp_path / "bags" / name)
         fill(maker, random_demo(np.random.default_rng(len(name)), 6, **changes))
@@ -297,7 +293,7 @@ def test_each_kind_of_bad_bag_is_listed_with_its_reason(tmp_path: Path, capsys: 
     assert sum(count_episodes(tmp_path / "rlds" / "cubes").values()) == 1
 
 
-def test_beam_makes_the_same_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_beam_writes_the_same_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     demos(tmp_path / "bags", 4)
     write_demo(tmp_path / "bags" / "copy", random_demo(np.random.default_rng(2), 6, start=START + 120 * 10**9))
     (tmp_path / "bags" / "broken.mcap").write_bytes(b"nothing")

@@ -15,7 +15,7 @@ from openvla_training.bags.reading import BadEpisode, read_each, read_frames, re
 CHUNKS = ("policy/action_chunk",)
 S = 10**9
 MINUTE = 60 * S
-PLAIN = ("episode", "safety/state", "expert/action_chunk")  # what nobody publishes without our recorder and expert
+PLAIN = ("episode", "safety/state", "expert/action_chunk")  # topics that only our recorder and expert publish
 
 
 def long_bag(path: Path, sentences: list[str], **changes: object) -> list[Demo]:
@@ -38,7 +38,7 @@ def cut(how: str, said: list[tuple[int, str]], lines: list[TimesLine] | None = N
     return [(one.first, one.last, str(one.event.get("instruction", ""))) for one in cuts]
 
 
-def test_a_change_of_the_sentence_begins_an_episode_and_silence_ends_it() -> None:
+def test_episodes_follow_changes_of_the_instruction() -> None:
     said = [(5, ""), (10, "a"), (20, " a "), (30, "b"), (40, ""), (60, "b")]
     assert cut("auto", said) == [(10, 29, "a"), (30, 39, "b"), (60, 100, "b")]
     assert cut("instruction", said) == [(10, 19, "a"), (20, 29, "a"), (30, 39, "b"), (60, 100, "b")]
@@ -50,7 +50,7 @@ def test_a_change_of_the_sentence_begins_an_episode_and_silence_ends_it() -> Non
         cut("episode", [(10, "a")])
 
 
-def test_a_plain_bag_of_several_sentences_is_several_episodes(tmp_path: Path) -> None:
+def test_plain_bag_is_split_at_its_instructions(tmp_path: Path) -> None:
     demos = long_bag(tmp_path / "long", ["lift red", "lift blue", "lift red"])
     recordings = read_recordings(tmp_path / "long", CHUNKS)
     assert [r.instruction for r in recordings] == ["lift red", "lift blue", "lift red"]
@@ -60,13 +60,13 @@ def test_a_plain_bag_of_several_sentences_is_several_episodes(tmp_path: Path) ->
         np.testing.assert_array_equal(list(read_frames(recording, [0, 4])), demo.frames[[0, 4]])
 
 
-def test_the_same_sentence_again_needs_cut_instruction(tmp_path: Path) -> None:
+def test_repeated_instruction_splits_only_by_cut_instruction(tmp_path: Path) -> None:
     long_bag(tmp_path / "long", ["lift red", "lift red"])
     assert len(read_recordings(tmp_path / "long", CHUNKS)) == 1
     assert len(read_recordings(tmp_path / "long", CHUNKS, cut="instruction")) == 2
 
 
-def test_a_broken_episode_leaves_the_others_whole(tmp_path: Path) -> None:
+def test_bad_episode_does_not_affect_the_others(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "long")
     for index in range(3):
         demo = random_demo(
@@ -85,7 +85,7 @@ def test_a_broken_episode_leaves_the_others_whole(tmp_path: Path) -> None:
     assert [one.instruction for one in (good, other)] == ["task 0", "task 2"]  # type: ignore[union-attr]
 
 
-def test_a_list_of_times_cuts_by_seconds_or_dates(tmp_path: Path) -> None:
+def test_list_of_times_takes_seconds_or_dates(tmp_path: Path) -> None:
     demos = long_bag(tmp_path / "long", ["x", "x", "x"])
     begin = START * 1e-9
     (tmp_path / "times.csv").write_text(
@@ -111,7 +111,7 @@ def test_a_list_of_times_cuts_by_seconds_or_dates(tmp_path: Path) -> None:
         ("bag,start,end,instruction\na,1,2,\n", "instruction is empty"),
     ],
 )
-def test_a_wrong_list_of_times_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_list_of_times_is_explained(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "times.csv").write_text(text)
     with pytest.raises(ValueError, match=said):
         read_times(tmp_path / "times.csv")

@@ -1,4 +1,4 @@
-"""LeRobot datasets out and in: both layouts, tables and videos, and what others' datasets look like."""
+"""Export to and import from LeRobot: both layouts, tables and videos, and datasets of others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPES = {"image": (32, 48, 3), "wrist_image": (16, 16, 3)}
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture that a video codec can hold: a gradient of random colours."""
+    """A gradient of random colours, which a video codec preserves."""
     height, width, _ = shape
     ramp = np.linspace(0, 1, width)[None, :, None] * np.linspace(0.5, 1, height)[:, None, None]
     return (ramp * rng.integers(80, 256, 3)).astype(np.uint8)
@@ -48,7 +48,7 @@ def dataset(tmp_path: Path) -> list[Episode]:
 
 @pytest.mark.parametrize("images", ["png", "video"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_out_and_in_again(tmp_path: Path, dataset: list[Episode], version: str, images: str) -> None:
+def test_export_and_import_are_inverse(tmp_path: Path, dataset: list[Episode], version: str, images: str) -> None:
     out = tmp_path / "lerobot"
     assert main(["export", str(tmp_path / "rlds"), "--output", str(out), "--version", version, "--images", images]) == 0
     info = json.loads((out / "meta" / "info.json").read_text())
@@ -72,7 +72,7 @@ def test_out_and_in_again(tmp_path: Path, dataset: list[Episode], version: str, 
             assert difference.max() == 0 if images == "png" else difference.mean() < 4
 
 
-def test_the_tables_of_v3_say_where_each_episode_is(tmp_path: Path, dataset: list[Episode]) -> None:
+def test_v3_tables_locate_each_episode(tmp_path: Path, dataset: list[Episode]) -> None:
     out = tmp_path / "lerobot"
     assert main(["export", str(tmp_path / "rlds"), "--output", str(out), "--version", "v3.0"]) == 0
     rows = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
@@ -102,7 +102,7 @@ def test_the_tables_of_v3_say_where_each_episode_is(tmp_path: Path, dataset: lis
 
 
 def others(root: Path, actions: np.ndarray, state: int = 2) -> Path:
-    """A dataset as somebody else's script wrote it: v2.0, other names, numbers in another order, PNG columns."""
+    """A dataset of another tool: v2.0, other names, numbers in another order, PNG columns."""
     frames = [smooth(np.random.default_rng(n), (8, 8, 3)) for n in range(len(actions))]
     (root / "meta").mkdir(parents=True)
     (root / "data/chunk-000").mkdir(parents=True)
@@ -123,7 +123,7 @@ def others(root: Path, actions: np.ndarray, state: int = 2) -> Path:
     return root
 
 
-def test_somebody_else_s_dataset_needs_its_numbers_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_dataset_needs_its_columns_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     actions = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
     actions[:, 8] = [1, 1, -1, -1, 1]  # -1 open, 1 closed
     root = others(tmp_path / "theirs", actions)
@@ -141,7 +141,7 @@ def test_somebody_else_s_dataset_needs_its_numbers_named(tmp_path: Path, capsys:
     assert np.diff(episode.stamps).tolist() == [100_000_000] * 4
 
 
-def test_wrong_requests_are_one_line(
+def test_wrong_input_is_one_line_on_stderr(
     tmp_path: Path, dataset: list[Episode], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taken").mkdir()

@@ -1,4 +1,4 @@
-"""The registry of datasets, its expressions, standardisation on the true schemas, statistics and mixtures."""
+"""The registry of datasets, expressions, standardisation on the published schemas, statistics, mixtures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_expressions_pick_columns_and_call_functions():
     ("text", "message"),
     [
         ("action[", "cannot be read"),
-        ("closing(action)", "'closing' is unknown; choose one of gripper, invert"),
+        ("closing(action)", "'closing' is unknown; choose from gripper, invert"),
         ("zeros(action)", "zeros takes a number of columns"),
         ("wrist_motion(action)", "takes 2 argument"),
         ("", "cannot be read"),
@@ -67,7 +67,7 @@ def test_a_wrong_expression_is_explained(text, message):
         parse(text)
 
 
-def test_columns_that_are_not_there_are_named():
+def test_missing_columns_are_reported():
     steps = {"action": np.zeros((3, 7), np.float32)}
     for text in ("action[7]", "action[5:9]", "action[-8:]"):
         with pytest.raises(ValueError, match="'action' has 7 columns"):
@@ -78,7 +78,7 @@ def test_columns_that_are_not_there_are_named():
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3))
-def test_angles_and_matrices_are_one_another_s_inverse(angles):
+def test_angles_and_matrices_are_inverse(angles):
     (matrix,) = matrices = angles_to_matrices(np.array([angles]))
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(matrices_to_angles(matrices), [angles], atol=1e-6)
@@ -113,7 +113,7 @@ def test_a_quaternion_of_zeros_is_no_rotation():
 # ---- rows -----------------------------------------------------------------------------------------------------
 
 
-def test_every_row_has_a_schema_and_obeys_the_curation_rules_but_four():
+def test_all_rows_but_four_satisfy_the_curation_rules():
     assert registry().keys() == SCHEMAS.keys()
     objections = {name: row.objections() for name, row in registry().items() if row.objections()}
     no_camera, two_arms = ["it has no third-person camera"], ["it has 2 arms, not one"]
@@ -131,7 +131,7 @@ def test_every_row_has_a_schema_and_obeys_the_curation_rules_but_four():
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_each_row_standardises_its_dataset_s_true_schema(tmp_path, name):
+def test_each_row_matches_its_published_schema(tmp_path, name):
     row = find(name)
     folder = write_synthetic(tmp_path, name, episodes=2, steps=(5, 7))
     assert folder == tmp_path / row.folder / row.version
@@ -184,7 +184,7 @@ def test_episodes_are_the_same_from_tfrecord_and_array_record(tmp_path):
         np.testing.assert_array_equal(step["action"]["world_vector"], ours)
 
 
-def test_a_dataset_without_val_trains_on_95_per_cent_of_train(tmp_path):
+def test_without_val_split_training_uses_95_percent(tmp_path):
     folder = write_synthetic(tmp_path / "a", "utaustin_mutex", episodes=40, steps=(1, 1))
     counts = [len(EpisodeSource(folder, split)) for split in ("train", "val", "all")]
     assert counts == [38, 2, 40]
@@ -196,7 +196,7 @@ def test_a_dataset_without_val_trains_on_95_per_cent_of_train(tmp_path):
         EpisodeSource(folder, "train", ["observation/front"])
 
 
-def test_a_damaged_record_is_told_of(tmp_path):
+def test_damaged_record_is_reported(tmp_path):
     folder = write_synthetic(tmp_path, "utaustin_mutex", episodes=1, shards=1)
     (shard,) = folder.glob("*.tfrecord*")
     data = bytearray(shard.read_bytes())
@@ -206,7 +206,7 @@ def test_a_damaged_record_is_told_of(tmp_path):
         EpisodeSource(folder, "train", ["action"])[0]
 
 
-def test_of_several_sentences_the_first_that_says_something_or_any():
+def test_first_nonempty_wording_is_used_or_a_random_one():
     row = find("droid")
     texts = zip(row.language, ("", "b", " c "), strict=True)
     steps = {key: np.array([text.encode()] * 2, object) for key, text in texts}
@@ -219,7 +219,7 @@ def test_of_several_sentences_the_first_that_says_something_or_any():
 
 @pytest.mark.parametrize("name", ["bridge_orig", "bridge_oxe", "kuka", "droid"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_an_episode_may_be_so_short_that_nothing_is_left(tmp_path, name, count):
+def test_very_short_episode_gives_no_steps(tmp_path, name, count):
     row = find(name)
     folder = write_synthetic(tmp_path, name, episodes=1, steps=(count, count), shards=1)
     steps, _ = EpisodeSource(folder, "all", sorted(row.keys))[0]
@@ -228,7 +228,7 @@ def test_an_episode_may_be_so_short_that_nothing_is_left(tmp_path, name, count):
     assert trajectory.actions.shape == (left, 7) and trajectory.states.shape[0] == len(trajectory.kept) == left
 
 
-def test_no_ops_are_dropped_where_a_row_says_so():
+def test_no_ops_filter_drops_idle_steps():
     actions = np.zeros((5, 7), np.float32)
     actions[:, 6] = [0, 0, 1, 1, 1]
     actions[1, 0] = 0.1
@@ -237,7 +237,7 @@ def test_no_ops_are_dropped_where_a_row_says_so():
     np.testing.assert_array_equal(standardise(row, {"action": actions}).kept, [1, 2])
 
 
-def test_an_action_that_is_no_number_is_told_of():
+def test_invalid_actions_are_reported():
     actions = np.zeros((4, 7), np.float32)
     actions[2, 1] = np.nan
     with pytest.raises(ValueError, match="dataset 'mine': step 2 is not a number"):
@@ -246,7 +246,7 @@ def test_an_action_that_is_no_number_is_told_of():
         standardise(Dataset("mine", action=("action[0:6]",)), {"action": actions})
 
 
-# ---- a lab's own row ------------------------------------------------------------------------------------------
+# ---- rows of one's own ------------------------------------------------------------------------------------------
 
 OURS = """
 datasets: {our_lab: 1.0, bridge_orig: 0.5}
@@ -262,7 +262,7 @@ rows:
 """
 
 
-def test_a_lab_s_dataset_needs_one_row_of_yaml(tmp_path):
+def test_own_dataset_needs_one_row_of_yaml(tmp_path):
     (tmp_path / "lab.yaml").write_text(OURS)
     row = load_mixture(tmp_path / "lab.yaml").row("our_lab")
     assert row.camera == ("front", "side") and row.rate == 10.0 and row.filters == ("no_ops",)
@@ -297,7 +297,7 @@ def test_a_wrong_row_is_explained(change, message):
 # ---- statistics -----------------------------------------------------------------------------------------------
 
 
-def test_statistics_are_measured_again_only_if_data_or_standardisation_changed(tmp_path, monkeypatch):
+def test_statistics_are_cached_until_data_or_standardisation_change(tmp_path, monkeypatch):
     folder = write_synthetic(tmp_path, "bridge_orig", episodes=4)
     measured = []
     original = statistics.measure
@@ -334,7 +334,7 @@ def test_statistics_are_measured_again_only_if_data_or_standardisation_changed(t
 # ---- mixtures -------------------------------------------------------------------------------------------------
 
 
-def test_shares_follow_weights_sizes_and_the_schedule():
+def test_shares_follow_weights_sizes_and_schedule():
     mixture = Mixture("m", {"bridge_orig": 1.0, "kuka": 0.5, "droid": 2.0}, until={"droid": 0.5})
     sizes = {"bridge_orig": 100, "kuka": 200, "droid": 100}
     assert mixture.shares(sizes) == {"bridge_orig": 0.25, "kuka": 0.25, "droid": 0.5}
@@ -365,7 +365,7 @@ def test_a_wrong_mixture_is_explained(change, message):
         from_yaml({"datasets": {"kuka": 1.0}, **change}, "lab", "lab.yaml")
 
 
-def test_the_shipped_mixtures_load_and_one_dataset_is_a_mixture():
+def test_shipped_mixtures_and_single_datasets_load():
     names = {path.stem for path in mixtures_folder().glob("*.yaml")}
     assert {"openvla", "openvla_shares", "octo", "bridge", "oxe_magic_soup_plus"} <= names
     for name in names:
@@ -379,7 +379,7 @@ def test_the_shipped_mixtures_load_and_one_dataset_is_a_mixture():
         load_mixture("ocdo")
 
 
-def test_the_command_shows_table_weights_and_what_the_data_give(tmp_path, capsys):
+def test_command_prints_published_and_measured_shares(tmp_path, capsys):
     for name in ("bridge_orig", "viola"):
         write_synthetic(tmp_path, name, episodes=2)
     assert main(["openvla", "--data-dir", str(tmp_path)]) == 0

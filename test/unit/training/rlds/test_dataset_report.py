@@ -1,4 +1,4 @@
-"""The report of a dataset: the figures, the warnings, and a page that needs nothing else."""
+"""The report of a dataset: figures, warnings, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def test_a_sound_dataset_has_no_warning(tmp_path: Path) -> None:
         ([{"images": [encode_image(np.full(SHAPE, 9, np.uint8), "png")] * 8}, {}], "show nothing"),
     ],
 )
-def test_what_looks_wrong_is_said(tmp_path: Path, episodes: list[dict[str, object]], said: str) -> None:
+def test_problem_gives_a_warning(tmp_path: Path, episodes: list[dict[str, object]], said: str) -> None:
     warnings = "\n".join(inspect(dataset(tmp_path, episodes)).warnings)
     assert re.search(said, warnings), warnings
 
 
-def test_standing_still_is_no_limit_of_what_moves_one_way_only(tmp_path: Path) -> None:
+def test_standing_still_is_not_saturation(tmp_path: Path) -> None:
     down = np.minimum(changed(2, 0.0, slice(0, 5)), 0.0)
     assert (down[:5, 2] == 0.0).all() and not inspect(dataset(tmp_path, [{"actions": down}])).saturated.any()
 
 
-def test_what_the_conversion_knew_is_in_the_figures(tmp_path: Path) -> None:
+def test_figures_include_results_of_the_conversion(tmp_path: Path) -> None:
     quality = {
         "left_out": {"no motion": 24, "not executed": 1}, "skew_s": {"ee_pose": {"mean": 0.004, "max": 0.02}},
         "image_gaps": 2, "messages_lost": {"/camera/image_raw": 5},
@@ -88,7 +88,7 @@ def test_what_the_conversion_knew_is_in_the_figures(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_the_page_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_is_self_contained_and_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "<script>alert(1)</script>"
     folder = dataset(tmp_path, [{"instructions": [hostile] * 8}, {}])
     assert main([str(folder), "--output", str(tmp_path / "report")]) == 0

@@ -1,4 +1,4 @@
-"""RLDS datasets: what is written is what TFDS and our reader give back, also after a crash."""
+"""RLDS datasets: TFDS and our reader return what was written, also after a crash."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(folder: Path, seeds: range, **options: object) -> Path:
         return writer.folder
 
 
-def test_tfds_reads_the_dataset_as_any_other(tmp_path: Path) -> None:
+def test_tfds_reads_the_dataset(tmp_path: Path) -> None:
     folder = write(tmp_path, range(5), val_fraction=0.0)
     builder = tfds.builder_from_directory(folder)
     assert builder.name == "demo" and builder.info.splits["train"].num_examples == 5
@@ -64,7 +64,6 @@ def test_tfds_reads_the_dataset_as_any_other(tmp_path: Path) -> None:
         for index, step in enumerate(steps):
             np.testing.assert_array_equal(step["observation"]["state"], wanted.states[index])
             np.testing.assert_array_equal(step["action"], wanted.actions[index])
-            # TFDS leaves OpenCV's PNG channels as OpenCV has them or turns them: compare with the bytes' own decode.
             assert step["observation"]["image"].shape == SHAPE
 
 
@@ -75,7 +74,7 @@ def test_tfds_reads_the_dataset_as_any_other(tmp_path: Path) -> None:
     seed=st.integers(0, 10**6),
     sentence=st.text(min_size=1, max_size=30).filter(lambda text: text.encode("utf-8", "ignore").decode() == text),
 )
-def test_reader_gives_back_what_the_writer_was_given(
+def test_reader_returns_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], per_shard: int, seed: int, sentence: str
 ) -> None:
     folder = tmp_path_factory.mktemp("rlds")
@@ -114,7 +113,7 @@ def test_slices_of_images_stay_encoded_and_ranges_select_episodes(tmp_path: Path
     assert len(third.images[1:]) == 3
 
 
-def test_a_second_run_appends_and_other_settings_are_refused(tmp_path: Path) -> None:
+def test_second_run_appends_unless_settings_differ(tmp_path: Path) -> None:
     write(tmp_path, range(3), val_fraction=0.0)
     write(tmp_path, range(3, 5), val_fraction=0.0)
     assert [one.episode_id for one in read_episodes(tmp_path)] == [f"episode_{seed}" for seed in range(5)]
@@ -123,7 +122,7 @@ def test_a_second_run_appends_and_other_settings_are_refused(tmp_path: Path) -> 
             pass
 
 
-def test_an_error_costs_only_the_open_shard(tmp_path: Path) -> None:
+def test_error_loses_only_the_open_shard(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         with open_writer(tmp_path, "demo", settings=SETTINGS, val_fraction=0.0, episodes_per_shard=2) as writer:
             for seed in range(5):
@@ -141,7 +140,7 @@ def _write_forever(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.13, 0.31])
-def test_a_kill_at_any_moment_leaves_a_dataset_that_goes_on(tmp_path: Path, delay: float) -> None:
+def test_killed_writer_leaves_a_dataset_that_can_continue(tmp_path: Path, delay: float) -> None:
     process = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
     manifest = tmp_path / "demo" / "1.0.0" / "manifest.json"
     end = time.monotonic() + 60
@@ -157,7 +156,7 @@ def test_a_kill_at_any_moment_leaves_a_dataset_that_goes_on(tmp_path: Path, dela
     assert sorted(ids) == sorted([*done, *(f"episode_{seed}" for seed in range(100_000, 100_003))])
 
 
-def test_splits_follow_the_id_alone() -> None:
+def test_split_depends_only_on_the_id() -> None:
     ids = [f"episode_{number}" for number in range(4000)]
     val = {one for one in ids if split_of(one, 0.05) == "val"}
     assert 130 <= len(val) <= 270
@@ -165,7 +164,7 @@ def test_splits_follow_the_id_alone() -> None:
     assert not any(split_of(one, 0.0) == "val" for one in ids)
 
 
-def test_wrong_requests_name_the_choices(tmp_path: Path) -> None:
+def test_wrong_input_is_reported_with_the_choices(tmp_path: Path) -> None:
     folder = write(tmp_path, range(3), val_fraction=0.0)
     with pytest.raises(ValueError, match=r"no split 'val'; choose one of train, all"):
         next(read_episodes(folder, split="val"))
@@ -180,8 +179,8 @@ def test_wrong_requests_name_the_choices(tmp_path: Path) -> None:
         episode(1, states=np.zeros((3, 8), np.float32))
 
 
-def test_statistics_of_a_dataset_are_the_reference_s(tmp_path: Path) -> None:
-    """The reference's numbers for the same trajectories, to the last digit."""
+def test_statistics_equal_the_reference(tmp_path: Path) -> None:
+    """The same trajectories give the reference's numbers, up to float32 summation order."""
     arrays = np.load(FIXTURES / "trajectories.npz")
     with open_writer(tmp_path, "fake", settings=SETTINGS, val_fraction=0.5) as writer:
         for index in range(3):

@@ -86,7 +86,6 @@ def test_run_killed_while_saving_resumes_exactly(data: Path, tmp_path: Path, sta
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_killed_run_of_two_processes_resumes_on_one(data: Path, tmp_path: Path, start_process, wait_for):
     alone = here(data, tmp_path / "alone")
     output = tmp_path / "two"
@@ -107,7 +106,6 @@ def test_killed_run_of_two_processes_resumes_on_one(data: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_ctrl_c_stops_two_processes_at_the_same_step(data: Path, tmp_path: Path, start_process, wait_for):
     # torchrun passes Ctrl-C on, and it may reach each process in another step.
     output = tmp_path / "two"
@@ -127,7 +125,6 @@ def test_ctrl_c_stops_two_processes_at_the_same_step(data: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_adapter_of_two_processes_is_written_like_that_of_one(data: Path, tmp_path: Path, start_process):
     # In bf16, with micro-batches and recomputed activations; started on one process, finished on two.
     base = here(data, tmp_path / "base", steps=4)
@@ -154,7 +151,6 @@ def test_adapter_of_two_processes_is_written_like_that_of_one(data: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_torchrun_restarts_a_streamed_run(data: Path, tmp_path: Path, start_process, wait_for):
     here(data, tmp_path / "base", steps=1)
     (tmp_path / "two.yaml").write_text("datasets: {bridge_orig: 1.0, viola: 2.0}\n")

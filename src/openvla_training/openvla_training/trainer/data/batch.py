@@ -91,11 +91,7 @@ def collate_tokens(
 
 
 class FrameBatches:
-    """Batches of `frames`: every sample once per epoch, in an order that (seed, epoch) determines.
-
-    Raises:
-        ValueError: `batch_size` exceeds the number of frames.
-    """
+    """Batches of frames: every sample once per epoch, in an order that (seed, epoch) determines."""
 
     def __init__(
         self,
@@ -107,6 +103,19 @@ class FrameBatches:
         seed: int,
         augment: AugmentConfig | None,
     ) -> None:
+        """Tokenise the instructions and actions.
+
+        Args:
+            frames: The samples.
+            checkpoint: Its tokenizers and statistics are used.
+            dataset_name: Key of the statistics.
+            batch_size: Samples of a batch, over all processes.
+            seed: Determines order and augmentation.
+            augment: Image augmentation; None: none.
+
+        Raises:
+            ValueError: `batch_size` exceeds the number of frames.
+        """
         if len(frames) < batch_size:
             raise ValueError(
                 f"data.batch_size: {batch_size} is more than the {len(frames)} samples of the dataset; lower it"
