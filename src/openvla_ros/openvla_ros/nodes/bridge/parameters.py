@@ -57,7 +57,9 @@ class EnableParameters:
     )
     topic: str = parameter("enable", "Topic of the deadman (std_msgs/Bool) or of the joystick (sensor_msgs/Joy)")
     button: int = parameter(4, "Index of the joystick's button", low=0, high=63)
-    timeout: float = parameter(0.5, "A held button counts as released after this time without message", "s", 0.02, 10.0)
+    timeout: float = parameter(
+        0.5, "Longest silence of a held button; after that it counts as released", "s", 0.02, 10.0
+    )
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,11 @@ class BridgeParameters(RobotParameters, ManagedNodeParameters):
     restream_rate: float = parameter(50.0, "Rate of the targets sent to the robot's controller", "Hz", 1.0, 1000.0)
     leash: FollowingParameters = field(default_factory=FollowingParameters)
     max_state_speed: float = parameter(
-        4.0, "A measured pose that moves faster is a jump: the next motion starts from it", "m/s", 0.1, 50.0
+        4.0,
+        "A measured pose that moved faster is a jump: the motion ends, and the next one starts from it",
+        "m/s",
+        0.1,
+        50.0,
     )
     arrival: ArrivalParameters = field(default_factory=ArrivalParameters)
     workspace: WorkspaceParameters = field(default_factory=WorkspaceParameters)
