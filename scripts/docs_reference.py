@@ -136,9 +136,7 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def field_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Flag, kind of value, default and help of each field of a dataclass, as tyro reads them."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    classes = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]  # options may be inherited
-    params = [param for base in classes for param in docstring_parser.parse_from_object(base).params]
-    texts = {param.arg_name: param.description or "" for param in params}
+    texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
     for field in dataclasses.fields(cls):
         hint, marks = unwrap(hints[field.name])
         if dataclasses.is_dataclass(hint):
