@@ -10,7 +10,6 @@ A page holds each table between two comments; what follows "generated:" names a 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import inspect
@@ -92,20 +91,14 @@ def load(target: str) -> Any:
 
 
 def command_line(command: str) -> Any:
-    """What a command reads its options into: the dataclass it gives to tyro, or its argparse parser."""
+    """The dataclass into which a command reads its options."""
 
-    def with_tyro(options: Any, **_: Any) -> Any:
+    def read(options: Any, **_: Any) -> Any:
         raise CommandLine(options)
 
-    def with_argparse(parser: argparse.ArgumentParser, *_: Any) -> Any:
-        raise CommandLine(parser)
-
-    with (
-        mock.patch.object(tyro, "cli", with_tyro),
-        mock.patch.object(argparse.ArgumentParser, "parse_known_args", with_argparse),
-    ):
+    with mock.patch.object(tyro, "cli", read):
         try:
-            load(commands()[command])([])
+            load(commands()[command])(["--help"])  # ends a command that reads no dataclass
         except CommandLine as found:
             return found.args[0]
     raise AssertionError(f"{command} reads no command line")
@@ -121,38 +114,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def options(command: str) -> str:
     """Options of a command: one table, or one a subcommand."""
     line = command_line(command)
-    if isinstance(line, argparse.ArgumentParser):
-        rows = {"": list(parser_rows(line))}
-        for action in line._actions:  # noqa: SLF001
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-                rows = {name: list(parser_rows(parser)) for name, parser in action.choices.items()}
-    else:
-        rows = {"": list(field_rows(line))}
-        for hint in typing.get_type_hints(line, include_extras=True).values():
-            members = typing.get_args(unwrap(hint)[0])
-            if members and all(dataclasses.is_dataclass(unwrap(member)[0]) for member in members):
-                rows = {marks[0].name: list(field_rows(cls)) for cls, marks in map(unwrap, members)}
+    rows = {"": list(field_rows(line))}
+    for hint in typing.get_type_hints(line, include_extras=True).values():
+        members = typing.get_args(unwrap(hint)[0])
+        if members and all(dataclasses.is_dataclass(unwrap(member)[0]) for member in members):
+            rows = {marks[0].name: list(field_rows(cls)) for cls, marks in map(unwrap, members)}
     head = ("option", "value", "default", "meaning")
     return "\n\n".join(
         (f"`{command} {name}`:\n\n" if name else "") + table(head, found) for name, found in rows.items()
     )
-
-
-def parser_rows(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, str, str]]:
-    """Flag, kind of value, default and help of each option of an argparse parser."""
-    for action in parser._actions:  # noqa: SLF001
-        if isinstance(action, argparse._HelpAction):  # noqa: SLF001
-            continue
-        flag = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-        value = ", ".join(map(str, action.choices or ())) or str(action.metavar or "") * bool(action.option_strings)
-        default = "" if action.default in (None, False, True, [], ()) else f"`{str(action.default) or repr('')}`"
-        if action.required:
-            default = "required"
-        text = (action.help or "") % {"default": action.default, "prog": parser.prog}
-        text = re.sub(r"[\s(;,]*default: [^)]*\)?$", "", text)
-        if "all cores" in (action.help or ""):
-            default = ""
-        yield f"`{flag}`", value, default, text
 
 
 def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
