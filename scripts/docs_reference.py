@@ -11,7 +11,6 @@ A page holds each table between two comments; what follows "generated:" names a 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -27,16 +26,18 @@ import docstring_parser
 import tyro
 import yaml
 
+from openvla_ros.parameters import rows as parameter_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-NODES = {  # section of docs/reference/parameters.md -> module:table
-    "bridge_node": "openvla_ros.nodes.bridge.parameters:PARAMETERS",
-    "policy_node": "openvla_ros.nodes.policy.parameters:PARAMETERS",
-    "recorder_node": "openvla_ros.nodes.recorder.parameters:PARAMETERS",
-    "teleop_node": "openvla_ros.nodes.teleop.parameters:PARAMETERS",
-    "sim_node": "openvla_ros.nodes.sim.parameters:PARAMETERS",
-    "lifecycle_manager": "openvla_ros.nodes.lifecycle_manager:PARAMETERS",
+NODES = {  # node -> module:class of its parameters
+    "bridge_node": "openvla_ros.nodes.bridge.parameters:BridgeParameters",
+    "policy_node": "openvla_ros.nodes.policy.parameters:PolicyParameters",
+    "recorder_node": "openvla_ros.nodes.recorder.parameters:RecorderParameters",
+    "teleop_node": "openvla_ros.nodes.teleop.parameters:TeleopParameters",
+    "sim_node": "openvla_ros.nodes.sim.parameters:SimParameters",
+    "lifecycle_manager": "openvla_ros.nodes.lifecycle_manager:LifecycleManagerParameters",
 }
 
 ROBOT_LIMITS = [  # row of docs/reference/safety.md, parameters, unit
@@ -55,7 +56,7 @@ ROBOT_LIMITS = [  # row of docs/reference/safety.md, parameters, unit
 
 
 class CommandLine(BaseException):
-    """Raised in place of reading a command line: `args` are its options (dataclass or parser), its description."""
+    """Raised in place of reading a command line; its argument is the dataclass of the options."""
 
 
 def pages() -> list[Path]:
@@ -165,9 +166,7 @@ def unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 def field_rows(cls: Any) -> Iterator[tuple[str, str, str, str]]:
     """Flag, kind of value, default and help of each field of a dataclass, as tyro reads them."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    classes = [base for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]  # options may be inherited
-    params = [param for base in classes for param in docstring_parser.parse_from_object(base).params]
-    texts = {param.arg_name: param.description or "" for param in params}
+    texts = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
     for field in dataclasses.fields(cls):
         hint, marks = unwrap(hints[field.name])
         if dataclasses.is_dataclass(hint):
@@ -212,9 +211,10 @@ def default_text(field: dataclasses.Field[Any]) -> str:
 def parameters(node: str) -> str:
     """ROS parameters of a node, as it declares them."""
     rows = []
-    for row in load(NODES[node]):
+    for row in parameter_rows(load(NODES[node])):
         unit = row.unit if row.unit != "1" else ""
-        rows.append((f"`{row.name}`", f"`{yaml_text(row.default)}` {unit}", limits(row), row.description))
+        allowed = ", ".join(f"`{choice}`" for choice in row.choices) or row.range
+        rows.append((f"`{row.name}`", f"`{yaml_text(row.default)}` {unit}", allowed, row.description))
     return table(("parameter", "default", "allowed", "meaning"), rows)
 
 
@@ -222,16 +222,6 @@ def yaml_text(value: object) -> str:
     """A value as it is written in a YAML file."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
-
-
-def limits(row: Any) -> str:
-    """What a parameter allows: its choices, or its range."""
-    if row.choices:
-        return ", ".join(f"`{choice}`" for choice in row.choices)
-    if row.low is None and row.high is None:
-        return ""
-    low, high = ("" if bound is None else f"{bound:g}" for bound in (row.low, row.high))
-    return f"{low} … {high}".strip()
 
 
 def arguments(*targets: str) -> str:
@@ -257,12 +247,20 @@ def metrics() -> str:
     return table(("metric", "type", "meaning"), rows)
 
 
+def request_limits() -> str:
+    """What a request to the policy server may contain."""
+    from openvla_policy.serving.json_codec import MAX_INSTRUCTION, MAX_PIXELS, MAX_SIDE
+
+    image = f"at most {MAX_SIDE} px a side and {MAX_PIXELS / 1e6:.1f} million pixels in all"
+    return f"Images: uint8 RGB (H, W, 3), {image}. Instructions: at most {MAX_INSTRUCTION} characters."
+
+
 def training() -> str:
     """Options of a training run, from its configuration."""
     from openvla_training.trainer.config import option_rows
 
-    rows = [(f"`{row.name}`", row.type, f"`{row.default}`", row.unit, row.meaning) for row in option_rows()]
-    return table(("option", "type", "default", "unit", "meaning"), rows)
+    rows = ((f"`{row.name}`", row.type, f"`{row.default}` {row.unit}", row.meaning) for row in option_rows())
+    return table(("option", "value", "default", "meaning"), rows)
 
 
 def strategies() -> str:
@@ -333,7 +331,7 @@ def robot_limits() -> str:
     names = ("sim", "franka", "widowx", "generic")
     columns = []
     for name in names:
-        values = {row.name: row.default for row in load(NODES["bridge_node"])}
+        values = {row.name: row.default for row in parameter_rows(load(NODES["bridge_node"]))}
         for file in ROBOTS[name]["bridge_node"]:
             content = yaml.safe_load((ROOT / "config" / file).read_text("utf-8"))
             values |= content["/**/bridge_node"]["ros__parameters"]
@@ -359,6 +357,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "options": options,
     "arguments": arguments,
     "metrics": metrics,
+    "request-limits": request_limits,
     "parameters": parameters,
     "training": training,
     "strategies": strategies,
@@ -379,5 +378,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    main()

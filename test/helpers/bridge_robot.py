@@ -1,4 +1,4 @@
-"""A bridge's core with a robot and an operator around it, and an oracle that judges every target that comes out."""
+"""The bridge's core with a simulated robot and operator, and a judge that checks every target that comes out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.bridge_config import CoreConfig
+from openvla_ros.control.commands import CancelGoal, Commands
 from openvla_ros.geometry import Bounds, Pose, Vector, angle
-from openvla_ros.safety.gate import Chunk, GateConfig, State
+from openvla_ros.safety.gate import GateConfig, StampedChunk, State
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.watchdogs import NS, Now, Watchdogs
 from openvla_ros.safety.zones import Cone, KeepOut, Zones, clamp
@@ -26,7 +27,9 @@ LIMITS = Limits(
 )  # fmt: skip
 DOGS = Watchdogs(observation=0.6, action=0.4, state=0.2, clock_jump=0.5, future=0.05)
 CONFIG = CoreConfig(
-    gate=GateConfig(LIMITS, DOGS, sources=("policy", "expert", "teleop")), max_state_speed=20.0, leash=(0.08, 0.5)
+    gate=GateConfig(LIMITS, DOGS, sources=("policy", "expert", "teleop")),
+    max_state_speed=20.0,
+    max_following_error=(0.08, 0.5),
 )
 
 
@@ -42,7 +45,7 @@ SHARES = np.linspace(0.0, 1.0, 11)[:, None]
 
 @dataclass
 class Judge:
-    """Looks at the targets as they come, with its own arithmetic: differences, and scipy's rotations."""
+    """Checks targets with its own arithmetic: finite differences, and scipy's rotations."""
 
     config: CoreConfig
     poses: list[Pose] = field(default_factory=list)  # the newest target of one motion
@@ -55,7 +58,7 @@ class Judge:
         self.poses, self.hard, self.moves, self.turns = [pose], [False] * 4, [STILL] * 3, [STILL] * 3
 
     def see(self, pose: Pose, braking: bool) -> None:
-        """One more target, a period after the one before."""
+        """Check one more target, a period after the one before."""
         zones, dt, last = self.config.gate.limits.zones, self.config.period, self.poses[-1]
         p, before = pose.position, last.position
         assert all(map(math.isfinite, (*p, *pose.quaternion)))
@@ -97,7 +100,7 @@ def scaled(a: Vector, k: float) -> Vector:
 
 
 def lean_and_yaw(pose: Pose) -> tuple[float, float]:
-    """How far the tool leans from straight down, and its turn about that axis: by vectors, not by swing and twist."""
+    """Angle of the tool from straight down, and its yaw about that axis: by vectors, not by swing and twist."""
     turned = Rotation.from_quat(pose.quaternion) * UP
     x, y, z = (float(v) for v in turned.apply((0.0, 0.0, -1.0)))
     side, across = (y, -x, 0.0), math.hypot(x, y)  # (0, 0, -1) × leaning
@@ -120,7 +123,10 @@ class Bench:
         self.targets: list[Pose] = []
         self.sequence = 0
         self.notes: list[str] = []
-        self.sent_chunks: list[Chunk] = []
+        self.gripper_goals: list[int] = []  # numbers of the commands in `openings`
+        self.cancelled: list[CancelGoal] = []
+        self.moving = False
+        self.sent_chunks: list[StampedChunk] = []
         self.stopped_for = 0  # ticks since motion was last permitted
 
     @property
@@ -132,68 +138,71 @@ class Bench:
         return self.core.gate.state
 
     def ready(self) -> Bench:
-        """Everything permitted, robot heard."""
-        self.core.enable(True, self.now)
-        self.core.activate(self.now)
+        """Permit everything, with a robot that reports its state."""
+        self.call("enable", True)
+        self.call("activate")
         self.run(2)
         assert self.state is State.READY, self.core.gate.reason
         return self
 
-    def call(self, method: str, *arguments: object) -> object:
-        """Call the core, and judge what comes out."""
+    def call(self, method: str, *arguments: object, **options: object) -> Commands:
+        """Pass an event to the core, and judge what comes out."""
         core = self.core
-        resting = core._stream.target is None
-        answer = getattr(core, method)(*arguments, self.now)
-        outputs, notes = core.take()
-        self.notes += notes
-        if resting and (core._stream.target is not None or any(o.pose is not None for o in outputs)):
+        resting = core.stream.target is None
+        commands: Commands = getattr(core, method)(*arguments, self.now, **options)
+        assert commands.state == core.gate and commands.braking == core.stream.braking
+        assert not commands.moving or self.state is State.EXECUTING
+        self.notes += commands.notes
+        self.cancelled += commands.goals.cancel
+        self.moving = commands.moving
+        if resting and (core.stream.target is not None or commands.targets):
             # Just outside its limits a motion may begin at the nearest allowed pose: from there it is judged.
-            limits, stands = self.config.gate.limits, core.robot.pose or self.pose
-            begin = clamp(stands, limits.zones, core._stream.margin)[0]
+            limits, stands, margin = self.config.gate.limits, core.robot.pose or self.pose, core.stream.margin
+            begin = clamp(stands, limits.zones, margin)[0]
             far = (math.dist(begin.position, stands.position), angle(begin, stands))
-            slack = core._stream.margin + 1e-9
-            assert all(is_ <= may + slack for is_, may in zip(far, self.config.tolerance, strict=True)), "began outside"
+            assert all(is_ <= may + margin + 1e-9 for is_, may in zip(far, self.config.tolerance, strict=True))
             self.judge.begin(begin)
-        for output in outputs:
-            if output.pose is not None:
-                stopping = core.stopping or self.state is not State.EXECUTING
-                self.judge.see(output.pose, stopping)
-                self.targets.append(output.pose)
-                self.command, self.sent_at = output.pose, self.now.node
-            else:
-                assert output.opening in (0.0, 1.0)
-                clock = self.now.node if self.config.simulated_time else self.steady
-                since = (clock - self.openings[-1][0]) / NS if self.openings else math.inf
-                interval = self.config.gate.limits.gripper_interval
-                assert since < 0.0 or since >= interval, f"the hand was told {since} s after the last time"
-                self.openings.append((clock, output.opening))
-        if not resting and core._stream.target is None and method not in ("restarted", "pose_seen", "fault"):
-            for _ in range(3):  # a motion that is over has come to rest by its limits (not of a robot that was moved)
+        for target in commands.targets:
+            self.judge.see(target.pose, commands.braking or self.state is not State.EXECUTING)
+            self.targets.append(target.pose)
+            self.command, self.sent_at = target.pose, self.now.node
+        if commands.goals.gripper is not None:
+            opening = commands.goals.gripper.opening
+            assert opening in (0.0, 1.0)
+            clock = self.now.node if self.config.simulated_time else self.steady
+            since = (clock - self.openings[-1][0]) / NS if self.openings else math.inf
+            interval = self.config.gate.limits.gripper_interval
+            assert since < 0.0 or since >= interval, f"the gripper was commanded again after {since} s"
+            self.openings.append((clock, opening))
+            self.gripper_goals.append(commands.goals.gripper.goal)
+        moved = method in ("robot_restarted", "robot_pose", "fault")  # not by its own motion
+        if not resting and core.stream.target is None and not moved:
+            for _ in range(3):  # a motion that is over has come to rest by its limits
                 self.judge.see(self.judge.poses[-1], self.judge.hard[-1])
-        return answer
+        return commands
 
     def tick(self, dt: float | None = None) -> None:
-        """One period later: the robot speaks, the bridge acts."""
+        """Let a period pass: the robot reports, the bridge ticks."""
         self.steady += round((self.config.period if dt is None else dt) * NS)
         if self.talks:
             self.measured(self.call)
         self.ticked()
 
     def measured(self, call: Callable[..., object]) -> None:
-        """The robot follows, and says where it is, by `call`."""
+        """Let the robot follow its target and report pose and opening through `call`."""
         a, b = np.array(self.pose.position), np.array(self.command.position)
         p = a + 0.4 * (b - a)
         self.pose = Pose.of(p, self.command.quaternion)
-        call("pose_seen", self.pose, self.now.node)
+        call("robot_pose", self.pose, self.now.node)
         opening = self.openings[-1][1] if self.openings else 1.0
-        call("gripper_seen", opening, self.now.node)
+        call("gripper_opening", opening, self.now.node)
 
     def ticked(self) -> None:
-        """The bridge acts; standing is judged like moving."""
+        """Tick the bridge; an arm at rest is judged like a moving one."""
         count = len(self.targets)
         self.call("tick")
-        at = self.core._stream.target
-        if len(self.targets) == count and self.judge.poses and at is not None and not self.core._stream.busy:
+        at = self.core.stream.target
+        if len(self.targets) == count and self.judge.poses and at is not None and not self.core.stream.busy:
             self.judge.see(self.judge.poses[-1], False)
 
     def run(self, ticks: int) -> None:
@@ -201,7 +210,7 @@ class Bench:
             self.tick()
 
     def send(self, *rows: tuple[float, ...], **changes: object) -> bool:
-        """A chunk of the newest image; whether it was taken."""
+        """Send a chunk that answers the newest image; whether it was accepted."""
         self.sequence += 1
         now = self.now.node
         fields: dict[str, object] = dict(
@@ -209,7 +218,7 @@ class Bench:
             period=0.2,
         )  # fmt: skip
         count = self.core.gate.refused_count
-        self.sent_chunks.append(Chunk(**(fields | changes)))  # type: ignore[arg-type]
+        self.sent_chunks.append(StampedChunk(**(fields | changes)))  # type: ignore[arg-type]
         self.call("chunk", self.sent_chunks[-1])
         return self.core.gate.refused_count == count
 

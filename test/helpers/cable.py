@@ -1,4 +1,4 @@
-"""Two network namespaces with a cable between them that can be pulled: a robot's computer and everybody else's."""
+"""Two network namespaces, the robot's computer and another one, connected by a cable that can be pulled."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ADDRESS = "10.213.7.{}/24"  # of no network outside: the namespaces know no other
+ADDRESS = "10.213.7.{}/24"  # the namespaces have no other network
 ROBOT, REST = "robot", "rest"
-# Only what goes over the cable: shared memory would lead past it.
+# UDP over the cable only: shared memory would bypass it.
 ENVIRONMENT = {
     "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4", "FASTRTPS_DEFAULT_PROFILES_FILE": "",
     "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
@@ -17,20 +17,20 @@ ENVIRONMENT = {
 
 
 def allowed() -> bool:
-    """Whether this machine lets us: root, or a container with the right to make network namespaces."""
+    """Whether this process may create network namespaces (root, or a container with that capability)."""
     tried = "unshare -n sh -c 'ip link add end1 type veth peer name end2 && ip link set end1 up'"
     return subprocess.run(["sh", "-c", tried], capture_output=True, check=False).returncode == 0
 
 
 @dataclass
 class Cable:
-    """Made by `with cable() as made`; goes, with its namespaces, when the processes that hold them end."""
+    """The cable and its namespaces, which exist as long as the processes that hold them."""
 
     holders: dict[str, subprocess.Popen[bytes]]
 
     @classmethod
     def lay(cls) -> Cable:
-        """Two computers, connected."""
+        """Create two connected computers."""
         made = cls({end: _holder() for end in (ROBOT, REST)})
         pids = [str(made.holders[end].pid) for end in (ROBOT, REST)]
         _run(["ip", "link", "add", ROBOT, "netns", pids[0], "type", "veth", "peer", "name", REST, "netns", pids[1]])
@@ -41,20 +41,20 @@ class Cable:
         return made
 
     def at(self, end: str) -> list[str]:
-        """The words before a command that run it on one of the two computers."""
+        """Prefix of a command that runs it on one of the computers."""
         return ["nsenter", "--net", "--target", str(self.holders[end].pid)]
 
     def pull(self) -> None:
-        """Nothing gets through any more."""
+        """Disconnect the computers."""
         _run([*self.at(REST), "ip", "link", "set", REST, "down"])
 
     def plug(self) -> None:
-        """It is in again."""
+        """Connect the computers again."""
         _run([*self.at(REST), "ip", "link", "set", REST, "up"])
         _run([*self.at(REST), "ip", "route", "add", "224.0.0.0/4", "dev", REST])
 
     def remove(self) -> None:
-        """Take everything away; what runs on the two computers should have ended."""
+        """Remove the computers; their processes should have ended."""
         for holder in self.holders.values():
             holder.kill()
             holder.wait()

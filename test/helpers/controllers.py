@@ -1,4 +1,4 @@
-"""A controller_manager with one controller that listens to a topic already while it is not active, as crisp's do.
+"""A controller_manager with one controller that subscribes to its topic even while inactive, as crisp's do.
 
 `python controllers.py NAMESPACE CONTROLLER STATE TOPIC`; the manager is as ros2_control's: its controllers are nodes of
 their own in its namespace. It knows a broadcaster, too, which is active.

@@ -1,7 +1,7 @@
-"""A person at a gamepad, played: sees the arm and the cubes, moves sticks, presses buttons; speaks by Joy alone.
+"""A simulated operator with a gamepad, who sees the arm and the cubes, moves sticks and presses buttons.
 
-What a person would see with his eyes comes from robot/ee_pose and from the scene's seed; what he does reaches the stack
-through `joy` alone, as from joy_node with a pad of the Xbox layout (config/teleop/gamepad.yaml).
+What an operator sees comes from robot/ee_pose and the scene's seed; the stack receives only `joy`, as from joy_node
+with a pad of the Xbox layout (config/teleop/gamepad.yaml).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ X_AXIS, Y_AXIS, Z_AXIS, YAW_AXIS = 1, 0, 4, 3
 AXES, BUTTONS = 8, 11
 REPEAT = 0.04  # [s] as joy_node repeats its state
 DEAD_ZONE, CURVE, LINEAR, ANGULAR = 0.12, 1.7, 0.1, 0.5  # config/teleop/gamepad.yaml
-EAGERNESS = 1.5  # [1/s] speed wanted for an error
-ABOVE = 0.08  # [m] over a cube's centre: the way there, and how far a cube is lifted
+GAIN = 1.5  # [1/s] commanded speed for an error
+ABOVE = 0.08  # [m] above a cube's centre: height of travel and of lifting
 
 
 class Pad:
@@ -41,7 +41,7 @@ class Pad:
         self.speaking = True
 
     def hold(self, *buttons: int, axes: dict[int, float] | None = None) -> None:
-        """Buttons down and sticks deflected; all else let go."""
+        """Hold buttons down and sticks deflected; release all others."""
         self._buttons = frozenset(buttons)
         self._axes = [float((axes or {}).get(i, 0.0)) for i in range(AXES)]
 
@@ -53,7 +53,7 @@ class Pad:
 
 
 class Gamepad:
-    """The pad and who holds it, in ROS domain `domain`; a context manager."""
+    """The pad and its operator, in ROS domain `domain`; a context manager."""
 
     def __init__(self, domain: int) -> None:
         self._context = rclpy.Context()
@@ -78,16 +78,16 @@ class Gamepad:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    # ---- eyes ------------------------------------------------------------------------------------
+    # ---- what the operator sees ------------------------------------------------------------------
 
     def position(self) -> np.ndarray:
-        """Of the finger tips [m], base frame."""
+        """Position of the finger tips [m], base frame."""
         assert self.pose is not None
         p = self.pose.pose.position
         return np.array([p.x, p.y, p.z])
 
     def yaw(self) -> float:
-        """Of the hand about the vertical [rad]; 0 as the scenes begin."""
+        """Angle of the gripper about the vertical [rad]; 0 at the start of a scene."""
         assert self.pose is not None
         q = self.pose.pose.orientation
         x_axis = (Rotation.from_quat([q.x, q.y, q.z, q.w]) * DOWN.inv()).as_matrix()[:, 0]
@@ -97,13 +97,13 @@ class Gamepad:
         """Hold the pad as it is until `condition`.
 
         Raises:
-            TimeoutError: in vain, with what the gate and the recorder said last.
+            TimeoutError: The condition is not met in time; with the state of gate and recorder.
         """
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
-                said = f"gate: {self.safety.state} {self.safety.reason!r}; recorder: {self.recorder.state!r}"
-                raise TimeoutError(f"waited {seconds:g} s in vain for {what}; {said} {self.recorder.reason!r}")
+                state = f"gate: {self.safety.state} {self.safety.reason!r}; recorder: {self.recorder.state!r}"
+                raise TimeoutError(f"waited {seconds:g} s for {what}; {state} {self.recorder.reason!r}")
             self._executor.spin_once(timeout_sec=0.02)
 
     def pause(self, seconds: float) -> None:
@@ -112,17 +112,17 @@ class Gamepad:
         self.wait(lambda: time.monotonic() > end, seconds + 5.0, "the pause to end")
 
     def wait_ready(self) -> None:
-        """Wait for arm, gate and recorder, as the operator watches the terminal; the pad is not touched."""
+        """Wait for arm, gate and recorder, without touching the pad."""
         self.wait(lambda: self.pose is not None and self.opening == self.opening, 90.0, "the robot's state")
         self.wait(lambda: self.recorder.state == "idle" and not self.recorder.missing, 60.0, "the recorder")
         self.wait(lambda: self.node.count_subscribers("joy") > 0, 60.0, "teleop_node")
         self.wait(lambda: self.safety.state == SafetyState.READY, 60.0, "the gate to be READY")
         self.pause(0.5)
 
-    # ---- hands -----------------------------------------------------------------------------------
+    # ---- what the operator does ------------------------------------------------------------------
 
     def hold(self, *buttons: int, **sticks: float) -> None:
-        """Buttons down, and speeds x y z [m/s], yaw [rad/s] as deflections of the sticks; all else let go."""
+        """Hold buttons, and deflect the sticks for speeds x y z [m/s], yaw [rad/s]; release all others."""
         axes = {}
         for name, axis in (("x", X_AXIS), ("y", Y_AXIS), ("z", Z_AXIS), ("yaw", YAW_AXIS)):
             share = np.clip(sticks.get(name, 0.0) / (ANGULAR if name == "yaw" else LINEAR), -1.0, 1.0)
@@ -132,7 +132,7 @@ class Gamepad:
         self._pad.hold(*buttons, axes=axes)
 
     def press(self, button: int, *held: int, until: Callable[[], Any], seconds: float, what: str) -> None:
-        """Press, and let go when the effect is seen, `held` staying down."""
+        """Press until the effect is seen, while `held` stay down."""
 
         def down() -> None:
             self.hold(*held)
@@ -140,13 +140,13 @@ class Gamepad:
             self.hold(*held, button)
 
         down()
-        self.wait(self._felt(until, down) if LB in held else until, seconds, what)
+        self.wait(self._following(until, down) if LB in held else until, seconds, what)
         self.hold(*held)
 
-    def _felt(self, condition: Callable[[], Any], again: Callable[[], None] = lambda: None) -> Callable[[], Any]:
-        """`condition`; where the arm does not follow for long, let go of everything and hold anew, as one would.
+    def _following(self, condition: Callable[[], Any], again: Callable[[], None] = lambda: None) -> Callable[[], Any]:
+        """`condition`; where the arm does not follow for long, release everything and hold it again, as operators do.
 
-        A test process that is held up is a pad that is silent: the deadman counts again once it was let go.
+        A test process that is blocked is a silent pad: the deadman counts again only after a release.
         """
         followed = time.monotonic()
 
@@ -164,40 +164,40 @@ class Gamepad:
         return look
 
     def move(self, to: np.ndarray, yaw: float | None = None, *, near: float = 0.006, seconds: float = 60.0) -> None:
-        """Hold LB and steer until the finger tips are at `to` [m] (and the hand at `yaw` [rad])."""
+        """Hold LB and steer until the finger tips are at `to` [m] (and the gripper at `yaw` [rad])."""
 
         def steer() -> bool:
             error = to - self.position()
             turn = 0.0 if yaw is None else _quarter(yaw - self.yaw())
-            x, y, z = EAGERNESS * error
-            self.hold(LB, x=x, y=y, z=z, yaw=EAGERNESS * turn)
+            x, y, z = GAIN * error
+            self.hold(LB, x=x, y=y, z=z, yaw=GAIN * turn)
             return bool(np.linalg.norm(error) < near and abs(turn) < 0.05)
 
-        self.wait(self._felt(steer), seconds, f"the arm to reach {np.round(to, 3).tolist()}")
+        self.wait(self._following(steer), seconds, f"the arm to reach {np.round(to, 3).tolist()}")
         self.hold(LB)
 
     def lift(self, cube: np.ndarray, yaw: float) -> None:
-        """Fetch the cube whose centre is at `cube` [m], turned by `yaw` [rad], off the table; LB stays held."""
+        """Lift the cube whose centre is at `cube` [m], rotated by `yaw` [rad]; LB stays held."""
         self.hold(LB)
         self.move(cube + [0.0, 0.0, ABOVE], yaw, near=0.01)
         self.move(cube, yaw)
-        self.press(RB, LB, until=lambda: self.opening < 0.75, seconds=20.0, what="the hand to close")
+        self.press(RB, LB, until=lambda: self.opening < 0.75, seconds=20.0, what="the gripper to close")
         self.pause(0.3)
         self.move(cube + [0.0, 0.0, ABOVE], near=0.02)
 
     def put_down(self, at: np.ndarray) -> None:
-        """Put what is held down at `at` [m], go up, and let go of everything."""
+        """Put the cube down at `at` [m], go up, and release everything."""
         self.hold(LB)
         self.move(at + [0.0, 0.0, ABOVE], near=0.01)
         self.move(at + [0.0, 0.0, 0.004])
-        self.press(RB, LB, until=lambda: self.opening > 0.9, seconds=20.0, what="the hand to open")
+        self.press(RB, LB, until=lambda: self.opening > 0.9, seconds=20.0, what="the gripper to open")
         self.move(at + [0.0, 0.0, 1.5 * ABOVE], near=0.02)
         self.hold()
 
     # ---- episodes --------------------------------------------------------------------------------
 
     def start_episode(self) -> None:
-        """Press Y; wait until the terminal says that it records."""
+        """Press Y; wait until the recorder records."""
         self.press(Y, until=lambda: self.recorder.state == "recording", seconds=30.0, what="the episode to begin")
 
     def end_episode(self, button: int) -> None:

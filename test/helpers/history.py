@@ -1,4 +1,4 @@
-"""Everything that was said on a topic, for a test that looks at what has passed."""
+"""Subscriptions that keep every message, for a test that checks past messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from rclpy.qos import HistoryPolicy, QoSProfile
 
 
 def whole(qos: QoSProfile | int) -> QoSProfile:
-    """As `qos`, with a queue that a held-up test does not lose from.
+    """`qos` with a queue that does not overflow while the test is blocked.
 
-    With a latched topic's queue of 1 a state that lasts shorter than the test is held up is overwritten unseen.
+    With the queue of 1 of a latched topic a short state would be overwritten before the test receives it.
     """
     if isinstance(qos, int):
         return QoSProfile(depth=1000)

@@ -1,4 +1,4 @@
-"""A driver between a device and the stack, as a process of its own that a signal makes fail as drivers do.
+"""A driver between a device and the stack, as a process that fails on a signal as drivers do.
 
     python relay.py sensor_msgs/msg/Image FROM TO
 
@@ -25,7 +25,7 @@ WORKS, OLD, FRESH = "works", "old", "fresh"
 
 
 def main(kind: str, source: str, to: str) -> None:
-    """Hand on what comes on `source`."""
+    """Pass messages of `source` on."""
     package, _, name = kind.split("/")
     message_type = getattr(importlib.import_module(f"{package}.msg"), name)
     rclpy.init()
@@ -33,14 +33,14 @@ def main(kind: str, source: str, to: str) -> None:
     publisher = node.create_publisher(message_type, to, STREAM)
     mode, newest = WORKS, None
 
-    def become(new: str) -> None:
+    def switch(new: str) -> None:
         nonlocal mode
         mode = new
 
     for number, new in ((signal.SIGUSR1, OLD), (signal.SIGUSR2, FRESH), (signal.SIGHUP, WORKS)):
-        signal.signal(number, lambda *_, new=new: become(new))
+        signal.signal(number, lambda *_, new=new: switch(new))
 
-    def hand_on(message: Any) -> None:
+    def forward(message: Any) -> None:
         nonlocal newest
         if newest is None or mode == WORKS:
             newest = message
@@ -53,7 +53,7 @@ def main(kind: str, source: str, to: str) -> None:
             newest.header.stamp = message.header.stamp
         publisher.publish(newest)
 
-    node.create_subscription(message_type, source, hand_on, STREAM)
+    node.create_subscription(message_type, source, forward, STREAM)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
 

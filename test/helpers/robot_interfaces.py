@@ -1,8 +1,8 @@
-"""The robots' own messages for the tests: built once from the definitions in test/ros_ws, an overlay of the workspace.
+"""The robots' message packages for the tests: built once from the definitions in test/ros_ws, as an overlay.
 
-franka_msgs, interbotix_xs_msgs, control_msgs, controller_manager_msgs, moveit_msgs and tf2_msgs are on no registry. A
-workstation may have the real ones: those win. `environment()` builds when a definition changed (a minute on two cores),
-and says what processes need.
+franka_msgs, interbotix_xs_msgs, control_msgs, controller_manager_msgs, moveit_msgs and tf2_msgs are on no Python
+registry. Installed ones take precedence. `environment()` builds if a definition changed (a minute on two cores), and
+returns the variables that a process needs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PACKAGES = tuple(sorted(folder.name for folder in SOURCES.iterdir()))
 
 
 def installed() -> bool:
-    """Whether this Python has them all anyway."""
+    """Whether this Python has all of them installed."""
     return all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 def environment() -> dict[str, str]:
-    """Variables for a process that uses the interfaces; empty where they are installed."""
+    """Variables for a process that uses the interfaces; empty if they are installed."""
     if installed():
         return {}
     build()
@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 
 def build() -> None:
-    """Build what is not built yet; one process at a time."""
+    """Build what is missing; one process at a time."""
     files = sorted(path for path in SOURCES.rglob("*") if path.is_file())
     key = hashlib.sha256(b"".join(path.read_bytes() for path in files) + sys.executable.encode()).hexdigest()
     OUT.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def build() -> None:
             "--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-        # (colcon would have make start no second job while the load is over the number of cores: minutes, when busy.)
+        # By default colcon limits make by the machine's load: minutes longer on a busy one.
         environment["MAKEFLAGS"] = f"-j{os.cpu_count()}"
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:

@@ -1,9 +1,9 @@
-"""A node with the services of MoveIt Servo and of xs_sdk, which are on no registry; it writes down what it was asked.
+"""A node with the services of MoveIt Servo and xs_sdk, which no Python registry has; it prints its requests.
 
-`python robot_services.py servo`; `… xs_sdk`: a WidowX whose hand never arrives anywhere; `… xs_sdk dark`: one whose
-motors do not take a profile (a power supply is off); `… xs_sdk velocity`: one that somebody switched; `… hand`: a
-Franka hand that takes every goal, and ends it only when it is cancelled, after a while; `… hand homing`: one that
-refuses its first; `… hand broken`: all of them.
+`python robot_services.py servo`; `… xs_sdk`: a WidowX whose gripper never arrives; `… xs_sdk dark`: one whose
+motors do not take a profile (no power); `… xs_sdk velocity`: one in another mode; `… gripper`: a Franka
+gripper that accepts every goal, and ends it only after a cancellation, with a delay; `… gripper homing`: one that
+refuses its first goal; `… gripper broken`: every goal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def servo(node):
         return response
 
     def since():
-        """How far the newest pose is from the one before, and how long ago it came."""
+        """Distance of the newest pose from the previous one, and its age."""
         if len(poses) < 2:
             return ""
         (a, _), (b, at) = ((read_pose(message)[0], at) for message, at in poses)
@@ -76,7 +76,7 @@ def xs_sdk(node, how=""):
         print(f"mode {request.cmd_type} {request.name} {request.mode}", flush=True)
         return response
 
-    def say():
+    def report():
         names = [*WIDOWX_250S.names, "left_finger"]
         message = JointState(name=names, position=[*WIDOWX_READY, next(finger)])
         message.header.stamp = node.get_clock().now().to_msg()
@@ -88,15 +88,15 @@ def xs_sdk(node, how=""):
     node.create_service(load("interbotix_xs_msgs/srv/RegisterValues"), "get_motor_registers", read)
     single = load("interbotix_xs_msgs/msg/JointSingleCommand")
     node.create_subscription(single, "commands/joint_single", lambda m: print(f"{m.name} {m.cmd:g}", flush=True), 10)
-    node.create_timer(0.02, say)
+    node.create_timer(0.02, report)
 
 
-def hand(node, how=""):
-    """Says `stop` when a goal has ended, as the real one, which takes a stop for the next goal's, too."""
+def gripper(node, how=""):
+    """Prints when a goal has ended; the real driver takes the end of a goal for that of the next one, too."""
     going = {}
     homing = [how in ("homing", "broken")]
 
-    def judge(request):
+    def decide(request):
         refused, homing[0] = homing[0], how == "broken"
         if refused:
             print("refused", flush=True)
@@ -110,28 +110,28 @@ def hand(node, how=""):
         print("cancelled", flush=True)
         return CancelResponse.ACCEPT
 
-    def look():
+    def end_cancelled():
         for name, handle in list(going.items()):
             if handle.is_cancel_requested:
                 del going[name]
                 print(f"{name} stops", flush=True)
-                handle.execute(end)
+                handle.execute()
 
-    def end(handle):
+    def end(kind, handle):
         handle.canceled()
-        return handle._action_server.action_type.Result()
+        return load(f"franka_msgs/action/{kind}").Result()
 
     for name, kind in (("move", "Move"), ("grasp", "Grasp")):
         node.servers = [*getattr(node, "servers", []), ActionServer(
-            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", end,
-            goal_callback=judge, handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
+            node, load(f"franka_msgs/action/{kind}"), f"franka_gripper/{name}", partial(end, kind),
+            goal_callback=decide, handle_accepted_callback=partial(accept, name), cancel_callback=cancel,
         )]  # fmt: skip
-    node.create_timer(0.3, look)
+    node.create_timer(0.3, end_cancelled)
 
 
 if __name__ == "__main__":
     rclpy.init()
     node = rclpy.create_node("robot_services")
-    {"servo": servo, "xs_sdk": xs_sdk, "hand": hand}[sys.argv[1]](node, *sys.argv[2:])
+    {"servo": servo, "xs_sdk": xs_sdk, "gripper": gripper}[sys.argv[1]](node, *sys.argv[2:])
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)

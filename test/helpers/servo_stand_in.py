@@ -2,7 +2,7 @@
 
 MoveIt is on no Python registry. Of its interface this has what the bridge uses, as in moveit2's branch jazzy: pose
 targets are followed from the measured joints on, within the joints' speed, at 100 Hz; nothing is sent while it is
-paused, before it was told that poses come, or when the newest target is older than 0.1 s. Its inverse kinematics are
+paused, before it was switched to poses, or when the newest target is older than 0.1 s. Its inverse kinematics are
 the bridge's own, so what it shows is the way of the messages, not MoveIt's solutions. Its clock is the node's: with
 `--ros-args -p use_sim_time:=true` the simulator's, as the bridge's.
 """
@@ -22,7 +22,7 @@ from openvla_ros.nodes.common.conversions import read_joints, read_pose
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import SENSOR
 from openvla_ros.robots.arms import WIDOWX_250S
-from openvla_ros.robots.factory import _limit
+from openvla_ros.robots.factory import joint_limiter
 from openvla_ros.robots.kinematics import Kinematics
 from openvla_ros.robots.servo import TYPES
 
@@ -36,8 +36,8 @@ class ServoStandIn(Node):
 
     def __init__(self) -> None:
         super().__init__("servo_node")
-        self._kinematics, self._limit = Kinematics(WIDOWX_250S), _limit((SPEED,) * len(WIDOWX_250S.joints))
-        self._type, self._paused = 0, False  # (Servo waits for joint jogs until it is told)
+        self._kinematics, self._limit = Kinematics(WIDOWX_250S), joint_limiter((SPEED,) * len(WIDOWX_250S.joints))
+        self._type, self._paused = 0, False  # (Servo expects joint jogs at first)
         self._target = self._measured = self._commanded = None
         self._status = load("moveit_msgs/msg/ServoStatus")
         self._trajectory_pub = self.create_publisher(JointTrajectory, "~/joint_trajectory", 10)
@@ -73,13 +73,13 @@ class ServoStandIn(Node):
             return
         now, code = self.get_clock().now().nanoseconds, 0
         if self._target is None or self._type != TYPES["pose"] or now - self._target[1] > TIMEOUT_NS:
-            self._commanded = None  # halted: the next target is gone to from where the arm is then
+            self._commanded = None  # halted: the next target starts from the measured joints
         else:
             before = self._commanded or self._measured
             wanted = self._kinematics.solve(self._target[0], before).positions
             self._commanded, cut = self._limit(wanted, before, PERIOD)
             code = self._status.JOINT_BOUND if any(name.startswith("joint_range") for name in cut) else 0
-            # (A rolling window, as Servo's: the newest position is the last one, a little ahead in time.)
+            # (A rolling window, as Servo's: the last position is the newest, slightly ahead in time.)
             points = [JointTrajectoryPoint(positions=[float(v) for v in q]) for q in (before, self._commanded)]
             self._trajectory_pub.publish(JointTrajectory(joint_names=list(WIDOWX_250S.names), points=points))
         self._status_pub.publish(self._status(code=code))

@@ -17,15 +17,15 @@ from openvla_ros.nodes.common.qos import LATCHED
 
 
 def main() -> None:
-    """Publish each transform by a publisher of its own, as several publishers on a robot do, until told to end."""
+    """Publish each transform by its own publisher, as several publishers on a robot do, until the process ends."""
     rclpy.init()
     node = rclpy.create_node("static_transforms")
     for argument in sys.argv[1:]:
-        parent, child, *turn = argument.split()
+        parent, child, *quaternion = argument.split()
         made = TransformStamped(child_frame_id=child)
         made.header.frame_id = parent
         r = made.transform.rotation
-        r.x, r.y, r.z, r.w = map(float, turn)
+        r.x, r.y, r.z, r.w = map(float, quaternion)
         node.create_publisher(TFMessage, "/tf_static", LATCHED).publish(TFMessage(transforms=[made]))
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)

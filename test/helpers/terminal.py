@@ -1,4 +1,4 @@
-"""A terminal of its own for a command that a person runs, watches and ends with Ctrl-C."""
+"""A pseudo terminal for a command that an operator runs, watches and ends with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """`bash -c command` on a pseudo terminal; everything it shows is kept."""
+    """`bash -c command` on a pseudo terminal; keeps its output."""
 
     def __init__(self, command: str, cwd: Path, size: tuple[int, int] = (40, 120)) -> None:
         self._ours, theirs = pty.openpty()
@@ -37,29 +37,31 @@ class Terminal:
         while True:
             try:
                 more = os.read(self._ours, 65536)
-            except OSError:  # how a pseudo terminal says that nobody holds its other end
+            except OSError:  # the other end is closed
                 return
             if not more:
                 return
             self._bytes += more
 
     @property
-    def shown(self) -> str:
-        """All that was shown so far, without colours and cursor motions."""
+    def output(self) -> str:
+        """The output so far, without colours and cursor motions."""
         return ANSI.sub("", bytes(self._bytes).decode(errors="replace"))
 
     def wait_for(self, pattern: str, seconds: float) -> re.Match[str]:
-        """Wait until `pattern` is shown; AssertionError with the end of what was shown if it is not, or all ended."""
+        """Wait until the output matches `pattern`; AssertionError with its tail after `seconds`, or at the end."""
         end = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.shown)):
+        while not (found := re.search(pattern, self.output)):
             running = self.popen.poll() is None
-            assert running and time.monotonic() < end, f"{pattern!r} never shown (running: {running}): {self.tail()}"
+            assert running and time.monotonic() < end, (
+                f"no {pattern!r} in the output (running: {running}): {self.tail()}"
+            )
             time.sleep(0.05)
         return found
 
     def tail(self) -> str:
-        """The end of what was shown."""
-        return self.shown[-3000:]
+        """The end of the output."""
+        return self.output[-3000:]
 
     def type(self, keys: str) -> None:
         """Press keys."""
@@ -71,7 +73,7 @@ class Terminal:
         return self.popen.wait(seconds)
 
     def close(self) -> None:
-        """End what still runs; safe to call twice."""
+        """End the command; safe to call twice."""
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGTERM)
             try:

@@ -1,4 +1,4 @@
-"""Writes down when targets came, what the gate said and why the policy waits: a process beside the bridge.
+"""Records when targets arrive, the gate's states and why the policy waits: a process beside the bridge.
 
     python witness.py FILE
 
@@ -24,7 +24,7 @@ from openvla_ros.nodes.common.qos import COMMAND, LATCHED
 
 
 def main(file: str) -> None:
-    """Listen until the process is ended."""
+    """Record until the process is ended."""
     rclpy.init()
     node = rclpy.create_node("witness")
     with Path(file).open("w", buffering=1) as stream:
@@ -44,16 +44,16 @@ def main(file: str) -> None:
 
 
 class Seen:
-    """What a witness has written so far."""
+    """What a witness has recorded so far."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._read = file, 0
-        self.targets: list[float] = []  # when they came [s, monotonic]
+        self.targets: list[float] = []  # times of arrival [s, monotonic]
         self.gate: list[dict[str, Any]] = []
         self.policy: list[dict[str, Any]] = []
 
-    def look(self) -> None:
-        """Take in what was added since."""
+    def update(self) -> None:
+        """Read what was added."""
         if not self._file.exists():
             return
         with self._file.open() as stream:
@@ -62,11 +62,11 @@ class Seen:
         whole = text[: text.rfind("\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            said = json.loads(line)
-            if said["what"] == "target":
-                self.targets.append(said["at"])
+            event = json.loads(line)
+            if event["what"] == "target":
+                self.targets.append(event["at"])
             else:
-                (self.gate if said["what"] == "gate" else self.policy).append(said)
+                (self.gate if event["what"] == "gate" else self.policy).append(event)
 
 
 if __name__ == "__main__":

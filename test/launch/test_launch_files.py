@@ -110,7 +110,7 @@ def test_namespace_moves_all_processes_and_the_simulator_s_clock():
 def test_arguments_become_parameters_of_their_nodes():
     made = specs(seed="3", use_sim_time="false", control_mode="streaming")
     assert made["sim_node"].parameters["seed"] == 3 and not made["bridge_node"].parameters["use_sim_time"]
-    assert made["policy_node"].parameters["control_mode"] == "streaming"
+    assert made["bridge_node"].parameters["control_mode"] == "streaming"
 
 
 def test_robot_argument_wins_over_the_launch_file_s_name():

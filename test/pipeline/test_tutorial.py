@@ -98,7 +98,7 @@ def demonstrate(block: Block, workspace: Path) -> None:
         with Gamepad(domain) as pad:
             pad.wait_ready()
             # By the pad's wait, which keeps it publishing: teleop_node reports a silent pad.
-            pad.wait(lambda: "the deadman is not held" in terminal.shown, 60.0, "teleop_node to receive from the pad")
+            pad.wait(lambda: "the deadman is not held" in terminal.output, 60.0, "teleop_node to receive from the pad")
             pad.start_episode()
             pad.lift(cube, yaw)
             pad.end_episode(A)

@@ -1,7 +1,7 @@
-"""Poses and rotations as plain numbers: what the safety gate and the robots both calculate with.
+"""Poses and rotations as plain floats, used by safety, control and robots.
 
-Poses are a position [m] and a unit quaternion (x, y, z, w) in the robot's base frame. Python floats rather than
-arrays: these functions run at the controller's rate, where numpy's overhead on three numbers is most of the cost.
+A pose is a position [m] and a unit quaternion (x, y, z, w) in the robot's base frame. Python floats instead of arrays:
+these functions run at the controller's rate, where numpy's overhead on three numbers is most of the cost.
 Checked against scipy's Rotation in test/unit/ros/control/test_target_pose.py.
 """
 
@@ -18,19 +18,23 @@ IDENTITY: Quaternion = (0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class Bounds:
-    """How fast a target may change: lengths of the vectors, [m/s, m/s², m/s³] or [rad/s, rad/s², rad/s³]."""
+    """Bounds on the length of a target's derivatives, [m/s, m/s², m/s³] or [rad/s, rad/s², rad/s³]."""
 
     speed: float
     acceleration: float
     jerk: float
 
     def __post_init__(self) -> None:
-        """A bound that bounds nothing is refused when it is made."""
+        """Check the bounds.
+
+        Raises:
+            ValueError: A bound is not finite and positive.
+        """
         if not all(math.isfinite(v) and v > 0 for v in (self.speed, self.acceleration, self.jerk)):
             raise ValueError(f"speed, acceleration and jerk must be finite and over 0, not {self}")
 
     def scaled(self, factor: float) -> Bounds:
-        """Every bound times a factor; 1/√3 gives bounds for each axis that keep the vector within these."""
+        """Every bound times a factor; 1/√3 gives bounds of each axis that keep the vector within these."""
         return Bounds(self.speed * factor, self.acceleration * factor, self.jerk * factor)
 
 
@@ -43,11 +47,22 @@ class Pose:
 
     @classmethod
     def of(cls, position: Iterable[float], quaternion: Iterable[float]) -> Pose:
-        """A pose from any numbers; ValueError unless they are 3 and 4, finite, and the quaternion has a length."""
+        """Make a pose from any numbers; the quaternion is normalized.
+
+        Args:
+            position: 3 finite numbers [m].
+            quaternion: 4 finite numbers (x, y, z, w) with a norm between 0.5 and 2.
+
+        Returns:
+            The pose.
+
+        Raises:
+            ValueError: The numbers are not as described.
+        """
         p, q = tuple(float(v) for v in position), tuple(float(v) for v in quaternion)
         norm = math.sqrt(sum(v * v for v in q)) if len(q) == 4 else 0.0
         if len(p) != 3 or len(q) != 4 or not all(map(math.isfinite, p + q)) or not 0.5 < norm < 2.0:
-            raise ValueError(f"no pose: position {list(p)}, quaternion (x y z w) {list(q)}")
+            raise ValueError(f"not a pose: position {list(p)}, quaternion (x y z w) {list(q)}")
         return cls((p[0], p[1], p[2]), (q[0] / norm, q[1] / norm, q[2] / norm, q[3] / norm))
 
 
@@ -69,7 +84,7 @@ def conjugate(q: Quaternion) -> Quaternion:
 
 
 def rotate(q: Quaternion, v: Vector) -> Vector:
-    """Turn a vector by a unit quaternion."""
+    """Rotate a vector by a unit quaternion."""
     x, y, z, _ = multiply(multiply(q, (v[0], v[1], v[2], 0.0)), conjugate(q))
     return (x, y, z)
 
@@ -99,13 +114,13 @@ def angle(a: Pose, b: Pose) -> float:
 
 
 def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
-    """The pose at `fraction` 0 … 1 of the straight way from a to b, turning about one axis (slerp)."""
+    """The pose at `fraction` 0 … 1 of the straight path from a to b, rotating about one axis (slerp)."""
     s = min(1.0, max(0.0, fraction))
     p, r = a.position, b.position
     position = (p[0] + s * (r[0] - p[0]), p[1] + s * (r[1] - p[1]), p[2] + s * (r[2] - p[2]))
     qa, qb = a.quaternion, b.quaternion
     dot = sum(u * v for u, v in zip(qa, qb, strict=True))
-    if dot < 0.0:  # q and -q are the same orientation: take the short way
+    if dot < 0.0:  # q and -q are the same orientation: take the smaller rotation
         qb, dot = (-qb[0], -qb[1], -qb[2], -qb[3]), -dot
     if dot > 0.9999995:  # under 2 mrad: the chord is the arc
         wa, wb = 1.0 - s, s
@@ -117,7 +132,7 @@ def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
 
 
 def exp(rotation: Sequence[float]) -> Quaternion:
-    """The rotation about the direction of a rotation vector by its length [rad], as a quaternion."""
+    """Unit quaternion of a rotation vector [rad]."""
     x, y, z = rotation
     theta = math.sqrt(x * x + y * y + z * z)
     k = math.sin(theta / 2) / theta if theta > 1e-8 else 0.5
@@ -125,7 +140,7 @@ def exp(rotation: Sequence[float]) -> Quaternion:
 
 
 def log(q: Quaternion) -> Vector:
-    """The rotation vector [rad] of a unit quaternion, of length 0 … π: the short way."""
+    """Rotation vector [rad] of a unit quaternion, of length 0 … π."""
     x, y, z, w = q if q[3] >= 0.0 else (-q[0], -q[1], -q[2], -q[3])
     sine = math.sqrt(x * x + y * y + z * z)
     k = 2.0 * math.atan2(sine, w) / sine if sine > 1e-8 else 2.0
@@ -143,7 +158,17 @@ def cross(a: Sequence[float], b: Sequence[float]) -> Vector:
 
 
 def unit(v: Sequence[float]) -> Vector:
-    """The direction of a vector; ValueError when it has none."""
+    """The direction of a vector.
+
+    Args:
+        v: The vector.
+
+    Returns:
+        The vector of length 1.
+
+    Raises:
+        ValueError: The vector has no direction.
+    """
     length = math.hypot(*v)
     if not (length > 1e-9 and math.isfinite(length)):
         raise ValueError(f"{list(v)} has no direction")

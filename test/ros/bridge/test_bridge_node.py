@@ -1,4 +1,4 @@
-"""The bridge as a real process. The test is the robot: it is where it is told to be, unless it stalls."""
+"""The bridge as a real process. The test is the robot: it follows every target at once, unless it stalls."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ STATICS = str(Path(robot_interfaces.__file__).with_name("static_transforms.py"))
 START = Pose.of((0.5, 0.0, 0.2), (1.0, 0.0, 0.0, 0.0))
 MS = 1_000_000
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-WAIT = 30.0  # [s] for what comes at once on a machine that has nothing else to do
+WAIT = 30.0  # [s] for what takes no time on an idle machine
 
 
 class Robot:
-    """A perfect arm: at 50 Hz it says that it is where it was last told to be."""
+    """A perfect arm: at 50 Hz it reports to be at its newest target."""
 
     def __init__(self, node, start=START):
         self.node, self.pose, self.opening, self.stalled = node, start, 1.0, False
         self.targets: list[tuple[float, Pose]] = []
-        self.stamps: list[int] = []  # the targets' own [ns]: when the bridge sent them, not when they were looked at
+        self.stamps: list[int] = []  # [ns] of the targets: when the bridge sent them
         self.openings: list[float] = []
-        self.stuck = False  # the hand does not do what it is told
+        self.stuck = False  # the gripper does not follow commands
         self.states: list[SafetyState] = []
         self._sequence = 0
         self._gripper = node.create_publisher(JointState, "gripper/state", STREAM)
-        self._chunk = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
+        self.chunks = node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
         self.e_stop = node.create_publisher(Bool, "e_stop", STATE)
-        # The last: a bridge that hears it, as it must to be READY, knows those before. Likewise its safety/state below.
+        # Created last: a bridge that receives it (it must, to be READY) knows the others too. Likewise safety/state.
         self._pose = node.create_publisher(PoseStamped, "robot/ee_pose", STREAM)
-        self._heard_by_bridge = (self._pose, self._gripper, self._chunk, self.e_stop)
-        self._heard_from_bridge = (
+        self._to_bridge = (self._pose, self._gripper, self.chunks, self.e_stop)
+        self._from_bridge = (
             node.create_subscription(Float64, "gripper/command", self._on_gripper, whole(COMMAND)),
             node.create_subscription(PoseStamped, "robot/target_pose", self._on_target, whole(COMMAND)),
             node.create_subscription(SafetyState, "safety/state", self.states.append, whole(LATCHED)),
@@ -76,18 +76,18 @@ class Robot:
         return self.node.get_clock().now().nanoseconds
 
     def send(self, *rows, seen: int | None = None, **changes):
-        """Publish a chunk that answers an image of now."""
+        """Publish a chunk that answers an image taken now."""
         now, self._sequence = self.now(), self._sequence + 1
         fields = dict(
             frame="panda_link0", at_ns=now, observation=conversions.time_message(seen or now), sequence=self._sequence,
             source="policy", instruction="test", period=0.2,
         )  # fmt: skip
-        self._chunk.publish(action_messages.chunk_message(rows, **(fields | changes)))
+        self.chunks.publish(action_messages.chunk_message(rows, **(fields | changes)))
 
     def is_in(self, state) -> bool:
-        """The bridge is in this state, and everything between it and the robot is connected."""
-        connected = all(p.get_subscription_count() for p in self._heard_by_bridge) and all(
-            s.get_publisher_count() for s in self._heard_from_bridge
+        """Whether the bridge is in this state, with all topics connected."""
+        connected = all(p.get_subscription_count() for p in self._to_bridge) and all(
+            s.get_publisher_count() for s in self._from_bridge
         )
         return connected and bool(self.states) and self.states[-1].state == state
 
@@ -101,13 +101,13 @@ def robot(ros_node):
 def bridge(start_node, robot, spin_until):
     """A function that starts the bridge with parameters and waits until it is ready.
 
-    Its watchdogs are patient, but where a test is about them: a test that is held up for a moment is no fault.
+    Its watchdogs are slow except in tests about them: a busy machine is no fault.
     """
 
     def start(environment=None, **parameters):
-        patient = {"watchdog__state": 5.0, "watchdog__action": 2.0}
+        defaults = {"watchdog__state": 5.0, "watchdog__action": 2.0}
         pairs = [
-            x for name, value in (patient | parameters).items() for x in ("-p", f"{name.replace('__', '.')}:={value}")
+            x for name, value in (defaults | parameters).items() for x in ("-p", f"{name.replace('__', '.')}:={value}")
         ]
         asked = ["--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", *pairs]
         process = start_node("bridge_node", *asked, **(environment or {}))
@@ -118,7 +118,7 @@ def bridge(start_node, robot, spin_until):
 
 
 def arrives(robot, spin_until, settle, position):
-    """The robot is told to go there (the state may have come before the last target), and nowhere else afterwards."""
+    """Wait until the target is there (the state may arrive before it), and check that it stays."""
     spin_until(lambda: math.dist(robot.pose.position, position) < 1e-6, WAIT, f"the target {position}")
     settle()
     assert robot.pose.position == pytest.approx(position, abs=1e-6)
@@ -152,17 +152,17 @@ def test_an_action_is_executed_smoothly_and_reported(bridge, robot, spin_until, 
         math.dist(a.position, b.position) for (_, a), (_, b) in zip(robot.targets, robot.targets[1:], strict=False)
     ]
     assert max(steps) <= 0.5 * 0.04 + 1e-9 and len(robot.targets) >= 6
-    assert robot.targets[0][0] - sent < 0.5  # (the bare latency is benchmarked elsewhere; this box is shared)
+    assert robot.targets[0][0] - sent < 0.5  # (latency has its benchmark; this machine may be busy)
 
 
-def test_what_is_wrong_moves_nothing_and_is_named(bridge, robot, spin_until):
+def test_refused_chunks_move_nothing_and_name_the_check(bridge, robot, spin_until):
     bridge()
 
     def refused(name):
         count = robot.states[-1].refused_count
         spin_until(lambda: robot.states[-1].refused_count > count, WAIT, f"a refusal for {name}")
         assert list(robot.states[-1].refused) == [name] and robot.states[-1].reason
-        assert robot.states[-1].state == SafetyState.READY, "and another try is invited"
+        assert robot.states[-1].state == SafetyState.READY, "and another chunk is asked for"
 
     robot.send(row(), frame="camera_optical_frame")
     refused("frame")
@@ -176,12 +176,12 @@ def test_what_is_wrong_moves_nothing_and_is_named(bridge, robot, spin_until):
     )  # fmt: skip
     broken.actions = [EndEffectorDelta()]
     broken.actions[0].translation.x = math.nan
-    robot._chunk.publish(broken)
+    robot.chunks.publish(broken)
     refused("action")
     assert robot.targets == [] and robot.openings == []
 
 
-def test_limits_clip_and_say_so(bridge, robot, spin_until, settle):
+def test_limits_clip_and_are_reported(bridge, robot, spin_until, settle):
     bridge(limit__translation=0.03, workspace__high="[0.8, 0.4, 0.21]")
     robot.send(row(z=0.5))
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
@@ -189,7 +189,7 @@ def test_limits_clip_and_say_so(bridge, robot, spin_until, settle):
     assert set(robot.states[-1].clipped) == {"max_translation", "box_z"}
 
 
-def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, call):
+def test_an_emergency_stop_latches_until_its_reset(bridge, robot, spin_until, settle, call):
     bridge(limit__speed=0.05)
     robot.send(row(x=0.05))
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
@@ -205,8 +205,8 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, ca
     end = len(robot.targets)
     settle()
     assert len(robot.targets) == end
-    nobody = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
-    assert not nobody.success and "operator's name" in nobody.message and robot.is_in(SafetyState.ESTOP)
+    unnamed = call(ResetEStop, "bridge_node/reset_e_stop", operator_name=" ")
+    assert not unnamed.success and "operator's name" in unnamed.message and robot.is_in(SafetyState.ESTOP)
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY after the reset")
     assert robot.states[-1].e_stop_reset_by == "Ada"
@@ -216,25 +216,25 @@ def test_an_emergency_stop_stops_and_stays(bridge, robot, spin_until, settle, ca
     assert call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada").success
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY again")
     robot.send(row(x=0.01))
-    spin_until(lambda: len(robot.targets) > end, WAIT, "motion after the reset")  # (too short to be seen EXECUTING)
+    spin_until(lambda: len(robot.targets) > end, WAIT, "motion after the reset")  # (EXECUTING is too short to wait for)
 
 
 @pytest.mark.parametrize("offered", ["best effort", "latched before the bridge was there"])
-def test_an_emergency_stop_is_heard_whatever_its_publisher_offers(start_node, robot, ros_node, spin_until, offered):
+def test_an_emergency_stop_is_received_with_any_qos(start_node, robot, ros_node, spin_until, offered):
     button = ros_node.create_publisher(Bool, "e_stop", LATCHED if "latched" in offered else BEST_EFFORT)
     if "latched" in offered:
         button.publish(Bool(data=True))
     start_node("bridge_node", "--ros-args", "-p", "autostart:=true", "-p", "enabled:=true", "-p", "watchdog.state:=5.0")
     if "latched" not in offered:
         spin_until(lambda: robot.is_in(SafetyState.READY), 120.0, "READY")
-        # Until it is heard: best effort is lost on a bridge that does not know the button yet.
+        # Repeated: best effort is lost while the bridge does not know the button yet.
         ros_node.create_timer(0.1, lambda: button.publish(Bool(data=True)))
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), 120.0, "ESTOP")
     assert robot.states[-1].reason == "emergency stop pressed"
 
 
-def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for):
-    """And nobody else: e_stop is heard by subscriptions for each kind of publisher, which fits one of them alone."""
+def test_incompatible_endpoints_are_reported_once(start_node, ros_node, wait_for):
+    """And no other: e_stop has a subscription for each kind of publisher, of which one matches."""
     made = [
         ros_node.create_publisher(Bool, "e_stop", BEST_EFFORT),
         ros_node.create_publisher(Bool, "e_stop", LATCHED),
@@ -244,20 +244,20 @@ def test_who_is_on_a_topic_in_vain_is_named_once(start_node, ros_node, wait_for)
     ]
     node = start_node("bridge_node", "--ros-args", "-p", "autostart:=true")
     for said in (
-        "'/test_node' publishes on /policy/stop in vain: best effort publisher and reliable subscription",
-        "'/test_node' publishes on /robot/ee_pose in vain: it is std_msgs/msg/String there, geometry_msgs",
-        "'/test_node' listens to /robot/target_pose in vain: volatile publisher and transient local subscription",
+        "messages of '/test_node' on /policy/stop are lost: best effort publisher and reliable subscription",
+        "messages of '/test_node' on /robot/ee_pose are lost: it is std_msgs/msg/String there, geometry_msgs",
+        "messages to '/test_node' on /robot/target_pose are lost: volatile publisher and transient local subscription",
     ):
         wait_for(lambda said=said: said in node.output, WAIT, said)
-    made.append(ros_node.create_publisher(String, "policy/stop", STATE))  # this one is heard
-    made.append(ros_node.create_publisher(Bool, "policy/action_chunk", STATE))  # this one is told, and only this
-    wait_for(lambda: "/policy/action_chunk in vain" in node.output, WAIT, "a stranger that comes later")
+    made.append(ros_node.create_publisher(String, "policy/stop", STATE))  # this one matches
+    made.append(ros_node.create_publisher(Bool, "policy/action_chunk", STATE))  # this one does not
+    wait_for(lambda: "/policy/action_chunk are lost" in node.output, WAIT, "an endpoint that appears later")
     assert "e_stop" not in node.output and node.output.count("/robot/ee_pose") == 1
 
 
-def test_the_stop_service_does_not_let_go_of_the_button(bridge, robot, spin_until, call):
+def test_the_e_stop_service_does_not_release_the_button(bridge, robot, spin_until, call):
     bridge()
-    robot.e_stop.publish(Bool(data=True))  # once, on change, and it stays in
+    robot.e_stop.publish(Bool(data=True))  # once, on change; it stays pressed
     spin_until(lambda: robot.is_in(SafetyState.ESTOP), WAIT, "ESTOP")
     assert call(Trigger, "bridge_node/e_stop").success
     answer = call(ResetEStop, "bridge_node/reset_e_stop", operator_name="Ada")
@@ -272,7 +272,7 @@ def set_parameter(call, name, value):
     return call(SetParameters, "bridge_node/set_parameters", parameters=[wish]).results[0]
 
 
-def test_a_limit_is_set_before_it_is_read_or_not_at_all(bridge, robot, call):
+def test_a_limit_cannot_change_while_configured(bridge, robot, call):
     bridge(scale=1.0)
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
         refused = set_parameter(call, "scale", 0.2)
@@ -281,7 +281,7 @@ def test_a_limit_is_set_before_it_is_read_or_not_at_all(bridge, robot, call):
     assert set_parameter(call, "scale", 0.2).successful
 
 
-def test_a_bridge_that_could_not_be_configured_lives_and_is_asked_again(start_node, call, wait_for):
+def test_a_bridge_survives_a_failed_configure(start_node, call, wait_for):
     if robot_interfaces.installed():
         pytest.skip("the robots' interfaces are installed here")
     process = start_node("bridge_node", "--ros-args", "-p", "robot:=franka")
@@ -293,7 +293,7 @@ def test_a_bridge_that_could_not_be_configured_lives_and_is_asked_again(start_no
     assert process.output.count("franka_msgs does not import") == 2 and "Traceback" not in process.output
 
 
-def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_until, settle):
+def test_a_stalled_robot_resumes_from_where_it_is(bridge, robot, spin_until, settle):
     bridge(limit__speed=0.05, watchdog__state=0.5)
     robot.send(row(x=0.05))
     spin_until(lambda: len(robot.targets) > 5, WAIT, "motion")
@@ -303,7 +303,7 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
     spin_until(lambda: not robot.states[-1].stopping, WAIT, "the end of braking")
     settle()
     robot.targets.clear()
-    robot.pose = Pose.of((0.45, 0.1, 0.25), START.quaternion)  # somebody moved it meanwhile
+    robot.pose = Pose.of((0.45, 0.1, 0.25), START.quaternion)  # moved by hand meanwhile
     robot.stalled = False
     spin_until(lambda: robot.is_in(SafetyState.READY), WAIT, "READY")
     assert robot.targets == []
@@ -312,7 +312,7 @@ def test_a_stalled_robot_holds_and_goes_on_from_where_it_is(bridge, robot, spin_
     assert math.dist(robot.targets[0][1].position, (0.45, 0.1, 0.25)) < 0.005
 
 
-def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node, robot, spin_until, call, meet):
+def test_nothing_moves_unless_enabled(start_node, robot, spin_until, call, meet):
     arguments = ["autostart:=true", "limit.speed:=0.05", "watchdog.state:=5.0"]
     start_node("bridge_node", "--ros-args", *[x for a in arguments for x in ("-p", a)])
     spin_until(lambda: robot.is_in(SafetyState.HOLD) and robot.states[-1].reason == "not enabled", 120.0, "HOLD")
@@ -329,7 +329,7 @@ def test_nothing_moves_before_it_is_enabled_nor_after_it_is_disabled(start_node,
     assert robot.states[-1].reason == "not enabled"
 
 
-def test_streaming_holds_when_the_policy_goes_quiet(bridge, robot, spin_until):
+def test_streaming_holds_without_new_chunks(bridge, robot, spin_until):
     bridge(control_mode="streaming", watchdog__action=0.4)
     for _ in range(3):
         count, said = len(robot.targets), len(robot.states)
@@ -343,7 +343,7 @@ def test_streaming_holds_when_the_policy_goes_quiet(bridge, robot, spin_until):
     spin_until(lambda: len(robot.targets) > count, WAIT, "motion with the next chunk")
 
 
-def test_another_source_is_refused_until_it_is_put_in_command(bridge, robot, spin_until, call):
+def test_another_source_is_refused_until_switched_to(bridge, robot, spin_until, call):
     bridge(sources='["policy", "teleop"]', source="policy")
     robot.send(row(), source="teleop")
     spin_until(lambda: robot.states[-1].refused_count == 1, WAIT, "a refusal")
@@ -369,7 +369,7 @@ def test_a_joysticks_button_must_be_held(start_node, robot, spin_until, ros_node
     spin_until(lambda: len(robot.targets) > 3, WAIT, "motion")
     held.cancel()
     spin_until(lambda: robot.is_in(SafetyState.HOLD), WAIT, "HOLD")
-    assert robot.states[-1].reason.startswith("the joystick's button")
+    assert robot.states[-1].reason.startswith("no message of the joystick's button")
 
 
 def test_deltas_along_a_cameras_axes(bridge, robot, spin_until, settle):
@@ -381,7 +381,7 @@ def test_deltas_along_a_cameras_axes(bridge, robot, spin_until, settle):
 
 
 @pytest.mark.slow  # builds the interfaces where they are not built yet
-def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, start_process, spin_until, settle):
+def test_deltas_along_camera_axes_from_tf_static(bridge, robot, start_process, spin_until, settle):
     environment = robot_interfaces.environment()
     # The base stands on the world turned by 90 degrees; the camera, calibrated in the world, looks along the base's x.
     half = math.sqrt(0.5)
@@ -395,14 +395,14 @@ def test_deltas_along_the_axes_that_tf_static_gives_a_camera(bridge, robot, star
 
 
 @pytest.mark.slow
-def test_a_camera_that_tf_static_does_not_know_is_refused(start_node, start_process, wait_for):
+def test_a_camera_unknown_to_tf_static_is_refused(start_node, start_process, wait_for):
     environment = robot_interfaces.environment()
     start_process("python", STATICS, "tool camera 0 0 0 1", **environment)
     asked = ["autostart:=true", "camera_frame:=camera", "camera.transform:=tf_static", "call_timeout:=10.0"]
     process = start_node("bridge_node", "--ros-args", *[x for pair in asked for x in ("-p", pair)], **environment)
     wait_for(lambda: not process.running, 60.0, "the node to give up")
     assert process.popen.returncode == 1
-    said = "/tf_static does not connect camera_frame 'camera' with panda_link0 or panda_hand_tcp (heard in 10 s: "
+    said = "/tf_static does not connect camera_frame 'camera' with panda_link0 or panda_hand_tcp (received in 10 s: "
     assert f"{said}camera in tool)" in process.output
 
 
@@ -414,19 +414,19 @@ def test_a_stop_that_takes_too_long_is_refused_at_configure(start_node, ros_node
 
 def test_deltas_along_the_end_effectors_axes(bridge, robot, spin_until, settle):
     bridge()
-    robot.send(row(z=0.02), frame="panda_hand_tcp")  # the hand points down: its z is the base's -z
+    robot.send(row(z=0.02), frame="panda_hand_tcp")  # the gripper points down: its z is the base's -z
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")
     arrives(robot, spin_until, settle, (0.5, 0.0, 0.18))
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_the_hand_closes_before_the_arm_moves_where_that_is_asked_for(bridge, robot, spin_until, settle, first):
+def test_gripper_first_closes_before_the_arm_moves(bridge, robot, spin_until, settle, first):
     bridge(gripper__first=str(first).lower(), arrival__gripper_delay=4.0, arrival__time_limit=10.0)
     robot.stuck = True
     robot.send(row(z=0.05, gripper=0.0))
-    spin_until(lambda: robot.openings == [0.0], WAIT, "the hand to be told to close")
+    spin_until(lambda: robot.openings == [0.0], WAIT, "the gripper command")
     settle(1.0)
-    assert (robot.pose.position[2] > START.position[2] + 0.01) is not first, "with the hand still open"
+    assert (robot.pose.position[2] > START.position[2] + 0.01) is not first, "with the gripper still open"
     robot.opening = 0.0
     spin_until(lambda: abs(robot.pose.position[2] - 0.25) < 1e-6, WAIT, "the arm to rise")
     spin_until(lambda: robot.states[-1].executed_sequence == 1 and robot.is_in(SafetyState.READY), WAIT, "the end")

@@ -1,4 +1,4 @@
-"""What goes wrong between real processes, and that the arm's target stands still within the limits each time.
+"""Faults between real processes: the arm's target comes to rest within the limits each time.
 
 Simulator, camera driver, arm driver, policy, bridge and a witness of the targets are processes of their own; the policy
 is the real one, on a small random checkpoint. A fault is a signal to one of them, or a pulled cable. Measured is the
@@ -27,13 +27,13 @@ from openvla_ros.nodes.common.qos import STATE
 pytestmark = pytest.mark.ros
 ACTION, OBSERVATION, STATE_AGE, STILL, STOP = 1.0, 1.5, 0.5, 1.0, 0.15  # [s] the limits of these tests
 PERIOD = 0.2  # [s] of the policy's predictions
-SLACK = 0.5  # [s] what a busy machine may add: transport, scheduling
+SLACK = 0.5  # [s] that a busy machine may add: transport, scheduling
 BRIDGE = {
     "autostart": True, "enabled": True, "sources": '["policy"]', "source": "policy",
     "watchdog.action": ACTION, "watchdog.observation": OBSERVATION, "watchdog.state": STATE_AGE, "watchdog.future": 0.2,
     "stop.time": STOP, "stop.factor": 4.0, "limit.acceleration": 10.0, "limit.jerk": 600.0,
     "limit.turn_acceleration": 40.0, "limit.turn_jerk": 2000.0,
-    "scale": 0.1,  # a random policy goes on and on in one direction: slowly, so that it stays inside its limits
+    "scale": 0.1,  # a random policy keeps moving in one direction: slowly, to stay within the limits
 }  # fmt: skip
 POLICY = {
     "autostart": True, "instruction": "lift the red cube", "rate": 1.0 / PERIOD, "period": PERIOD, "threads": 1,
@@ -47,13 +47,14 @@ class Stack:
     def __init__(self, start: Callable[..., Any], wait_for: Callable[..., Any], root: Path, tmp: Path) -> None:
         """start: `start_process` of test/conftest.py."""
         self._start, self._wait_for, self._helpers = start, wait_for, root / "test" / "helpers"
-        self._seen = Seen(tmp / "witness.jsonl")
+        self._witness_file = tmp / "witness.jsonl"
+        self._seen = Seen(self._witness_file)
         self._prefix: Mapping[str, Sequence[str]] = {}
         self._environment: Mapping[str, str] = {}
         self.times: list[str] = []
 
     def over(self, made: cable.Cable) -> None:
-        """Put the bridge on one computer, and all else on the other."""
+        """Run the bridge on one computer, and the rest on the other."""
         self._prefix = {end: made.at(end) for end in (cable.ROBOT, cable.REST)}
         self._environment = cable.ENVIRONMENT
 
@@ -67,7 +68,7 @@ class Stack:
         return self._run(end, str(self._helpers / f"{name}.py"), *arguments)
 
     def witness(self) -> None:
-        self.helper("witness", cable.ROBOT, str(self._seen._file))
+        self.helper("witness", cable.ROBOT, str(self._witness_file))
 
     def _run(self, end: str, *words: str) -> Any:
         command, *arguments = [*self._prefix.get(end, ()), "python", *words]
@@ -77,7 +78,7 @@ class Stack:
 
     def wait(self, condition: Callable[[Seen], Any], timeout: float, what: str) -> None:
         def look() -> Any:
-            self._seen.look()
+            self._seen.update()
             return condition(self._seen)
 
         try:
@@ -86,7 +87,7 @@ class Stack:
             pytest.fail(f"{failed}; the gate last said {self._seen.gate[-1:]}, the policy {self._seen.policy[-1:]}")
 
     def moving(self) -> None:
-        """Wait until the arm is under way, and the witness hears all three that it listens to."""
+        """Wait until the arm moves, and the witness receives all its topics."""
         since = time.monotonic()
         self.wait(
             lambda seen: seen.gate and seen.policy and sum(at > since for at in seen.targets) > 25, 90.0, "motion"
@@ -102,7 +103,7 @@ class Stack:
         held, said = time.monotonic(), next(filter(named, self._seen.gate))["at"]
         self.wait(lambda _: time.monotonic() > held + STOP + SLACK, 5.0, "the stop")
         count = len(self._seen.targets)
-        self.wait(lambda _: time.monotonic() > held + STOP + SLACK + 0.4, 5.0, "what may come after it")
+        self.wait(lambda _: time.monotonic() > held + STOP + SLACK + 0.4, 5.0, "later targets")
         assert len(self._seen.targets) == count, f"{name}: targets are still sent"
         took = self._seen.targets[-1] - fault
         self.times.append(
@@ -132,7 +133,7 @@ def signalled(number: int, *processes: Any) -> float:
     return time.monotonic()
 
 
-def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
+def test_each_fault_stops_the_arm_until_it_is_over(
     stack: Stack, tiny_checkpoint: Path, ros_node: Any, wait_for: Any, call: Any, meet: Any
 ) -> None:
     sim = stack.node("sim_node", cable.REST, {"publish_clock": False, "autostart": True, "camera.rate": 10.0})
@@ -143,13 +144,13 @@ def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
         "bridge_node", cable.ROBOT, BRIDGE | {"control_mode": "streaming"},
         "robot/ee_pose:=driver/ee_pose", "policy/action_chunk:=relayed/chunk",
     )  # fmt: skip
-    streaming = {"control_mode": "streaming", "checkpoint": tiny_checkpoint, "image.topic": "driver/image_raw"}
-    policy = stack.node("policy_node", cable.REST, POLICY | streaming)
+    remapped = {"checkpoint": tiny_checkpoint, "image.topic": "driver/image_raw"}
+    policy = stack.node("policy_node", cable.REST, POLICY | remapped)
     stack.witness()
     e_stop = ros_node.create_publisher(Bool, "e_stop", STATE)
     stack.moving()
 
-    wait_for(e_stop.get_subscription_count, 20.0, "the bridge to listen to e_stop")
+    wait_for(e_stop.get_subscription_count, 20.0, "the bridge to subscribe to e_stop")
     meet("bridge_node")
     fault = time.monotonic()
     e_stop.publish(Bool(data=True))
@@ -160,20 +161,20 @@ def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
     stack.moving()
 
     fault = signalled(signal.SIGUSR1, camera)
-    stack.stands("camera repeats its last picture", fault, ACTION, "no fresh action")
+    stack.stands("camera repeats its last image", fault, ACTION, "no fresh action")
     assert stack.policy_said("no new image on /driver/image_raw", fault)
     signalled(signal.SIGHUP, camera)
     stack.moving()
-    # Nothing but the picture itself shows that it is an old one.
+    # Only the image itself shows that it is old.
     fault = signalled(signal.SIGUSR2, camera)
-    stack.stands("camera stamps its last picture anew", fault, STILL + PERIOD + ACTION, "no fresh action")
+    stack.stands("camera stamps its last image again", fault, STILL + PERIOD + ACTION, "no fresh action")
     assert stack.policy_said("prediction failed: the camera is frozen", fault)
     signalled(signal.SIGHUP, camera)
     stack.moving()
     stack.stands("camera is silent", signalled(signal.SIGSTOP, camera), ACTION, "no fresh action")
     signalled(signal.SIGCONT, camera)
     stack.moving()
-    # A policy that streams fresh copies of an old observation.
+    # A policy that keeps answering an old observation.
     stack.stands("policy repeats itself", signalled(signal.SIGUSR1, chunks), OBSERVATION, "no fresh observation")
     signalled(signal.SIGHUP, chunks)
     stack.moving()
@@ -182,9 +183,9 @@ def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
     stack.stands("robot state repeats its last pose", fault, STATE_AGE, "no fresh robot state")
     signalled(signal.SIGHUP, arm)
     stack.moving()
-    # Everybody else stands still, and comes back with what was sent meanwhile.
+    # All other processes are suspended, and resume with their queued messages.
     fault = signalled(signal.SIGSTOP, policy, camera, arm, sim)
-    stack.stands("everybody else is silent", fault, min(STATE_AGE, ACTION), "no fresh robot state")
+    stack.stands("all other processes are suspended", fault, min(STATE_AGE, ACTION), "no fresh robot state")
     signalled(signal.SIGCONT, sim, arm, camera, policy)
     stack.moving()
 
@@ -192,7 +193,7 @@ def test_each_fault_stops_the_arm_and_lets_it_go_on_when_it_is_over(
 
 
 @pytest.mark.skipif(not cable.allowed(), reason="needs the right to make network namespaces (root)")
-def test_a_pulled_network_cable_stops_the_arm_in_blocking_control(stack: Stack, tiny_checkpoint: Path) -> None:
+def test_a_pulled_network_cable_stops_the_arm(stack: Stack, tiny_checkpoint: Path) -> None:
     laid = cable.Cable.lay()
     try:
         stack.over(laid)
@@ -206,7 +207,7 @@ def test_a_pulled_network_cable_stops_the_arm_in_blocking_control(stack: Stack, 
         stack.stands("network cable pulled", fault, STATE_AGE, "no fresh robot state")
         laid.plug()
         stack.moving()
-        # The action under way is executed to its end; there is no other.
+        # The present action is executed to its end, and no other follows.
         fault = signalled(signal.SIGKILL, policy)
         stack.stands("policy's process killed", fault, PERIOD, "holding: no action", SafetyState.READY)
     finally:

@@ -1,4 +1,4 @@
-"""The Franka bridge against the simulated Panda that looks like franka_ros2: real processes, true interfaces."""
+"""The Franka bridge with the simulated Panda under the franka_ros2 emulator: real processes and interfaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 @pytest.fixture
 def start(start_process, ros_domain):
-    """Give `start(robot, mode)`: the faced simulator and its bridge, the scripted expert in command."""
+    """Give `start(robot, mode)`: the simulator as a driver emulator and its bridge, the scripted expert in command."""
     environment = robot_interfaces.environment()
 
     def start(robot, mode, bridge=None, **sim):
@@ -56,7 +56,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize(("mode", "bridge"), [("blocking", {}), ("streaming", {}), ("blocking", OTHER)])
-def test_the_bridge_does_the_task_with_no_reflex(start, listen, call, spin_until, mode, bridge):
+def test_the_bridge_does_the_task_without_a_reflex(start, listen, call, spin_until, mode, bridge):
     processes = start("franka_sim", mode, bridge)
     scores, safe = listen(SceneScore, "sim/score", LATCHED), listen(SafetyState, "safety/state", LATCHED)
     ready = (SafetyState.READY, SafetyState.EXECUTING)
@@ -68,9 +68,7 @@ def test_the_bridge_does_the_task_with_no_reflex(start, listen, call, spin_until
     assert "was not sent" not in processes["bridge_node"].output
 
 
-def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
-    start, ros_node, listen, call, spin_until, meet
-):
+def test_a_jump_triggers_a_reflex_until_recovery(start, ros_node, listen, call, spin_until, meet):
     processes = start("franka_sim", "blocking", **{"expert.role": "off"})
     safe = listen(SafetyState, "safety/state", LATCHED)
     poses = listen(PoseStamped, "franka_robot_state_broadcaster/current_pose", SENSOR)
@@ -78,7 +76,7 @@ def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
     spin_until(
         lambda: safe and safe[-1].state == SafetyState.READY and poses and fingers, 120.0, "the bridge to be READY"
     )
-    grace = 1_500_000_000  # the face is lenient for a while after a reset
+    grace = 1_500_000_000  # the emulator tolerates jumps for a while after a reset
     spin_until(lambda: conversions.stamp_ns(poses[-1].header.stamp) > grace, 30.0, "the scene to be an old one")
     publisher = ros_node.create_publisher(PoseStamped, "target_pose", STATE)
     spin_until(lambda: publisher.get_subscription_count() > 0, 30.0, "the controller")
@@ -87,11 +85,11 @@ def test_a_jump_trips_a_reflex_that_silences_the_arm_until_it_is_recovered(
     assert jump.header.frame_id == "base"
     jump.pose.position.x += 0.1
     publisher.publish(jump)
-    silence = "franka_robot_state_broadcaster/robot_state was not heard for 1 s: after a reflex look why, then"
+    silence = "no message on franka_robot_state_broadcaster/robot_state for 1 s: after a reflex find the cause, then"
     spin_until(lambda: silence in safe[-1].reason, 20.0, "the gate to say what the silence may be")
     assert safe[-1].state == SafetyState.HOLD and "recover_robot" in safe[-1].reason
     before = len(poses), len(fingers)
-    spin_until(lambda: len(fingers) > before[1] + 10, 20.0, "the hand, a machine of its own, to go on")
+    spin_until(lambda: len(fingers) > before[1] + 10, 20.0, "the gripper, a separate device, to continue")
     assert len(poses) == before[0], "the state broadcaster is not active"
     answer = call(Trigger, "bridge_node/recover_robot")
     assert answer.success and "set_hardware_component_state" in answer.message, answer.message

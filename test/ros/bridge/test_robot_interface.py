@@ -1,4 +1,4 @@
-"""What a bridge does before its robot moves: calls in their order, answers judged, missing things named."""
+"""The bridge and a robot's driver: service calls and their answers, gripper goals, stop guard, MoveIt Servo."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bridge(start_node):
     return start
 
 
-def test_a_missing_message_package_is_named_with_its_cure(bridge, wait_for):
+def test_a_missing_message_package_is_named_with_its_remedy(bridge, wait_for):
     if robot_interfaces.installed():
         pytest.skip("the robots' interfaces are installed here")
     for robot, package in (("franka", "franka_msgs"), ("widowx", "interbotix_xs_msgs")):
@@ -55,14 +55,12 @@ def test_a_missing_message_package_is_named_with_its_cure(bridge, wait_for):
 @pytest.mark.parametrize(
     ("how", "timeout", "why"),
     [
-        ("", 2.0, "service get_robot_info is not there: is xs_sdk running"),
+        ("", 2.0, "service get_robot_info is not available: is xs_sdk running"),
         ("dark", 15.0, "2000], not (200, 200, 200, 200, 200, 200): the motors did not take Profile_Velocity = 200 ms"),
-        ("velocity", 15.0, "get_robot_info says mode = ['velocity'], not position: is xs_sdk running"),
+        ("velocity", 15.0, "get_robot_info reports mode = ['velocity'], not position: is xs_sdk running"),
     ],
 )
-def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
-    bridge, start_process, ros_domain, wait_for, how, timeout, why
-):
+def test_a_missing_or_misconfigured_driver_is_refused(bridge, start_process, ros_domain, wait_for, how, timeout, why):
     environment = robot_interfaces.environment()
     if how:
         start_process("python", SERVICES, "xs_sdk", how, **environment)
@@ -72,16 +70,16 @@ def test_a_driver_that_is_not_there_or_not_as_it_should_be_is_refused(
 
 
 GOAL = """
-from openvla_ros.nodes import messages
+from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
-from openvla_ros.robots.grippers import Hand, HandConfig
-((_, goal),) = Hand(HandConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
-print(messages.filled(load(goal.kind).Goal, goal.fields))
+from openvla_ros.robots.grippers import GripperConfig, GripperDriver
+((_, goal),) = GripperDriver(GripperConfig("{kind}", "gripper_cmd", "js", ("f1", "f2"), 0.0, 0.08)).command(1.0)
+print(conversions.filled(load(goal.kind).Goal, goal.fields))
 """
 
 
 @pytest.mark.slow  # as above
-def test_a_hands_goals_are_filled_as_their_actions_have_them(ros_domain):
+def test_gripper_goals_match_their_action_types(ros_domain):
     environment = {**os.environ, **robot_interfaces.environment(), "ROS_PYTHON_CHECK_FIELDS": "1"}
 
     def goal(kind):
@@ -97,7 +95,7 @@ def test_a_hands_goals_are_filled_as_their_actions_have_them(ros_domain):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP], ids=lambda number: number.name)
-def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
+def test_the_stop_guard_ends_a_push_without_the_bridge(
     bridge, start_process, ros_node, listen, spin_until, wait_for, meet, how
 ):
     environment = robot_interfaces.environment()
@@ -106,9 +104,9 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
     safe = listen(SafetyState, "safety/state", LATCHED)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
-    spin_until(lambda: chunks.get_subscription_count() > 0, 30.0, "the bridge to listen")
+    spin_until(lambda: chunks.get_subscription_count() > 0, 30.0, "the bridge to subscribe")
     meet("bridge_node")
-    (keeper,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
+    (guard,) = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text().split()
     at = ros_node.get_clock().now()
     chunks.publish(
         action_messages.chunk_message(
@@ -116,7 +114,7 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
             source="policy", instruction="", period=0.2,
         )
     )  # fmt: skip
-    wait_for(lambda: "gripper -250" in arm.output, 20, "the hand to close")
+    wait_for(lambda: "gripper -250" in arm.output, 20, "the gripper to close")
     os.kill(process.popen.pid, how)
     wait_for(lambda: "gripper -100" in arm.output, 30, "its effort to end")
     assert arm.output.split("gripper -250")[1].count("gripper") == 1
@@ -124,11 +122,11 @@ def test_a_hand_does_not_push_on_when_its_bridge_is_gone_or_hangs(
     assert f"the bridge {why}: gripper is sent -100" in process.output
     assert "mode single gripper pwm" in arm.output and "mode group" not in arm.output
     os.kill(process.popen.pid, signal.SIGKILL)
-    wait_for(lambda: not alive(keeper), 10, "the keeper of the will to end")
+    wait_for(lambda: not alive(guard), 10, "the stop guard to end")
 
 
 def alive(pid):
-    """Whether a process runs; one that has ended may wait for its new parent to look."""
+    """Whether a process runs; an ended one may be a zombie until its parent waits for it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -136,7 +134,7 @@ def alive(pid):
 
 
 @pytest.mark.slow
-def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm_stands(
+def test_moveit_servo_is_unpaused_and_paused_at_rest(
     bridge, start_process, ros_node, listen, spin_until, call, wait_for, meet
 ):
     environment = robot_interfaces.environment()
@@ -156,7 +154,7 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
     spin_until(ready, 60.0, "the bridge to be READY")
     assert servo.output.split("\n")[:2] == ["switch_command_type 2", "pause_servo False"]
     meet("bridge_node")
-    spin_until(lambda: ready() and chunks.get_subscription_count(), 30.0, "the bridge to hear")
+    spin_until(lambda: ready() and chunks.get_subscription_count(), 30.0, "the bridge to subscribe")
     at = ros_node.get_clock().now().nanoseconds
     chunks.publish(
         action_messages.chunk_message(
@@ -174,11 +172,11 @@ def test_moveit_servo_is_started_in_its_order_and_paused_at_the_end_once_the_arm
 
 
 @pytest.mark.slow
-def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
+def test_a_gripper_goal_delays_only_the_next_gripper_goal(
     bridge, start_process, ros_node, listen, spin_until, call, meet
 ):
     environment = robot_interfaces.environment()
-    hand = start_process("python", SERVICES, "hand", "homing", **environment)
+    gripper = start_process("python", SERVICES, "gripper", "homing", **environment)
     parameters = {
         "hand.timeout": 1.0, "franka.robot_state_topic": "''", "control_mode": "streaming", "gripper.interval": 0.0,
         "watchdog.state": 2.0, "enabled": True,
@@ -186,7 +184,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     process = bridge("franka", environment, call_timeout=15.0, **parameters)
     safe = listen(SafetyState, "safety/state", LATCHED)
     targets = listen(PoseStamped, "target_pose", STATE)
-    shown = {
+    published = {
         "pose": listen(PoseStamped, "robot/ee_pose", STATE),
         "target": listen(PoseStamped, "robot/target_pose", STATE),
         "hand": listen(JointState, "gripper/state", STATE),
@@ -195,7 +193,7 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
     poses = ros_node.create_publisher(PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
-    def spoken(condition, frame="base"):
+    def reporting(condition, frame="base"):
         def spin():
             at = ros_node.get_clock().now().nanoseconds
             poses.publish(conversions.pose_message(Pose.of((0.4, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0)), frame, at))
@@ -216,45 +214,47 @@ def test_a_hand_is_waited_for_by_nobody_but_its_own_next_goal(
 
     meet("bridge_node")
     wrong = "its poses are in frame 'world', not in base_frame 'base'"
-    spin_until(spoken(lambda: wrong in process.output, "world"), 60.0, "poses of another frame to be refused")
-    spin_until(spoken(lambda: safe, "world"), 20.0, "the bridge's word")
+    spin_until(reporting(lambda: wrong in process.output, "world"), 60.0, "poses of another frame to be refused")
+    spin_until(reporting(lambda: safe, "world"), 20.0, "safety/state")
     assert safe[-1].state == SafetyState.HOLD
     spin_until(
-        spoken(lambda: safe[-1].state == SafetyState.READY and chunks.get_subscription_count()), 60.0,
-        "the bridge to be READY and to listen",
+        reporting(lambda: safe[-1].state == SafetyState.READY and chunks.get_subscription_count()), 60.0,
+        "the bridge to be READY and to subscribe",
     )  # fmt: skip
     act(0, 0.0, 0.0)
-    spin_until(spoken(lambda: "franka_gripper/grasp refused its goal" in process.output), 20.0, "a hand that is homing")
-    act(1, 0.03, 0.0)  # the same opening again: it did not reach the hand
-    spin_until(spoken(lambda: targets and targets[-1].pose.position.x > 0.425), 20.0, "the arm to go its way")
-    spin_until(spoken(lambda: "grasp accepted" in hand.output), 20.0, "the hand to take its goal")
-    spin_until(spoken(lambda: "grasp stops" in hand.output), 20.0, "the hand to be cancelled")
+    spin_until(
+        reporting(lambda: "franka_gripper/grasp refused its goal" in process.output), 20.0, "a gripper that is homing"
+    )
+    act(1, 0.03, 0.0)  # the same opening again: the first goal was refused
+    spin_until(reporting(lambda: targets and targets[-1].pose.position.x > 0.425), 20.0, "the arm to move")
+    spin_until(reporting(lambda: "grasp accepted" in gripper.output), 20.0, "the gripper to accept its goal")
+    spin_until(reporting(lambda: "grasp stops" in gripper.output), 20.0, "the goal to be cancelled")
     assert "franka_gripper/grasp took longer than 1 s: cancelled" in process.output
     act(2, 0.0, 1.0)
-    spin_until(spoken(lambda: "move accepted" in hand.output), 20.0, "the hand to open")
+    spin_until(reporting(lambda: "move accepted" in gripper.output), 20.0, "the gripper to open")
     act(3, 0.0, 0.0)
-    spin_until(spoken(lambda: hand.output.count("grasp accepted") == 2), 20.0, "the hand to close again")
-    said = [line for line in hand.output.split("\n") if line in ("move accepted", "move stops", "grasp accepted")]
+    spin_until(reporting(lambda: gripper.output.count("grasp accepted") == 2), 20.0, "the gripper to close again")
+    said = [line for line in gripper.output.split("\n") if line in ("move accepted", "move stops", "grasp accepted")]
     assert said == ["grasp accepted", "move accepted", "move stops", "grasp accepted"]
-    # What waits for the hand in an emergency stop is not done after all: the hand would open, and let something fall.
+    # A pending goal is dropped by an emergency stop: a gripper that opens would drop what it holds.
     act(4, 0.0, 1.0)
     call(Trigger, "bridge_node/e_stop")
-    spin_until(spoken(lambda: hand.output.count("grasp stops") == 2), 20.0, "the hand to end what it did")
+    spin_until(reporting(lambda: gripper.output.count("grasp stops") == 2), 20.0, "the goal to end")
     end = time.monotonic() + 1.0
-    spin_until(spoken(lambda: time.monotonic() > end))
-    assert hand.output.count("move accepted") == 1 and safe[-1].state == SafetyState.ESTOP
-    # Whatever the robot's own names: recorder, teleoperation and live view have theirs.
-    spin_until(spoken(lambda: all(shown.values())), 20.0, "all three of them")
-    assert shown["pose"][-1].header.frame_id == "base"
-    assert shown["target"][-1].pose.position.x == pytest.approx(targets[-1].pose.position.x)
-    assert shown["hand"][-1].position[0] == pytest.approx(0.5)
+    spin_until(reporting(lambda: time.monotonic() > end))
+    assert gripper.output.count("move accepted") == 1 and safe[-1].state == SafetyState.ESTOP
+    # Whatever the robot's topics are called: recorder, teleoperation and live view use the stack's names.
+    spin_until(reporting(lambda: all(published.values())), 20.0, "all three topics")
+    assert published["pose"][-1].header.frame_id == "base"
+    assert published["target"][-1].pose.position.x == pytest.approx(targets[-1].pose.position.x)
+    assert published["hand"][-1].position[0] == pytest.approx(0.5)
 
 
 @pytest.mark.slow
-def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_process, ros_node, listen, spin_until, meet):
-    """The motion waits for the hand (gripper.first), but not for ever; the next action tries the hand anew."""
+def test_a_gripper_that_refuses_goals_does_not_block_the_arm(bridge, start_process, ros_node, listen, spin_until, meet):
+    """The motion waits for the gripper (gripper.first) for a limited time; the next action repeats the command."""
     environment = robot_interfaces.environment()
-    hand = start_process("python", SERVICES, "hand", "broken", **environment)
+    gripper = start_process("python", SERVICES, "gripper", "broken", **environment)
     parameters = {
         "franka.robot_state_topic": "''", "gripper.first": True, "watchdog.state": 5.0, "watchdog.action": 5.0,
         "enabled": True,
@@ -271,13 +271,13 @@ def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_proces
     poses = ros_node.create_publisher(PoseStamped, "franka_robot_state_broadcaster/current_pose", STREAM)
     chunks = ros_node.create_publisher(ActionChunk, "policy/action_chunk", STATE)
 
-    def say():
+    def report():
         at = ros_node.get_clock().now().nanoseconds
         poses.publish(conversions.pose_message(pose[0], "base", at))
         names = ("fr3_finger_joint1", "fr3_finger_joint2")
         fingers.publish(conversions.joint_message(names, [0.039, 0.039], [], at))
 
-    ros_node.create_timer(0.02, say)
+    ros_node.create_timer(0.02, report)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 60.0, "the bridge to be READY")
     meet("bridge_node")
     for number in (1, 2):
@@ -288,6 +288,6 @@ def test_a_hand_that_takes_no_goal_keeps_no_arm_from_moving(bridge, start_proces
                 sequence=number, source="policy", instruction="", period=0.2,
             )
         )  # fmt: skip
-        spin_until(lambda n=number: pose[0].position[0] > 0.4 + 0.015 * n, 20.0, "the arm to go its way")
+        spin_until(lambda n=number: pose[0].position[0] > 0.4 + 0.015 * n, 20.0, "the arm to move")
         spin_until(lambda n=number: safe[-1].executed_sequence == n, 20.0, "the action's end")
-        assert hand.output.count("refused") == number, hand.output
+        assert gripper.output.count("refused") == number, gripper.output

@@ -1,4 +1,4 @@
-"""The keeper of a bridge's last will, as far as it needs no arm (test_robot_link.py has the rest)."""
+"""The stop guard without the driver's messages. (With an arm: test_robot_interface.py.)"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.mark.skipif(robot_interfaces.installed(), reason="the robots' interfaces are installed here")
-def test_without_the_driver_s_messages_the_bridge_says_so_in_one_line(start_node, wait_for, root):
+def test_missing_driver_messages_are_reported_in_one_line(start_node, wait_for, root):
     file = root / "config" / "robots" / "widowx.yaml"
     bridge = start_node("bridge_node", "--ros-args", "--params-file", str(file), "-p", "autostart:=true")
     wait_for(lambda: not bridge.running, 60.0, "the bridge to refuse")

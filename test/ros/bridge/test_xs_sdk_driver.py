@@ -1,4 +1,4 @@
-"""The WidowX bridge against the simulated arm that looks like xs_sdk: real processes, true interfaces."""
+"""The WidowX bridge with the simulated arm under the xs_sdk emulator: real processes and interfaces."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_bridge_does_the_task(start_process, ros_domain, listen, call, spin_
         assert [n for n, up in zip(scores[-1].objects, scores[-1].lifted, strict=True) if up] == [target]
     assert list(joints[-1].name[-2:]) == ["left_finger", "right_finger"]
     assert "refused" not in processes["sim_node"].output
-    assert "sags" not in processes["sim_node"].output  # nobody cut the arm's torque
+    assert "sags" not in processes["sim_node"].output  # the arm's torque was never off
     if config:
         assert servo.output.split() == ["pause_servo", "False"], servo.output
         assert "servo_joint_bound" not in {name for m in safe for name in m.clipped}

@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile
 pytestmark = pytest.mark.ros
 
 
-def test_action_chunk_arrives_as_it_was_sent(ros_node: Node, spin_until: Callable[..., Any]) -> None:
+def test_an_action_chunk_arrives_unchanged(ros_node: Node, spin_until: Callable[..., Any]) -> None:
     received: list[ActionChunk] = []
     reliable = QoSProfile(depth=5)
     ros_node.create_subscription(ActionChunk, "policy/action_chunk", received.append, reliable)
@@ -42,7 +42,7 @@ def test_action_chunk_arrives_as_it_was_sent(ros_node: Node, spin_until: Callabl
     assert received[0] == sent
 
 
-def test_a_wrong_type_is_refused_where_the_tests_run() -> None:
+def test_a_wrong_field_type_is_refused() -> None:
     """Without ROS_PYTHON_CHECK_FIELDS (conftest) a Vector3 of an int would be published as 5e-324."""
     with pytest.raises(AssertionError, match="float"):
         Vector3(x=1)
@@ -53,7 +53,7 @@ def test_outcomes_are_distinct() -> None:
     assert len({request.SUCCESS, request.FAILURE, request.DISCARD}) == 3
 
 
-def test_every_test_has_a_domain_of_its_own(ros_domain: int, start_process: Callable[..., Any]) -> None:
+def test_every_test_has_its_own_domain(ros_domain: int, start_process: Callable[..., Any]) -> None:
     """Another process that asks for a domain meanwhile gets another one."""
     script = "from openvla_ros.bringup.ros_domain import DomainLease; print('domain', DomainLease().domain)"
     processes = [start_process("python", "-c", script) for _ in range(3)]

@@ -16,7 +16,7 @@ from openvla_ros.nodes.common.qos import LATCHED
 pytestmark = pytest.mark.ros
 
 
-def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_stack, wait_for):
+def test_a_failed_configure_shuts_the_stack_down(start_stack, wait_for):
     running = start_stack({"bridge_node": {"limit.sped": 0.3}}, policy=False)
     manager = running["lifecycle_manager"]
     wait_for(lambda: not manager.running, 180.0, "the manager to give up")
@@ -30,7 +30,7 @@ def test_a_node_that_does_not_configure_takes_the_stack_down_and_says_why(start_
     assert not any("Traceback" in process.output for process in running.values())
 
 
-def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_until):
+def test_a_lost_node_shuts_the_stack_down(start_stack, call, listen, spin_until):
     running = start_stack({"lifecycle_manager": {"watch_timeout": 5.0, "watch_period": 0.5}}, policy=False)
     safe = listen(SafetyState, "safety/state", LATCHED)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "READY")
@@ -45,7 +45,7 @@ def test_up_in_order_and_down_when_one_is_lost(start_stack, call, listen, spin_u
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_while_it_is_configured_takes_the_others_down(start_node, call, ros_node, spin_until):
+def test_a_death_during_configure_shuts_the_others_down(start_node, call, ros_node, spin_until):
     bridge = start_node("bridge_node", "--ros-args")
     waiting = ["-p", "image.timeout:=60.0"]  # for a camera that there is not
     policy = start_node("policy_node", "--ros-args", *waiting)
@@ -70,7 +70,7 @@ def test_a_process_that_dies_while_it_is_configured_takes_the_others_down(start_
 
 
 @pytest.mark.slow
-def test_two_stacks_in_namespaces_do_not_mind_each_other(start_stack, call, listen, spin_until):
+def test_two_namespaces_are_independent(start_stack, call, listen, spin_until):
     stacks = {side: start_stack(policy=False, namespace=side) for side in ("left", "right")}
     safe = {side: listen(SafetyState, f"/{side}/safety/state", LATCHED) for side in stacks}
     for side, states in safe.items():
@@ -85,14 +85,14 @@ def test_two_stacks_in_namespaces_do_not_mind_each_other(start_stack, call, list
     assert stacks["left"]["lifecycle_manager"].running
 
 
-def test_a_node_that_never_comes_is_named(start_node, wait_for):
+def test_an_absent_node_is_named(start_node, wait_for):
     manager = start_node("lifecycle_manager", "--ros-args", "-p", "managed_nodes:=[ghost]", "-p", "start_timeout:=1.0")
     wait_for(lambda: not manager.running, 30.0, "the manager to give up")
     assert manager.popen.returncode == 1
     assert "'ghost' did not appear within 1 s; is its process running?" in manager.output
 
 
-def test_a_transition_that_does_not_exist_is_refused_and_ends_nothing(start_node, call):
+def test_an_invalid_transition_is_refused(start_node, call):
     bridge = start_node("bridge_node", "--ros-args")
     request = ChangeState.Request()
     request.transition.id = Transition.TRANSITION_DEACTIVATE
@@ -101,7 +101,7 @@ def test_a_transition_that_does_not_exist_is_refused_and_ends_nothing(start_node
     assert bridge.running and "Traceback" not in bridge.output
 
 
-def test_its_own_parameters_are_checked(start_node, wait_for):
+def test_the_managers_parameters_are_checked(start_node, wait_for):
     manager = start_node("lifecycle_manager", "--ros-args", "-p", "start_timeout:=0.1")
     wait_for(lambda: not manager.running, 30.0, "the manager to give up")
     assert manager.popen.returncode == 2

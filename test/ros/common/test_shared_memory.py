@@ -40,7 +40,7 @@ def existing(paths: set[Path]) -> set[Path]:
 
 
 @pytest.mark.parametrize("node", ["bridge_node", "policy_node", "recorder_node", "sim_node", "teleop_node"])
-def test_a_node_that_is_told_to_end_leaves_no_segment(node: str, start_node: Any, call: Callable[..., Any]) -> None:
+def test_a_terminated_node_leaves_no_segment(node: str, start_node: Any, call: Callable[..., Any]) -> None:
     process = start_node(node, "--ros-args")
     assert call(GetState, f"{node}/get_state").current_state.label == "unconfigured"
     owned = segments(process.popen.pid)
@@ -50,7 +50,7 @@ def test_a_node_that_is_told_to_end_leaves_no_segment(node: str, start_node: Any
     assert existing(owned) == set()
 
 
-def test_only_what_the_killed_left_is_removed(start_node: Any, call: Callable[..., Any]) -> None:
+def test_only_segments_of_killed_processes_are_removed(start_node: Any, call: Callable[..., Any]) -> None:
     killed, living = start_node("bridge_node", "--ros-args"), start_node("teleop_node", "--ros-args")
     for node in ("bridge_node", "teleop_node"):
         call(GetState, f"{node}/get_state")
@@ -61,10 +61,10 @@ def test_only_what_the_killed_left_is_removed(start_node: Any, call: Callable[..
     killed.popen.wait(10)
     remove_dead_segments()  # (as may another session of tests, or a demo that ends, on this machine)
     assert existing(left) == set() and existing(kept) == kept
-    assert call(GetState, "teleop_node/get_state").current_state.label == "unconfigured", "it is heard as before"
+    assert call(GetState, "teleop_node/get_state").current_state.label == "unconfigured", "it still answers"
 
 
-def test_a_supervisor_cleans_up_after_what_it_had_to_kill(
+def test_a_supervisor_cleans_up_after_killed_processes(
     tmp_path: Path, ros_domain: int, wait_for: Callable[..., Any]
 ) -> None:
     ladder = ((signal.SIGKILL, 10.0),)
@@ -76,7 +76,7 @@ def test_a_supervisor_cleans_up_after_what_it_had_to_kill(
     assert existing(owned) == set()
 
 
-def test_what_is_no_dead_segment_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_not_removed(tmp_path: Path) -> None:
     for name in ("fastrtps_0123456789abcdef_el", "fastrtps_port7010", "fastrtps_port7010_el", "fastrtps_notes_el"):
         (tmp_path / name).write_bytes(b"x")
     before = sorted(path.name for path in tmp_path.iterdir())

@@ -28,7 +28,7 @@ def errors(output: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"checkpoint": "/nowhere/at/all"}, "checkpoint folder '/nowhere/at/all' does not exist"),
         ({"unnorm_key": "bridge_orig", "image.topic": "another/camera"},
@@ -44,7 +44,7 @@ def errors(output: str) -> list[str]:
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_stops_with_one_clear_line(
-    parameters, said, start_node, ros_node, tiny_checkpoint, wait_for
+    parameters, message, start_node, ros_node, tiny_checkpoint, wait_for
 ):
     ros_node.create_publisher(Image, "/another/camera", STREAM)
     ros_node.create_publisher(String, "/words", STATE)
@@ -54,12 +54,12 @@ def test_a_wrong_configuration_stops_with_one_clear_line(
     wait_for(lambda: not process.running, 180.0, "the node to give up")
     assert process.popen.returncode == 1
     lines = errors(process.output)
-    assert len(lines) == 1 and re.search(said, lines[0]), process.output
+    assert len(lines) == 1 and re.search(message, lines[0]), process.output
     assert "Traceback" not in process.output
 
 
 class Client:
-    """Runs instructions and keeps what was said about them."""
+    """Runs instructions and keeps their feedback."""
 
     def __init__(self, node, spin_until):
         self.node, self.spin_until = node, spin_until
@@ -89,7 +89,7 @@ def stack(start_stack, tiny_checkpoint, listen, spin_until, ros_node):
         overrides = {
             "sim_node": {"real_time_factor": 2.0, "camera.rate": 5.0},
             "bridge_node": {"control_mode": mode, "watchdog.action": 0.5 if mode == "streaming" else 3.0},
-            "policy_node": {"checkpoint": str(tiny_checkpoint), "threads": 1, "control_mode": mode, **policy},
+            "policy_node": {"checkpoint": str(tiny_checkpoint), "threads": 1, **policy},
         }
         processes = start_stack(overrides)
         processes["status"] = status = listen(PolicyStatus, "policy/status", LATCHED)
@@ -102,7 +102,7 @@ def stack(start_stack, tiny_checkpoint, listen, spin_until, ros_node):
     return start
 
 
-def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, meet):
+def test_runs_end_by_steps_cancellation_and_time(stack, call, ros_node, spin_until, meet):
     running = stack()
     chunks, status, safe = running["chunks"], running["status"], running["safety"]
     assert chunks == [], "without an instruction nothing moves"
@@ -113,7 +113,7 @@ def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, mee
     done = client.result(client.send(instruction="lift the red cube", max_steps=4))
     assert done.status == GoalStatus.STATUS_SUCCEEDED and done.result.outcome == Outcome.COMPLETED_STEPS
     assert done.result.steps == 4
-    # The result is a service's answer, feedback and actions are topics: which comes first is not said.
+    # The result is a service's answer, feedback and actions are topics: their order is not defined.
     spin_until(lambda: len(client.feedback) >= 4 and len(chunks) >= 4, 20.0, "the feedback and actions of four steps")
     assert [f.step for f in client.feedback] == [1, 2, 3, 4]
     assert client.feedback[-1].rate > 0 and client.feedback[-1].latency > 0
@@ -137,8 +137,8 @@ def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, mee
     assert cancelled.status == GoalStatus.STATUS_CANCELED and cancelled.result.outcome == Outcome.CANCELLED
     assert time.monotonic() - began < 3.0
 
-    said = call(SetInstruction, "set_instruction", instruction="lift  the green cube ")
-    assert said.success and said.message == "following 'lift the green cube'"
+    response = call(SetInstruction, "set_instruction", instruction="lift  the green cube ")
+    assert response.success and response.message == "following 'lift the green cube'"
     spin_until(lambda: status[-1].instruction == "lift the green cube" and status[-1].step >= 2, 20.0, "steps")
     spin_until(lambda: chunks[-1].instruction == "lift the green cube", 20.0, "their actions")
     assert call(SetInstruction, "set_instruction", instruction="").message == "no instruction: the robot holds"
@@ -151,7 +151,7 @@ def test_blocking_loop_and_how_a_run_ends(stack, call, ros_node, spin_until, mee
     spin_until(lambda: safe[-1].state == SafetyState.INACTIVE, 20.0, "the bridge to be taken down")
 
 
-def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, call, spin_until, ros_node, meet):
+def test_streaming_stops_at_once_and_holds_without_policy(stack, call, spin_until, ros_node, meet):
     running = stack("streaming", **{"image.transport": "compressed", "rate": 5.0})
     safe, chunks = running["safety"], running["chunks"]
     client = Client(ros_node, spin_until)
@@ -169,13 +169,13 @@ def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, ca
     assert {s.reason for s in braking} == {"policy asked to stop"}, "and no watchdog had to"
 
     # Another sentence on the topic ends the run, and is followed from the next step on.
-    said = ros_node.create_publisher(String, "instruction", LATCHED)
-    spin_until(said.get_subscription_count, 20.0, "the policy to listen")
+    instruction = ros_node.create_publisher(String, "instruction", LATCHED)
+    spin_until(instruction.get_subscription_count, 20.0, "the policy to listen")
     meet("policy_node")
     handle = client.send(instruction="lift the blue cube")
     spin_until(lambda: chunks[-1].instruction == "lift the blue cube", 20.0, "steps")
     before = len(chunks)
-    said.publish(String(data="lift the red cube"))
+    instruction.publish(String(data="lift the red cube"))
     ended = client.result(handle).result
     assert ended.outcome == Outcome.CANCELLED and ended.reason.startswith("another instruction was given")
     spin_until(lambda: chunks[-1].instruction == "lift the red cube", 20.0, "the next step")
@@ -197,7 +197,7 @@ def test_streaming_control_runs_stop_at_once_and_a_killed_policy_holds(stack, ca
     assert safe[-1].reason.startswith("no fresh action: ")
 
 
-def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spin_until, wait_for):
+def test_sigterm_ends_every_process_without_errors(stack, call, spin_until, wait_for):
     running = stack()
     call(SetInstruction, "set_instruction", instruction="lift the red cube")
     spin_until(lambda: running["chunks"], 30.0, "an action")
@@ -208,7 +208,7 @@ def test_sigterm_in_the_middle_of_it_ends_every_process_quietly(stack, call, spi
         assert running[name].popen.returncode == 0 and "Traceback" not in running[name].output, running[name].output
 
 
-def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_until, call, tiny_checkpoint, meet):
+def test_a_run_without_executed_actions_says_why(start_node, ros_node, listen, spin_until, call, tiny_checkpoint, meet):
     """A bridge made up by the test: READY, but under teleoperation's command; then one that refuses all actions."""
     cameras, bridge = (ros_node.create_publisher(*topic) for topic in (
         (Image, "camera/image_raw", STREAM), (SafetyState, "safety/state", LATCHED),
@@ -251,7 +251,7 @@ def test_a_run_that_nobody_executes_says_why(start_node, ros_node, listen, spin_
     count = len(chunks)
     say(source=ActionChunk.SOURCE_POLICY)
     call(SetInstruction, "set_instruction", instruction="lift the red cube")
-    spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not hear it")
+    spin_until(lambda: len(chunks) == count + 2, 20.0, "one action, and one more since the bridge did not receive it")
     first, second = (conversions.stamp_ns(c.observation_stamp) for c in chunks[count:])
     assert second - first > 1e9, "not before it is clear, and on a fresh image"
-    assert process.output.count("the bridge did not hear the last action") == 1
+    assert process.output.count("the bridge did not receive the last action") == 1

@@ -43,7 +43,7 @@ def errors(output: str) -> list[str]:
     return [line.split("]: ", 1)[1] for line in output.splitlines() if "[ERROR]" in line or "Traceback" in line]
 
 
-def test_a_server_that_cannot_be_right_stops_configure_with_one_clear_line(
+def test_an_unsuitable_server_fails_configure_in_one_line(
     serve, start_node, ros_node, tiny_checkpoint, wait_for, tmp_path
 ):
     token = tmp_path / "token"
@@ -52,10 +52,10 @@ def test_a_server_that_cannot_be_right_stops_configure_with_one_clear_line(
     named = ("--token-file", str(token), "--frame", "tool0", "--period", "0.1")
     _, port = serve(tiny_checkpoint, *named)
     ros_node.create_publisher(Image, "/camera/image_raw", STREAM)
-    url, nobody = f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
+    url, absent = f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
     right = {"server.url": url, "server.token_file": str(token), "frame": "tool0", "period": "0.1"}
     cases = [
-        ({"server.url": nobody}, f"the policy server does not answer as it should: {nobody}/metadata: ConnectError .*; "
+        ({"server.url": absent}, f"the policy server does not answer as it should: {absent}/metadata: ConnectError .*; "
                                  "start it .openvla-serve CHECKPOINT"),
         ({"server.token_file": str(tmp_path / "other")}, f"{url}/ws: 401, a bearer token is needed, .*; .* or set "
                                                          "'server.url' and 'server.token_file'"),
@@ -67,18 +67,18 @@ def test_a_server_that_cannot_be_right_stops_configure_with_one_clear_line(
                             "start the server with --period 0.2"),
     ]  # fmt: skip
     running = []
-    for parameters, said in cases:
+    for parameters, message in cases:
         given = {"policy.backend": "remote", "autostart": "true", **right, **parameters}
         pairs = [x for name, value in given.items() for x in ("-p", f"{name}:={value}")]
-        running.append((start_node("policy_node", "--ros-args", *pairs), said))
+        running.append((start_node("policy_node", "--ros-args", *pairs), message))
         wait_for(lambda: not running[-1][0].running, 120.0, "the node to give up")
-    for process, said in running:
+    for process, message in running:
         assert process.popen.returncode == 1
         lines = errors(process.output)
-        assert len(lines) == 1 and re.search(said, lines[0]), process.output
+        assert len(lines) == 1 and re.search(message, lines[0]), process.output
 
 
-def test_the_loop_an_outage_and_the_server_coming_back(
+def test_the_policy_continues_after_an_outage(
     serve, start_stack, tiny_checkpoint, listen, spin_until, settle, call, tmp_path
 ):
     process, port = serve(tiny_checkpoint, "--vocabulary", "actions")
@@ -102,7 +102,7 @@ def test_the_loop_an_outage_and_the_server_coming_back(
     assert 0 < chunk.latency_inference < chunk.latency_total and chunk.statistics_hash
 
     process.send_signal(signal.SIGKILL)
-    spin_until(lambda: status[-1].state == "error", 30.0, "the outage to be said")
+    spin_until(lambda: status[-1].state == "error", 30.0, "the outage to be reported")
     assert status[-1].reason.startswith(f"prediction failed: {url}/ws: "), status[-1].reason
     spin_until(lambda: safe and safe[-1].state != SafetyState.EXECUTING, 20.0, "the robot to stand still")
     settle(0.3)  # what was sent before the outage may come after the word of it
@@ -113,8 +113,8 @@ def test_the_loop_an_outage_and_the_server_coming_back(
     with serve_process(tiny_checkpoint, port=port, log=tmp_path / "again.log"):
         spin_until(lambda: len(chunks) >= before + 3 and status[-1].state != "error", 90.0, "actions again")
         assert chunks[-1].instruction == "lift the red cube"
-        said = errors(running["policy_node"].output)
-        assert len(said) == 1 and "prediction failed" in said[0], "an outage is said once"
+        logged = errors(running["policy_node"].output)
+        assert len(logged) == 1 and "prediction failed" in logged[0], "an outage is logged once"
 
 
 def summary_of(start_process, wait_for, output: Path, *arguments: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def summary_of(start_process, wait_for, output: Path, *arguments: str) -> dict[s
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_demo_through_the_server_ends_as_the_local_one(serve, start_process, wait_for, tmp_path, root):
+def test_the_demo_ends_remotely_as_it_does_locally(serve, start_process, wait_for, tmp_path, root):
     checkpoint = root / "checkpoints" / "openvla-tiny-sim"
     _, port = serve(checkpoint, "--vocabulary", "actions")
     here = load_policy(checkpoint, vocabulary="actions", device="cpu")

@@ -1,4 +1,4 @@
-"""What the gate refused and clipped, and who reset its emergency stop: on /diagnostics, and in the bag afterwards."""
+"""Refusals, clips and resets of the emergency stop are on /diagnostics, and in the recorded bag."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ros
 HERE = Pose.of((0.5, 0.0, 0.3), (1.0, 0.0, 0.0, 0.0))
 
 
-def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
+def test_refusals_clips_and_resets_are_diagnosed_and_recorded(
     start_node: Any, ros_node: Any, spin_until: Any, listen: Any, call: Any, meet: Any, tmp_path: Path
 ) -> None:
     start_node(
@@ -42,18 +42,18 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
 
     ros_node.create_timer(0.02, lambda: robot.publish(conversions.pose_message(HERE, "panda_link0", now())))
     spin_until(lambda: states and states[-1].state == SafetyState.READY, 120.0, "READY")
-    # The bridge hears an emergency stop by two of its subscriptions: what a publisher offers is not known before.
-    ears = ((chunks, 2), (e_stop, 3))
-    spin_until(lambda: all(p.get_subscription_count() == n for p, n in ears), 60.0, "bridge and recorder")
+    # Two of the bridge's subscriptions match this e_stop publisher, and one of the recorder's.
+    subscriptions = ((chunks, 2), (e_stop, 3))
+    spin_until(lambda: all(p.get_subscription_count() == n for p, n in subscriptions), 60.0, "bridge and recorder")
     meet("bridge_node")
     meet("recorder_node")
-    heard = {"/safety/state", "/diagnostics"}
+    expected = {"/safety/state", "/diagnostics"}
 
-    def heard_by_recorder() -> bool:
+    def recorded() -> bool:
         counts = dict(zip(recorder[-1].topics, recorder[-1].received, strict=True)) if recorder else {}
-        return all(counts.get(topic) for topic in heard)
+        return all(counts.get(topic) for topic in expected)
 
-    spin_until(heard_by_recorder, 60.0, "the recorder to hear the bridge")
+    spin_until(recorded, 60.0, "the recorder to receive the bridge's topics")
     begun = call(StartEpisode, "start_episode", instruction="lift the red cube")
     assert begun.success, begun.message
 
@@ -66,18 +66,18 @@ def test_refusals_clips_and_the_reset_are_on_diagnostics_and_in_the_bag(
             )
         )  # fmt: skip
 
-    def shown(**wanted: str) -> bool:
+    def reported(**wanted: str) -> bool:
         """Whether the bridge's newest diagnostics have these values."""
         said = [s for array in health for s in array.status if s.name == "/bridge_node"]
         return bool(said) and wanted.items() <= {v.key: v.value for v in said[-1].values}.items()
 
     send(1, 0.01, "nowhere")
     spin_until(lambda: states[-1].refused == ["frame"], 20.0, "the refusal")
-    spin_until(lambda: shown(refused="1", refused_since_activation="frame 1"), 20.0, "the refusal on /diagnostics")
+    spin_until(lambda: reported(refused="1", refused_since_activation="frame 1"), 20.0, "the refusal on /diagnostics")
     spin_until(lambda: states[-1].state == SafetyState.READY, 20.0, "READY")
     send(2, 1.0, "panda_link0")
     spin_until(lambda: "max_translation" in states[-1].clipped, 20.0, "the clip")
-    spin_until(lambda: shown(clipped_since_activation="max_translation 1"), 20.0, "the clip on /diagnostics")
+    spin_until(lambda: reported(clipped_since_activation="max_translation 1"), 20.0, "the clip on /diagnostics")
     e_stop.publish(Bool(data=True))
     e_stop.publish(Bool(data=False))
     spin_until(lambda: "waiting for a reset" in states[-1].reason, 20.0, "the emergency stop")

@@ -1,4 +1,4 @@
-"""The real recorder node, in a process of its own, records what a small publisher sends over real ROS 2."""
+"""The recorder node, in its own process, records what a small publisher sends over ROS 2."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def texts(messages: list[String]) -> list[str]:
     return [message.data for message in messages]
 
 
-def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder: Any, tmp_path: Path) -> None:
+def test_published_messages_are_in_the_bag_and_convert(bench: Bench, recorder: Any, tmp_path: Path) -> None:
     statuses: list[RecorderStatus] = []
     bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, whole(LATCHED))
     bench.publish("instruction", String(data="lift the blue cube"))
@@ -191,7 +191,9 @@ def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder:
     assert list(bag.parent.glob(".recording/*")) == []
 
     found = contents(bag)
-    parameters = {said["node"]: said["parameters"] for said in map(json.loads, texts(found.pop("episode/parameters")))}
+    parameters = {
+        event["node"]: event["parameters"] for event in map(json.loads, texts(found.pop("episode/parameters")))
+    }
     assert parameters["/recorder_node"]["compression"] == "zstd" and not parameters["/bench"]["use_sim_time"]
     events = [json.loads(event.data) for event in found.pop("episode")]
     assert [event["event"] for event in events] == ["start", "stop"]
@@ -208,7 +210,7 @@ def test_everything_published_is_in_the_bag_and_converts(bench: Bench, recorder:
     np.testing.assert_allclose(episode.actions[:, 0], 0.001 * np.arange(1, 21), atol=1e-9)
 
 
-def test_discard_deletes_and_the_next_episode_records(bench: Bench, recorder: Any, tmp_path: Path) -> None:
+def test_a_discarded_episode_leaves_no_bag(bench: Bench, recorder: Any, tmp_path: Path) -> None:
     first = bench.begin()
     frame = np.zeros((8, 8, 3), np.uint8)
     bench.step(0, frame)
@@ -230,7 +232,7 @@ def set_parameter(bench: Bench, name: str, value: ParameterValue) -> None:
     assert answer.results[0].successful, answer.results[0].reason
 
 
-def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) -> None:
+def test_static_transforms_parameters_losses_and_counters(bench: Bench, recorder: Any) -> None:
     """What a person looks at, and what a later reader needs: in every bag of the session, not only the first."""
     statuses: list[RecorderStatus] = []
     bench.node.create_subscription(RecorderStatus, "recorder/status", statuses.append, whole(LATCHED))
@@ -264,8 +266,8 @@ def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) 
         bags.append(contents(Path(stopped.path)))
     for bag in bags:
         assert {t.child_frame_id for t in bag["tf_static"]} == {"camera", "gripper"}
-        said = [json.loads(text) for text in texts(bag["episode/parameters"])]
-        mine = [s["parameters"]["target_episodes"] for s in said if s["node"] == "/recorder_node"]
+        events = [json.loads(text) for text in texts(bag["episode/parameters"])]
+        mine = [s["parameters"]["target_episodes"] for s in events if s["node"] == "/recorder_node"]
         assert mine[-1] == 50
     events = [[json.loads(text) for text in texts(bag["episode"])] for bag in bags]
     assert events[0][1]["dropped"] == {}
@@ -277,26 +279,26 @@ def test_statics_parameters_losses_and_the_counter(bench: Bench, recorder: Any) 
     assert last.dropped[last.topics.index("/camera/image_raw")] > 0
 
 
-def test_marking_writes_no_bag_but_says_when_episodes_begin_and_end(
+def test_marking_publishes_events_and_writes_no_bag(
     bench: Bench, tmp_path: Path, start_node: Callable[..., Any]
 ) -> None:
     parameters = ("autostart:=true", f"output:={tmp_path}/bags", "min_free_gib:=0.0", "write:=false")
     start_node("recorder_node", "--ros-args", *(word for p in parameters for word in ("-p", p)))
-    said: list[String] = []
-    bench.node.create_subscription(String, "episode", said.append, whole(LATCHED))
+    events: list[String] = []
+    bench.node.create_subscription(String, "episode", events.append, whole(LATCHED))
     started = bench.begin("lift the red cube")
-    bench.until(lambda: len(said) == 1, "the first event")
+    bench.until(lambda: len(events) == 1, "the first event")
     bench.step(0, np.zeros((8, 8, 3), np.uint8))
     assert started.success and started.path == ""
     assert bench.call(bench.stop, StopEpisode.Request(outcome=StopEpisode.Request.DISCARD)).success
-    bench.until(lambda: len(said) == 2, "the two events")
-    first, second = map(json.loads, texts(said))
+    bench.until(lambda: len(events) == 2, "the two events")
+    first, second = map(json.loads, texts(events))
     assert (first["event"], first["instruction"]) == ("start", "lift the red cube")
     assert (second["event"], second["outcome"], second["episode_id"]) == ("stop", "discard", started.episode_id)
     assert list((tmp_path / "bags").iterdir()) == []
 
 
-def test_a_disk_is_noticed_before_it_is_full(
+def test_a_nearly_full_disk_refuses_an_episode(
     bench: Bench, tmp_path: Path, start_node: Callable[..., Any], small_disk: Callable[[int], Path]
 ) -> None:
     disk = small_disk(24)

@@ -34,7 +34,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     acted, labels = listen(ActionChunk, "policy/action_chunk", STATE), listen(ActionChunk, "expert/action_chunk", STATE)
     images = listen(Image, "camera/image_raw", SENSOR)
     spin_until(lambda: safe and safe[-1].state == SafetyState.READY, 180.0, "the bridge to be READY")
-    spin_until(lambda: scores and images, 60.0, "the simulator")  # nobody acts before the first reset
+    spin_until(lambda: scores and images, 60.0, "the simulator")  # no actions before the first reset
     meet("sim_node")
     for seed, target in ((1, "green"), (2, "blue")):
         answer = call(ResetScene, "sim/reset", seed=seed, target=target)
@@ -56,7 +56,7 @@ def test_the_expert_lifts_the_named_cube_through_the_bridge(start_stack, listen,
     executed = {conversions.stamp_ns(m.executed_observation_stamp) for m in safe}
     assert len(set(stamps) & executed) >= len(stamps) - 3  # the reset cuts one off, the end another
     assert {m.source for m in acted} == {"expert"}
-    assert not [m.reason for m in safe if m.refused], "nothing the expert said was refused"
+    assert not [m.reason for m in safe if m.refused], "no chunk of the expert was refused"
 
 
 def test_camera_seeds_and_faults(start_stack, listen, call, spin_until):

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.ros
 BACK = 6
 
 
-def test_the_page_s_line_hears_the_gamepad_and_stops_the_namespace_s_arm(
-    start_node, ros_node, listen, spin_until, root
-):
+def test_the_documented_command_stops_the_arm_of_a_namespace(start_node, ros_node, listen, spin_until, root):
     (block,) = [b for b in blocks(root / "docs" / "how-to" / "teleoperate.md") if "__ns:=" in b.text]
     words = shlex.split(block.text.replace("\\\n", " "))
     words = words[words.index("teleop_node") + 1 :]
@@ -35,7 +33,7 @@ def test_the_page_s_line_hears_the_gamepad_and_stops_the_namespace_s_arm(
     spin_until(bridge.get_subscription_count, 60.0, "teleop_node to hear the namespace's bridge")
 
     def stopped():
-        pad.hold(*((BACK,) if int(2 * time.monotonic()) % 2 else ()))  # pressed anew until it is heard, and told
+        pad.hold(*((BACK,) if int(2 * time.monotonic()) % 2 else ()))  # pressed again until it is received
         return any(m.data for m in stops)
 
     spin_until(stopped, 60.0, "the emergency stop of /wx250s")

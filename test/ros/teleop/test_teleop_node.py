@@ -31,7 +31,7 @@ SMALL = {"sim_node": {"camera.width": 64, "camera.height": 64}}
 BACK = 6
 FORWARD, UP, RIGHT = {1: 1.0}, {4: 1.0}, {0: -1.0}
 PATIENT = {"device_timeout": 1.5}  # [s] the device is this process: one that is held up for a moment is not silent
-RELEASED = "the deadman is not held"  # it listens, has all it needs, and has heard that nothing is held
+RELEASED = "the deadman is not held"  # the node has all it needs, and received that nothing is held
 
 
 class Told:
@@ -45,10 +45,10 @@ class Told:
         """Wait until it says `words`, from now on."""
         self._said.clear()
 
-        def said() -> bool:
+        def reported() -> bool:
             return any(words in s.message for m in self._said for s in m.status if s.name == f"/{NODE}")
 
-        self._spin_until(said, timeout, f"{NODE} to say {words!r}")
+        self._spin_until(reported, timeout, f"{NODE} to report {words!r}")
 
     def spin(self, seconds: float) -> None:
         """Give what must not happen the time to happen."""
@@ -57,7 +57,7 @@ class Told:
 
 
 class Bench(Told):
-    """What the stack said, newest last, and waiting for it."""
+    """Messages of the stack, newest last, and ways to wait for them."""
 
     def __init__(self, listen: Any, spin_until: Any) -> None:
         super().__init__(listen, spin_until)
@@ -111,7 +111,7 @@ def bench(listen: Any, spin_until: Any) -> Bench:
     return Bench(listen, spin_until)
 
 
-def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, listen, ros_node) -> None:
+def test_the_arm_follows_the_sticks_and_stops_when_released(start, bench, listen, ros_node) -> None:
     pad, stops = Pad(ros_node), listen(Bool, "e_stop", STATE)
     processes = start("gamepad", teleop={"instruction": "lift the red cube"})
     bench.ready()
@@ -154,7 +154,7 @@ def test_the_arm_follows_the_sticks_and_stops_when_let_go_or_left(start, bench, 
     pad.hold(LB)
     bench.until(lambda: len(bench.chunks) > count, 20.0, "the deadman to be felt")
     pad.hold(LB, RB)
-    bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the hand to close")
+    bench.until(lambda: bench.grippers[-1].position[0] < 0.3, 20.0, "the gripper to close")
     assert _delta(bench.chunks[-1])[6] == 0.0
     pad.hold(BACK)
     bench.until(lambda: bench.safety[-1].state == SafetyState.ESTOP, 20.0, "the emergency stop")
@@ -189,8 +189,8 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
     spec = next(s for s in teleoperation("keyboard", teleop={"autostart": True}) if s.name == NODE)
     terminal = Terminal("exec " + shlex.join([sys.executable, *argv(spec)[1:]]), tmp_path, (40, 110))
     try:
-        bench.until(lambda: "no key is held" in terminal.shown, 60.0, "the dashboard")
-        assert "EMERGENCY STOP" in terminal.shown and "open or close gripper" in terminal.shown
+        bench.until(lambda: "no key is held" in terminal.output, 60.0, "the dashboard")
+        assert "EMERGENCY STOP" in terminal.output and "open or close gripper" in terminal.output
         begin, due = bench.position(), time.monotonic()
 
         def holding(key: str, condition: Callable[[], Any]) -> Callable[[], bool]:
@@ -204,12 +204,12 @@ def test_keys_of_a_terminal_move_the_arm(start, bench, ros_domain, tmp_path: Pat
             return typed
 
         bench.until(holding("r", lambda: bench.position()[2] > begin[2] + 0.04), 30.0, "the arm to rise")
-        assert re.search(r"moving.*z \+10 mm", terminal.shown)
+        assert re.search(r"moving.*z \+10 mm", terminal.output)
         bench.stays(1.0)
         # (Held, too: a simulator that is slow has no period for an action in the time that one press counts for.)
-        bench.until(holding(" ", lambda: bench.grippers[-1].position[0] < 0.3), 20.0, "the hand to close")
+        bench.until(holding(" ", lambda: bench.grippers[-1].position[0] < 0.3), 20.0, "the gripper to close")
         terminal.type("\r")
-        bench.until(lambda: "no recorder on" in terminal.shown, 20.0, "the answer to starting an episode")
+        bench.until(lambda: "no recorder on" in terminal.output, 20.0, "the answer to starting an episode")
         assert terminal.interrupt(30.0) == 0
     finally:
         print(terminal.tail())
@@ -224,7 +224,9 @@ def test_guiding_publishes_nothing_and_needs_no_device(start_process, ros_node, 
     assert ros_node.count_publishers("policy/action_chunk") == 0
 
     def answered() -> bool:
-        pad.hold(*((Y,) if int(2 * time.monotonic()) % 2 else ()))  # pressed anew until the node is active and hears it
+        pad.hold(
+            *((Y,) if int(2 * time.monotonic()) % 2 else ())
+        )  # pressed again until the node is active and receives it
         return "no recorder on" in process.output
 
     spin_until(answered, 30.0, "the answer to Y")
@@ -250,8 +252,8 @@ class Stage(Told):
         self._grip, self._pose = publisher(JointState, "gripper/state", 10), publisher(PoseStamped, "robot/ee_pose", 10)
         self.leader, self._twist = publisher(PoseStamped, "leader/pose", 10), publisher(Twist, "spacenav/twist", 10)
         self._joy = publisher(Joy, "joy", 10)
-        self.hand, self.twist = PoseStamped(), Twist()
-        self.hand.pose.orientation.w = 1.0
+        self.leader_pose, self.twist = PoseStamped(), Twist()
+        self.leader_pose.pose.orientation.w = 1.0
         self.held = self.stop = False
         self.moving = True  # the device that says motions speaks; the buttons always do
         node.create_timer(0.04, self._repeat)
@@ -266,7 +268,7 @@ class Stage(Told):
         self._grip.publish(JointState(name=["gripper"], position=[0.0]))
         self._pose.publish(pose)
         if self.moving:
-            self.leader.publish(self.hand)
+            self.leader.publish(self.leader_pose)
             self._twist.publish(self.twist)
         self._joy.publish(Joy(axes=[], buttons=[int(self.held), int(self.stop)]))
 
@@ -284,30 +286,30 @@ def stage(start_process: Any, ros_node: Any, listen: Any, spin_until: Any, ros_d
     return start
 
 
-def test_a_leaders_motion_while_the_clutch_is_held_adds_up(stage, spin_until) -> None:
+def test_a_leaders_motion_under_the_clutch_adds_up(stage, spin_until) -> None:
     bench = stage(device="leader", **{"speed.linear": 0.4, "leader.scale": 0.5})
-    bench.hand.pose.position.x = 3.0  # wherever it is when the clutch is let in: no jump
+    bench.leader_pose.pose.position.x = 3.0  # no jump when the clutch engages
     bench.spin(0.3)
     assert not bench.chunks
     bench.held = True
     spin_until(lambda: len(bench.chunks) >= 3, 20.0, "actions")
     for _ in range(20):
-        bench.hand.pose.position.x += 0.005
-        bench.hand.pose.position.z -= 0.0025
+        bench.leader_pose.pose.position.x += 0.005
+        bench.leader_pose.pose.position.z -= 0.0025
         bench.spin(0.05)
     spin_until(lambda: sum(_delta(c)[0] for c in bench.chunks) > 0.05 - 1e-9, 20.0, "all of the motion")
     count = len(bench.chunks)
     spin_until(lambda: len(bench.chunks) > count + 2, 20.0, "actions after the motion")
     total = sum(_delta(c)[:6] for c in bench.chunks)
     np.testing.assert_allclose(total, [0.05, 0, -0.025, 0, 0, 0], atol=1e-6)
-    assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the hand stays closed, as it was found
+    assert all(_delta(c)[6] == 0.0 for c in bench.chunks)  # the gripper stays closed, as it was
     count = len(bench.chunks)
-    bench.hand.pose.position.x += 1.0  # lost tracking
+    bench.leader_pose.pose.position.x += 1.0  # lost tracking
     bench.says("release the deadman once")
     bench.spin(0.3)  # for those sent before
-    told = len(bench.chunks)
+    count_before = len(bench.chunks)
     bench.spin(0.8)
-    assert len(bench.chunks) == told and not any(_delta(c)[:6].any() for c in bench.chunks[count:])
+    assert len(bench.chunks) == count_before and not any(_delta(c)[:6].any() for c in bench.chunks[count:])
 
 
 def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
@@ -323,7 +325,7 @@ def test_a_twist_moves_along_the_end_effectors_axes(stage, spin_until) -> None:
     np.testing.assert_allclose(_delta(bench.chunks[-1])[:3], [0, 0, -0.01], atol=1e-9)  # the gripper's z points down
 
 
-def test_an_answer_that_the_bridge_never_heard_is_given_again(stage, spin_until, ros_node) -> None:
+def test_a_lost_action_is_sent_again(stage, spin_until, ros_node) -> None:
     bench = stage(device="twist")
     bench.safety.ready_since = ros_node.get_clock().now().to_msg()
     bench.safety.control_mode = "blocking"
@@ -331,28 +333,28 @@ def test_an_answer_that_the_bridge_never_heard_is_given_again(stage, spin_until,
     spin_until(lambda: bench.chunks, 10.0, "an action")
     bench.spin(0.8)
     assert len(bench.chunks) == 1, "one for each READY"
-    spin_until(lambda: len(bench.chunks) == 2, 10.0, "the action again: nobody executed the first one")
+    spin_until(lambda: len(bench.chunks) == 2, 10.0, "the action again: the first one was not executed")
     bench.safety.ready_since = ros_node.get_clock().now().to_msg()
     spin_until(lambda: len(bench.chunks) == 3, 1.5, "an action for the new READY, at once")
 
 
-def test_the_emergency_stop_counts_with_a_silent_device_and_an_inactive_node(stage, spin_until, listen, call) -> None:
+def test_the_emergency_stop_works_in_an_inactive_node(stage, spin_until, listen, call) -> None:
     bench = stage(device="leader", **{"joy.e_stop": 1})
     stops = listen(Bool, "e_stop", STATE)
     bench.moving = False
     bench.says("silent")
     assert not stops
     bench.stop = True
-    spin_until(lambda: len(stops) >= 3, 20.0, "the stop, told again while no bridge answers")
+    spin_until(lambda: len(stops) >= 3, 20.0, "the stop, repeated while no bridge answers")
     bench.safety.state = SafetyState.ESTOP
     bench.spin(1.0)
-    told = len(stops)
+    published = len(stops)
     bench.spin(1.0)
-    assert len(stops) == told, "answered"
+    assert len(stops) == published, "answered"
     bench.stop = False
     deactivate = Transition(id=Transition.TRANSITION_DEACTIVATE)
     assert call(ChangeState, "teleop_node/change_state", transition=deactivate).success
     bench.spin(0.5)  # the button is seen to be let go
     bench.stop = True
-    spin_until(lambda: len(stops) > told, 20.0, "the stop of an inactive node")
+    spin_until(lambda: len(stops) > published, 20.0, "the stop of an inactive node")
     assert all(m.data for m in stops)

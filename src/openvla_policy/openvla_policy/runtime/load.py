@@ -33,7 +33,7 @@ def load_policy(
         precision: Number format of the weights; see `runtime.precision`.
         device: None: cuda where there is a GPU, else cpu.
         base: Base model of an un-merged adapter. None: the one its adapter_config.json names.
-        options: Of `LocalPolicy`; for an OFT policy also `images`, `chunk`, `cameras` of `checkpoint.oft.load_heads`.
+        **options: Of `LocalPolicy`; for an OFT policy also `images`, `chunk`, `cameras` of `checkpoint.oft.load_heads`.
             Any of these makes an OFT policy also of a folder without heads, whose chunk is tokens chosen in one pass.
 
     Returns:

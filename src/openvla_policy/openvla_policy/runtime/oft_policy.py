@@ -34,7 +34,7 @@ class OFTPolicy(LocalPolicy):
             checkpoint: The checkpoint.
             heads: Its heads.
             vocabulary: Tokens that decoding may choose, where the actions are tokens (no L1 head).
-            options: Of LocalPolicy. `runtime` has no effect, as everything is one pass.
+            **options: Of LocalPolicy. `runtime` has no effect, as everything is one pass.
 
         Raises:
             ValueError: An option is unknown or needs decoding token by token (`token_rank`, `idle`).

@@ -19,7 +19,7 @@ def connect(url: str, **options: Any) -> RemotePolicy:
 
     Args:
         url: http:// or https:// for requests as of the reference's clients, ws:// or wss:// for streaming.
-        options: Of RemotePolicy.
+        **options: Of RemotePolicy.
 
     Returns:
         The client.

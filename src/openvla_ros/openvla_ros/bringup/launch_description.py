@@ -42,7 +42,7 @@ COMMON: tuple[Argument, ...] = (
     ("unnorm_key", "", "Dataset whose statistics un-normalise the actions", ((POLICY, "unnorm_key", str),)),
     ("precision", "", "Number format of the policy's weights", ((POLICY, "precision", str),)),
     ("instruction", "", "Instruction at the start", ((POLICY, "instruction", str),)),
-    ("control_mode", "", "blocking or streaming", ((POLICY, "control_mode", str), (BRIDGE, "control_mode", str))),
+    ("control_mode", "", "blocking or streaming", ((BRIDGE, "control_mode", str),)),
     ("camera", "", "A file of config/cameras (realsense, usb_cam), or a path", ()),
     ("camera_driver", "true", "Start the camera's driver: true (the one that camera:= names), "
      f"{' or '.join(CAMERAS)} (for camera:=PATH) or false", ()),

@@ -98,8 +98,6 @@ class Options:
         if self.real_time_factor is not None:
             sim["real_time_factor"] = self.real_time_factor
         policy: dict[str, object] = {}
-        if self.control_mode:
-            policy["control_mode"] = self.control_mode
         if self.checkpoint:
             policy["checkpoint"] = str(resolve(self.checkpoint).resolve())
         if self.unnorm_key:

@@ -1,5 +1,10 @@
-"""From action to motion: target-pose mathematics and one adapter a robot."""
+"""What a robot understands: one adapter per kind of interface, which turns targets into commands described as data.
 
-# What the bridge's parameter `robot` may be; nodes.robot_parameters makes it. (Names, not classes: whoever only
-# needs a pose from here is not to load the kinematics of every arm.)
+`adapter` declares the protocol; `sim`, `generic`, `franka` and `widowx` implement it, with `grippers`, `servo` (MoveIt
+Servo) and `kinematics` over the tables of `arms`; `factory` makes an adapter from the `parameters`. Pure: no ROS. May
+import `openvla_ros.safety` and `openvla_ros.geometry`; knows nothing of `openvla_ros.control`.
+"""
+
+# Choices of the bridge's parameter `robot`; `factory` makes them. (Names instead of classes, so that a module that
+# only needs a name does not load the kinematics of every arm.)
 ADAPTERS = ("sim", "franka", "widowx", "generic")

@@ -1,23 +1,23 @@
-"""What a robot understands: an adapter turns targets into commands, described as data.
+"""The protocol of robot adapters, and the commands that they describe as data.
 
-An adapter knows no ROS: it names topics, services and actions and gives plain values, which `nodes.messages` turns into
-messages at the one place that casts and checks them.
+An adapter knows no ROS: it names topics, services and actions and gives plain values, which the nodes turn into
+messages at the one place that converts and checks them (`openvla_ros.nodes.common.conversions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from openvla_ros.geometry import Pose, Vector
 
-Fields = Mapping[str, Any]  # numbers, booleans, text, or fields of a message inside
+Fields = Mapping[str, Any]  # numbers, booleans, text, or the fields of a nested message
 
 
 @dataclass(frozen=True)
 class PoseTarget:
-    """An end-effector pose to pull towards, in `frame` (becomes geometry_msgs/PoseStamped)."""
+    """An end-effector pose to move to, in `frame` (becomes geometry_msgs/PoseStamped)."""
 
     pose: Pose
     frame: str
@@ -60,21 +60,20 @@ class JointSingle:
 
 @dataclass(frozen=True)
 class Goal:
-    """An action goal. A newer goal of the same bridge cancels it, and so does `timeout` [s]."""
+    """An action goal."""
 
-    kind: str  # as `franka_msgs/action/Move`
+    kind: str  # such as `franka_msgs/action/Move`
     fields: Fields
-    timeout: float
 
 
 @dataclass(frozen=True)
 class Call:
-    """A service call before the robot may move; what is not as in `expect` refuses the transition."""
+    """A service call in a lifecycle transition, which fails if the answer is not as in `expect`."""
 
     service: str
-    kind: str  # as `std_srvs/srv/SetBool`
+    kind: str  # such as `std_srvs/srv/SetBool`
     fields: Fields
-    expect: Mapping[str, object] = field(default_factory=dict)  # a tuple: the very list; else each value of a list
+    expect: Mapping[str, object] = field(default_factory=dict)  # a tuple: this very list; else: each value of a list
     remedy: str = ""
 
 
@@ -83,54 +82,79 @@ Sent = Sequence[tuple[str, Command]]
 
 
 @dataclass(frozen=True)
-class Source:
-    """A topic the robot's state comes on.
+class StopOrders:
+    """Commands that the stop guard sends if the bridge is gone, or hangs.
 
-    pose: PoseStamped; joints: JointState; mode: a robot's own fault state; servo: MoveIt Servo's status; trajectory:
-    the joint positions that Servo wants, a JointTrajectory.
-    """
+    For commands that a robot follows until it receives another one, such as a motor's raw effort.
 
-    topic: str
-    what: Literal["pose", "joints", "mode", "servo", "trajectory"]
-    kind: str  # message type, as `sensor_msgs/msg/JointState`
-
-
-@dataclass(frozen=True)
-class LastWill:
-    """What is said in a bridge's place when it is gone, or has hung for `within` [s] since it made this will.
-
-    For commands that a robot obeys until it hears another one, such as a motor's raw effort.
+    Attributes:
+        commands: Topics and commands, in order.
+        within: Time after which a bridge that has not given new orders is taken to hang [s].
     """
 
     commands: Sequence[tuple[str, JointSingle]]
     within: float
 
 
-POSE, JOINTS = "geometry_msgs/msg/PoseStamped", "sensor_msgs/msg/JointState"
-TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-
-
 @dataclass(frozen=True)
 class Measured:
-    """What a state message says: the end effector's pose, a gripper opening 0 … 1, or neither."""
+    """What a message of the robot reports.
+
+    Attributes:
+        pose: Pose of the end effector, base frame; None if not reported.
+        opening: Opening of the gripper, 0 closed … 1 open; None if not reported.
+        fault: Why the robot itself does not move, '' if it does; None if not reported.
+    """
 
     pose: Pose | None = None
     opening: float | None = None
+    fault: str | None = None
+
+
+NOTHING = Measured()
+# Message types of the topics that an adapter reads, and what their handlers are called with.
+POSE = "geometry_msgs/msg/PoseStamped"  # pose, stamp [ns]
+JOINTS = "sensor_msgs/msg/JointState"  # names, positions [rad or m], stamp [ns]
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"  # names, positions [rad] of the last point
+SERVO_STATUS = "moveit_msgs/msg/ServoStatus"  # status code
+FRANKA_STATE = "franka_msgs/msg/FrankaRobotState"  # robot mode
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What takes in the values of a topic's messages.
+
+    Attributes:
+        kind: Message type, one of those above.
+        read: Called with the values of a message, returns what they report; ValueError if something is missing.
+        silence: What to do about it when the topic falls silent; only for topics that report the robot's fault state.
+    """
+
+    kind: str
+    read: Callable[..., Measured]
+    silence: str = ""
 
 
 class RobotAdapter:
-    """One robot's face, and its defaults. Every method returns (topic, command) pairs, published in that order."""
+    """One robot's interface, with the defaults. Commands are (topic, command) pairs, published in that order."""
 
-    topics: Sequence[tuple[str, type]] = ()  # every topic it may name, with the kind of command
-    actions: Sequence[tuple[str, str]] = ()  # every action it may name, with its type
-    sources: Sequence[Source] = (Source("robot/ee_pose", "pose", POSE), Source("gripper/state", "joints", JOINTS))
-    recovery: tuple[str, Goal] | None = None  # what an operator may ask for after a fault of the robot
-    after_recovery: str = ""  # what else there is to do before enabling again
+    topics: Sequence[tuple[str, type]] = ()  # every topic that it commands, with the kind of command
+    actions: Sequence[tuple[str, str]] = ()  # every action of the gripper, with its type
+    gripper_timeout: float | None = None  # [s] longest gripper goal; None: gripper commands have no result
+    recovery: tuple[str, Goal] | None = None  # action and goal of the robot's own error recovery
+    recovery_timeout: float = 10.0  # [s]
+    after_recovery: str = ""  # what else to do before enabling again
     clipped: tuple[str, ...] = ()  # limits of its own that cut the newest target
-    silence: str = ""  # what to do when its own fault state is not heard any more
     settling: float = 0.0  # [s] that its controller needs between the last target and the calls at deactivate
-    will_topics: Sequence[str] = ()  # topics of its last wills; () = it never makes one
-    will: LastWill | None = None  # the present one
+    guarded_topics: Sequence[str] = ()  # topics of its stop orders; (): it gives none
+    stop_orders: StopOrders | None = None  # the present ones
+
+    def __init__(self) -> None:
+        """Read the stack's own topics."""
+        self.sources: Mapping[str, Handler] = {
+            "robot/ee_pose": Handler(POSE, self.read_pose),
+            "gripper/state": Handler(JOINTS, self.read_joints),
+        }
 
     def setup(self) -> Sequence[Call]:
         """Calls at configure."""
@@ -141,15 +165,15 @@ class RobotAdapter:
         return ()
 
     def stop(self) -> Sequence[Call]:
-        """Calls at deactivate, after the target came to rest; their failure changes nothing any more."""
+        """Calls at deactivate, after the target has come to rest; a failure is only logged."""
         return ()
 
     def target(self, pose: Pose, stamp_ns: int) -> Sent:
-        """Commands that move the controller's set-point to `pose`, called at the restream rate."""
+        """Commands that move the controller's set-point to `pose` (base frame), called at the restream rate."""
         raise NotImplementedError
 
     def gripper(self, opening: float) -> Sent:
-        """Commands for a new gripper opening 0 … 1, called only when it changes."""
+        """Commands for a new gripper opening, 0 closed … 1 open; called only when it changes."""
         raise NotImplementedError
 
     def tick(self, stamp_ns: int, permitted: bool) -> Sent:
@@ -157,33 +181,51 @@ class RobotAdapter:
         return ()
 
     def rest(self, stamp_ns: int) -> Sent:
-        """Commands when the stream of targets has ended: the next one begins anew."""
+        """Commands when the stream of targets has ended; a new stream follows later."""
         return ()
 
-    def pose_seen(self, pose: Pose) -> None:
-        """A measured end-effector pose, of whatever source."""
+    def pose_accepted(self, pose: Pose) -> None:
+        """Take in a measured pose that the bridge accepted, whatever its source."""
 
-    def joints_seen(self, topic: str, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> Measured:
-        """What joint positions [rad or m] on one of the `sources` say; ValueError when joints are missing."""
+    def read_pose(self, pose: Pose, stamp_ns: int) -> Measured:
+        """Read a measured pose."""
+        return Measured(pose)
+
+    def read_joints(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> Measured:
+        """Read joint positions [rad or m]: the first is the gripper's opening.
+
+        Args:
+            names: Names of the joints.
+            positions: Their positions.
+            stamp_ns: Stamp of the message [ns].
+
+        Returns:
+            What they report.
+
+        Raises:
+            ValueError: Joints are missing.
+        """
         if not positions:
-            raise ValueError(f"{topic} has no position[0]")
+            raise ValueError("no position[0]")
         return Measured(opening=float(positions[0]))
 
-    def servo_seen(self, code: int) -> None:
-        """MoveIt Servo's status code."""
 
-    def trajectory_seen(self, topic: str, names: Sequence[str], positions: Sequence[float]) -> None:
-        """The last point [rad] of the trajectory that MoveIt Servo wants; ValueError when joints are missing."""
+def positions_of(wanted: Sequence[str], names: Sequence[str], positions: Sequence[float]) -> list[float]:
+    """Select the positions of the joints `wanted`.
 
-    def fault(self, mode: int) -> str:
-        """Why the robot itself does not move in this `mode`, '' when it does."""
-        return ""
+    Args:
+        wanted: Names of joints.
+        names: Names in a message.
+        positions: Positions in the message, in the order of `names`.
 
+    Returns:
+        The positions, in the order of `wanted`.
 
-def positions_of(topic: str, wanted: Sequence[str], names: Sequence[str], positions: Sequence[float]) -> list[float]:
-    """The positions of the joints `wanted`; ValueError naming those that the message lacks."""
+    Raises:
+        ValueError: The message lacks some of the joints.
+    """
     found = dict(zip(names, positions, strict=False))
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ValueError(f"{topic} has no joint {', '.join(missing)}; it has {', '.join(names) or 'none'}")
+        raise ValueError(f"no joint {', '.join(missing)}; the message has {', '.join(names) or 'none'}")
     return [float(found[name]) for name in wanted]

@@ -1,7 +1,7 @@
 """Arms as tables: joints, ranges, speeds, and the fixed tool. Inverse kinematics and the simulator build from them.
 
-Positions in metres, angles in radians, in the order of the arm's commands. Every joint turns about an axis of the frame
-of the joint before it, at rest all frames are parallel to the base's.
+Positions are in metres, angles in radians, joints in the order of the arm's commands. Every joint turns about an axis
+of the previous joint's frame; with all joints at zero, all frames are parallel to the base's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Joint:
-    """One revolute joint: where it is in the frame of the one before, its axis, range [rad], speed [rad/s], torque."""
+    """One revolute joint: position [m] and axis in the previous joint's frame, range [rad], speed [rad/s], torque."""
 
     name: str
     offset: Triple
@@ -31,7 +31,7 @@ class Arm:
 
     name: str
     joints: tuple[Joint, ...]
-    tool: Triple  # of the end effector's frame, in the last joint's
+    tool: Triple  # [m] origin of the end effector's frame in the last joint's frame
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ WIDOWX_250S = Arm(
     ),
     tool=(0.093575, 0.0, 0.0),
 )
-# [m] of a finger from the middle, closed and open; likewise published.
+# [m] distance of a finger from the middle, closed and open, as published there.
 WIDOWX_FINGER = (0.015, 0.037)
-# A posture with the hand pointing down over the table in front of the arm.
+# A posture with the gripper pointing down over the table in front of the arm.
 WIDOWX_READY = (0.0, -0.35, 0.50, 0.0, 1.42, 0.0)

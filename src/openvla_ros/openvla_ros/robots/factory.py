@@ -1,4 +1,4 @@
-"""The adapter of a robot from its parameters."""
+"""Makes the adapter of a robot from the bridge's parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openvla_ros.robots.adapter import RobotAdapter
 from openvla_ros.robots.arms import WIDOWX_250S
 from openvla_ros.robots.franka import FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.grippers import GripperConfig
 from openvla_ros.robots.parameters import RobotParameters
 from openvla_ros.robots.sim import SimAdapter
 from openvla_ros.robots.widowx import WidowXAdapter, WidowXConfig, WidowXServoAdapter
@@ -50,7 +50,7 @@ def make_adapter(
         speed=speed,
         turn=turn,
         period=period,
-        hand=HandConfig(**asdict(hand) | {"joints": tuple(name for name in hand.joints if name)}),
+        gripper=GripperConfig(**asdict(hand) | {"joints": tuple(name for name in hand.joints if name)}),
     )
     if robot == "widowx":
         return _widowx(parameters, generic)
@@ -68,15 +68,18 @@ def _widowx(parameters: RobotParameters, generic: GenericConfig) -> RobotAdapter
         pwm=given.pwm,
         hold_pwm=given.hold_pwm,
     )
-    limit = _limit(tuple(min(joint.speed, given.joint_speed) for joint in WIDOWX_250S.joints))
+    limit = joint_limiter(tuple(min(joint.speed, given.joint_speed) for joint in WIDOWX_250S.joints))
     if given.ik == "own":
         return WidowXAdapter(config, limit, generic.period)
     if not parameters.servo.node:
-        raise ValueError("widowx.ik is servo, but servo.node is empty: it names MoveIt Servo's node, servo_node")
+        raise ValueError(
+            "widowx.ik is servo, but servo.node is empty: set it to the name of MoveIt Servo's node, servo_node"
+        )
     return WidowXServoAdapter(config, limit, generic.period, generic, given.trajectory_topic)
 
 
-def _limit(speeds: tuple[float, ...]) -> Callable[[Sequence[float], Sequence[float], float], Any]:
+def joint_limiter(speeds: tuple[float, ...]) -> Callable[[Sequence[float], Sequence[float], float], Any]:
+    """The limits of a WidowX 250s's joints, with their speeds [rad/s], as a function of one step (`limit_joints`)."""
     joints = WIDOWX_250S.joints
     low, high = tuple(joint.low for joint in joints), tuple(joint.high for joint in joints)
     return partial(limit_joints, limits=JointLimits(WIDOWX_250S.names, low, high, speeds))

@@ -1,10 +1,10 @@
-"""Where an arm's tool is, and which joint positions take it somewhere: damped least squares on mink's Jacobians.
+"""Forward and inverse kinematics of an arm: damped least squares on mink's Jacobians.
 
 The chain is built from a table (`arms`); mink computes frames and Jacobians on MuJoCo, which the simulator has anyway.
-mink's own solver is a quadratic program with one constant damping. Here the damping is Nakamura & Hanafusa's ("Inverse
+mink's own solver is a quadratic program with a constant damping. Here the damping is Nakamura & Hanafusa's ("Inverse
 kinematic solutions with singularity robustness for robot manipulator control", J. Dyn. Sys. Meas. Control 108, 1986):
-none while the arm is far from a singularity, growing as the smallest singular value falls, so that the tool gives way
-there and the joints do not race.
+zero far from a singularity, growing as the smallest singular value falls, so that near one the tool deviates instead of
+the joints moving fast.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from openvla_ros.geometry import Pose, Vector, conjugate, log, multiply, rotate
 from openvla_ros.robots.arms import Arm
 
 Array = NDArray[np.float64]
-TOLERANCE = 1e-5  # [m, rad] good enough
+TOLERANCE = 1e-5  # [m, rad] of the solution
 NEAR_SINGULAR = 0.05  # smallest singular value under which damping begins
-DAMPING = 0.05  # its most
-STEP = 0.15  # [rad] a joint moves at most an iteration
+DAMPING = 0.05  # its maximum
+STEP = 0.15  # [rad] largest motion of a joint in an iteration
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Joint positions [rad], and how far the tool is from the goal then [m, rad]."""
+    """Joint positions [rad], and the tool's remaining distance [m] and angle [rad] from the goal."""
 
     positions: tuple[float, ...]
     distance: float
@@ -56,14 +56,29 @@ class Kinematics:
     """Forward and inverse kinematics of one arm. Not thread safe."""
 
     def __init__(self, arm: Arm, margin: float = 0.03) -> None:
-        """`margin` [rad]: kept free at both ends of each joint's range."""
+        """Build the chain.
+
+        Args:
+            arm: The arm's table.
+            margin: Kept free at both ends of each joint's range [rad].
+        """
         self.arm = arm
         self._chain = Configuration(skeleton(arm).compile())
         self._low = np.array([joint.low + margin for joint in arm.joints])
         self._high = np.array([joint.high - margin for joint in arm.joints])
 
     def forward(self, positions: Sequence[float]) -> Pose:
-        """The tool's pose in the base's frame. ValueError unless there is one finite position a joint."""
+        """Compute the tool's pose in the base frame.
+
+        Args:
+            positions: One finite position per joint [rad].
+
+        Returns:
+            The pose.
+
+        Raises:
+            ValueError: A position is missing or not finite.
+        """
         if len(positions) != len(self.arm.joints) or not all(map(math.isfinite, positions)):
             names = ", ".join(self.arm.names)
             raise ValueError(f"no joint positions of {self.arm.name}: {list(positions)} for {names}")
@@ -73,10 +88,18 @@ class Kinematics:
         return Pose.of(tool.translation(), (x, y, z, w))
 
     def solve(self, goal: Pose, start: Sequence[float], iterations: int = 50) -> Solution:
-        """Joint positions near `start`, inside their ranges, that bring the tool to `goal`, or as near as they get.
+        """Find joint positions near `start` that bring the tool to a goal, or as near as they get.
 
-        It walks from `start` and never jumps to another posture of the arm: a goal that only another posture reaches
-        is not reached, which the solution's errors say.
+        The solver moves continuously from `start` and never jumps to another posture of the arm: a goal that only
+        another posture reaches is not reached, which the solution's errors show.
+
+        Args:
+            goal: Pose of the tool, base frame.
+            start: Joint positions to start from [rad].
+            iterations: Largest number of steps.
+
+        Returns:
+            The best positions found, inside the joints' ranges.
         """
         q = np.clip(np.asarray(start, float), self._low, self._high)
         best: tuple[float, Array, float, float] | None = None
@@ -95,7 +118,7 @@ class Kinematics:
         return Solution(tuple(float(v) for v in best[1]), best[2], best[3])
 
     def _error(self, goal: Pose, q: Array) -> Array:
-        """What is missing to the goal (6,): translation [m], rotation vector [rad], along the tool's axes."""
+        """Error of the tool (6,): translation [m], rotation vector [rad], along the tool's axes."""
         here = self.forward(q.tolist())
         (x, y, z), (a, b, c) = goal.position, here.position
         way: Vector = (x - a, y - b, z - c)
@@ -104,13 +127,13 @@ class Kinematics:
         return np.array([*rotate(to_tool, way), *rotate(to_tool, turn)])
 
     def _step(self, error: Array, q: Array) -> Array:
-        """The joints' way [rad] that takes `error` back, at the joints that `_error` looked at last."""
+        """Joint motion [rad] that reduces `error`, at the joint positions of the last call of `_error`."""
         jacobian = self._chain.get_frame_jacobian("tool", "site")
         while True:
             smallest = np.linalg.svd(jacobian, compute_uv=False)[-1]
             damping = DAMPING**2 * max(0.0, 1.0 - (smallest / NEAR_SINGULAR) ** 2) + 1e-9
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping * np.eye(6), error)
-            # A joint at the end of its range that would go on: solve again without it.
+            # A joint at the end of its range that would move beyond it: solve again without it.
             stuck = ((q <= self._low) & (step < 0.0)) | ((q >= self._high) & (step > 0.0))
             stuck &= np.abs(jacobian).any(axis=0)
             if not stuck.any():

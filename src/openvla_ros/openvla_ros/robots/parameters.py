@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from openvla_ros.parameters import parameter
 from openvla_ros.robots.franka import FrankaConfig
-from openvla_ros.robots.grippers import KINDS, HandConfig
+from openvla_ros.robots.grippers import KINDS, GripperConfig
 from openvla_ros.robots.widowx import WidowXConfig
 
 
@@ -21,7 +21,7 @@ class CommandParameters:
         "target_pose",
         "Topic of its targets: target_pose (crisp_controllers), "
         "<controller>/target_frame (FZI), servo_node/pose_target_cmds or delta_twist_cmds (MoveIt), "
-        "cartesian_impedance_example_controller/equilibrium_pose (a copy of franka_ros2's example that stands still)",
+        "cartesian_impedance_example_controller/equilibrium_pose (a copy of franka_ros2's example without its motion)",
     )
 
 
@@ -31,7 +31,7 @@ class StateParameters:
 
     pose_topic: str = parameter(
         "robot/ee_pose",
-        "Topic of the measured pose (PoseStamped) of the frame that the controller pulls to its targets",
+        "Topic of the measured pose (PoseStamped) of the frame that the controller moves to its targets",
     )
 
 
@@ -39,8 +39,8 @@ class StateParameters:
 class ServoParameters:
     """MoveIt Servo: `servo.*`."""
 
-    node: str = parameter("", "Name of MoveIt Servo's node, to be switched and un-paused at activate; '' = none")
-    gain: float = parameter(2.0, "Twists make up for what the arm lags behind at this rate", "1/s", 0.0, 20.0)
+    node: str = parameter("", "Name of MoveIt Servo's node, which is switched and unpaused at activate; '' = none")
+    gain: float = parameter(2.0, "Velocity per following error in twists", "1/s", 0.0, 20.0)
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,23 @@ class GripperDriverParameters:
     """The gripper's driver: `hand.*`."""
 
     kind: str = parameter(
-        HandConfig.kind,
+        GripperConfig.kind,
         "topic: std_msgs/Float64; franka: actions move and grasp of franka_msgs; command: "
         "action GripperCommand of control_msgs, parallel: action ParallelGripperCommand of it; none",
         choices=KINDS,
     )
     name: str = parameter(
-        HandConfig.name, "Its topic, action (command, parallel), or the node whose actions they are (franka)"
+        GripperConfig.name, "Its topic, action (command, parallel), or the node whose actions they are (franka)"
     )
-    state_topic: str = parameter(HandConfig.state_topic, "Topic of the hand's joints (JointState)")
+    state_topic: str = parameter(GripperConfig.state_topic, "Topic of the gripper's joints (JointState)")
     joints: tuple[str, ...] = parameter(("",), "Joints whose positions add up to the opening; '' = the message's first")
-    closed: float = parameter(HandConfig.closed, "What they add up to when closed", "m", -1.0, 1.0)
-    opened: float = parameter(HandConfig.opened, "What they add up to when open", "m", -1.0, 1.0)
-    speed: float = parameter(HandConfig.speed, "Speed of the hand", "m/s", 0.001, 1.0)
-    force: float = parameter(HandConfig.force, "Force of a grasp", "N", 0.0, 200.0)
-    timeout: float = parameter(HandConfig.timeout, "A goal of the hand that takes longer is cancelled", "s", 0.1, 60.0)
+    closed: float = parameter(GripperConfig.closed, "Sum of these positions when closed", "m", -1.0, 1.0)
+    opened: float = parameter(GripperConfig.opened, "Sum of these positions when open", "m", -1.0, 1.0)
+    speed: float = parameter(GripperConfig.speed, "Speed of the gripper", "m/s", 0.001, 1.0)
+    force: float = parameter(GripperConfig.force, "Force of a grasp", "N", 0.0, 200.0)
+    timeout: float = parameter(
+        GripperConfig.timeout, "Longest time of a gripper goal; then it is cancelled", "s", 0.1, 60.0
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class FrankaParameters:
 
     robot_state_topic: str = parameter(
         FrankaConfig.robot_state_topic,
-        "Topic of franka_msgs/FrankaRobotState; '' = a reflex is only noticed by the arm that stands",
+        "Topic of franka_msgs/FrankaRobotState; '' = none: a reflex is only noticed as an arm at rest",
     )
     recovery_action: str = parameter(FrankaConfig.recovery_action, "Action of bridge_node/recover_robot")
 
@@ -90,10 +92,14 @@ class WidowXParameters:
     )
     prefix: str = parameter(WidowXConfig.prefix, "Namespace of xs_sdk, such as wx250s/")
     profile_time: float = parameter(
-        WidowXConfig.profile_time, "Time profile of the arm's motors: a move takes so long", "s", 0.02, 5.0
+        WidowXConfig.profile_time, "Duration of a move in the time profile of the arm's motors", "s", 0.02, 5.0
     )
-    profile_acceleration: float = parameter(WidowXConfig.profile_acceleration, "Part of it to speed up", "s", 0.0, 2.0)
-    pwm: float = parameter(WidowXConfig.pwm, "PWM of the gripper while it moves; 885 is all", "", 50.0, 500.0)
+    profile_acceleration: float = parameter(
+        WidowXConfig.profile_acceleration, "Part of profile_time to accelerate", "s", 0.0, 2.0
+    )
+    pwm: float = parameter(
+        WidowXConfig.pwm, "PWM of the gripper while it moves (the motor's largest is 885)", "", 50.0, 500.0
+    )
     hold_pwm: float = parameter(WidowXConfig.hold_pwm, "PWM of the gripper while it holds something", "", 0.0, 300.0)
     joint_speed: float = parameter(1.5, "Highest speed of a joint's set-point", "rad/s", 0.05, 3.14)
 

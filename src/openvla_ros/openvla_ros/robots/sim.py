@@ -1,4 +1,4 @@
-"""The simulated Panda: a Cartesian pose target and a gripper opening, as a Franka's pose controller takes them."""
+"""The simulated Panda: Cartesian pose targets and gripper openings, as a Franka's pose controller takes them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ class SimAdapter(RobotAdapter):
     topics = (("robot/target_pose", PoseTarget), ("gripper/command", Opening))
 
     def __init__(self, base_frame: str) -> None:
+        super().__init__()
         self._base_frame = base_frame
 
     def target(self, pose: Pose, stamp_ns: int) -> Sent:
-        """The pose, as it is."""
+        """The pose itself."""
         return (("robot/target_pose", PoseTarget(pose, self._base_frame, stamp_ns)),)
 
     def gripper(self, opening: float) -> Sent:
-        """The opening, as it is."""
+        """The opening itself."""
         return (("gripper/command", Opening(opening)),)

@@ -1,4 +1,4 @@
-"""What the hand was told, and what it may be told next: hysteresis, and a shortest time between two changes."""
+"""Limits on the gripper's commands: hysteresis, and a shortest time between two changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openvla_ros.safety.watchdogs import NS
 
 
 def gripper_command(wanted: float, present: float, limits: Limits) -> float:
-    """The opening to command, 0 or 1: hysteresis keeps a policy's noise from opening and closing the hand."""
+    """The opening to command, 0 or 1: hysteresis keeps a policy's noise from switching the gripper."""
     if wanted < limits.close_below:
         return 0.0
     if wanted > limits.open_above:
@@ -18,26 +18,38 @@ def gripper_command(wanted: float, present: float, limits: Limits) -> float:
 
 
 @dataclass(frozen=True)
-class Hand:
-    """The newest command to the hand."""
+class GripperLimiter:
+    """The newest command to the gripper.
 
-    opening: float | None = None  # 0 or 1; None: none yet, or what it was told is not known to hold any more
-    told_ns: int | None = None  # when it was told something last
+    Attributes:
+        opening: 0 or 1; None if there is none yet, or if the newest is not known to hold any more.
+        commanded_ns: Time of the newest command [ns].
+    """
 
-    def forget(self) -> Hand:
-        """The robot was restarted, or somebody else had it: whatever comes next is sent, though not too soon."""
+    opening: float | None = None
+    commanded_ns: int | None = None
+
+    def clear(self) -> GripperLimiter:
+        """Without an opening: the next one asked for is commanded, though not before the interval is over."""
         return replace(self, opening=None)
 
     def command(
         self, asked: float, measured: float | None, now_ns: int, limits: Limits
     ) -> tuple[float | None, tuple[str, ...]]:
-        """The opening to tell it now, None for nothing, and `gripper_rate` when it is too soon to tell it anything.
+        """The opening to command now.
 
-        asked: by the policy, 0 … 1; measured: likewise, None when the robot has not said; now_ns: as `told_ns`.
+        Args:
+            asked: Opening that the policy asks for, 0 … 1.
+            measured: Measured opening, 0 … 1; None if there is no measurement.
+            now_ns: Time on the clock of `commanded_ns` [ns].
+            limits: Hysteresis and shortest interval.
+
+        Returns:
+            The opening, None if there is nothing to command; and `gripper_rate` if the last command is too recent.
         """
         present = self.opening if self.opening is not None else measured
         wanted = gripper_command(asked, 1.0 if present is None else present, limits)
         if wanted == self.opening:
             return None, ()
-        soon = self.told_ns is not None and 0.0 <= (now_ns - self.told_ns) / NS < limits.gripper_interval
-        return (None, ("gripper_rate",)) if soon else (wanted, ())
+        recent = self.commanded_ns is not None and 0.0 <= (now_ns - self.commanded_ns) / NS < limits.gripper_interval
+        return (None, ("gripper_rate",)) if recent else (wanted, ())

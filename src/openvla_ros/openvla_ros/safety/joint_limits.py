@@ -1,4 +1,4 @@
-"""Limits of joints, for adapters that solve the inverse kinematics themselves. A pure function of one step."""
+"""Limits of joints, for adapters that solve inverse kinematics themselves. A pure function of one step."""
 
 from __future__ import annotations
 
@@ -15,24 +15,40 @@ class JointLimits:
     low: tuple[float, ...]
     high: tuple[float, ...]
     speed: tuple[float, ...]
-    margin: float = 0.02  # kept free at both ends of each range
+    margin: float = 0.02  # [rad] kept free at both ends of each range
 
     def __post_init__(self) -> None:
-        """Lists of different lengths and empty ranges are refused when they are made."""
+        """Check lengths and ranges.
+
+        Raises:
+            ValueError: The lists have different lengths, or a joint has no room to move.
+        """
         if not len(self.names) == len(self.low) == len(self.high) == len(self.speed):
             raise ValueError(f"joint limits: {len(self.names)} names need as many low, high and speed values")
         for name, low, high, speed in zip(self.names, self.low, self.high, self.speed, strict=True):
             if not low + self.margin < high - self.margin or not 0.0 < speed < math.inf:
-                raise ValueError(f"joint '{name}': range {low} … {high} rad, speed {speed} rad/s leave it no room")
+                raise ValueError(f"joint '{name}': range {low} … {high} rad, speed {speed} rad/s leave no room to move")
 
 
 def limit_joints(
     wanted: Sequence[float], present: Sequence[float], step: float, limits: JointLimits
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Joint positions to command `step` [s] after `present` was, and the names of the limits that cut `wanted`.
+    """Limit the joint positions to command.
 
-    A solution that asks for too much speed is slowed as a whole, so that the way keeps its direction; a joint at the
-    end of its range stands there. ValueError when a value is not finite or the lengths differ: the solver failed.
+    A solution that asks for too much speed is slowed as a whole, so that the motion keeps its direction; a joint at
+    the end of its range stops there.
+
+    Args:
+        wanted: Joint positions that the solver asks for [rad].
+        present: Joint positions commanded last [rad].
+        step: Time since then [s].
+        limits: Ranges and speeds.
+
+    Returns:
+        The joint positions to command, and the names of the limits that cut them.
+
+    Raises:
+        ValueError: A value is not finite, or the lengths differ: the solver failed.
     """
     values = [*wanted, *present, step]
     if len(wanted) != len(limits.names) or len(present) != len(limits.names) or not all(map(math.isfinite, values)):

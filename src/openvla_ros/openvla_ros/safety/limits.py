@@ -1,4 +1,4 @@
-"""Limits on what a policy may ask for: pure functions that refuse or clip, and say by name which limit did it."""
+"""Limits on the actions of a policy: pure functions that refuse or clip, and name the limit that applied."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from openvla_ros.safety.zones import Zones
 
 ON_LIMIT = ("clip", "refuse")
 ACTION_LENGTH = 7
-AXIS = 1.0 / math.sqrt(3.0)  # bounds of one axis, so that three together keep a vector's bound
-MIN_STOP_FACTOR = 1.75  # over √3: braking axis by axis is never weaker than the motion it ends
+AXIS = 1.0 / math.sqrt(3.0)  # bound of an axis relative to that of a vector
+MIN_STOP_FACTOR = 1.75  # over √3: braking per axis is never weaker than the motion it ends
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one robot at one bench."""
+    """Limits of one robot in one workcell."""
 
     zones: Zones  # where the end effector may be, base frame
-    max_translation: float = 0.06  # [m] an action, after scaling
-    max_rotation: float = 0.35  # [rad] each of roll, pitch, yaw of an action, after scaling
-    move: Bounds = Bounds(0.5, 5.0, 100.0)  # of the restreamed target's position [m/s, m/s², m/s³]
-    turn: Bounds = Bounds(2.0, 20.0, 400.0)  # of its orientation [rad/s, rad/s², rad/s³]
-    stop_time: float = 0.25  # [s] within which the target stands still once it has to stop
-    stop_factor: float = 2.0  # braking may use so many times the acceleration and jerk of `move` and `turn`
-    scale: float = 1.0  # translations and rotations are multiplied by this
-    on_limit: str = "clip"  # what an action over a limit becomes: clip, or refuse
-    close_below: float = 0.4  # gripper hysteresis: closes under this,
-    open_above: float = 0.6  # opens over this, and keeps what it does between the two
+    max_translation: float = 0.06  # [m] of an action, after scaling
+    max_rotation: float = 0.35  # [rad] of each of roll, pitch, yaw of an action, after scaling
+    move: Bounds = Bounds(0.5, 5.0, 100.0)  # [m/s, m/s², m/s³] of the restreamed target's position
+    turn: Bounds = Bounds(2.0, 20.0, 400.0)  # [rad/s, rad/s², rad/s³] of its orientation
+    stop_time: float = 0.25  # [s] longest time from the cause of a stop to rest
+    stop_factor: float = 2.0  # acceleration and jerk while braking, relative to `move` and `turn`
+    scale: float = 1.0  # factor on translations and rotations
+    on_limit: str = "clip"  # an action over a limit is clipped (clip) or refused (refuse)
+    close_below: float = 0.4  # gripper hysteresis: closes below this opening
+    open_above: float = 0.6  # opens above this one, and keeps its state in between
     gripper_interval: float = 0.3  # [s] shortest time between two changes of the gripper's command
 
     def __post_init__(self) -> None:
-        """Limits that limit nothing, or contradict themselves, are refused when they are made."""
+        """Check the limits.
+
+        Raises:
+            ValueError: A limit is not positive and finite, or two contradict each other.
+        """
         if not 0.0 <= self.close_below <= self.open_above <= 1.0:
             raise ValueError(
-                f"gripper hysteresis: close_below {self.close_below} must not be over open_above "
+                f"gripper hysteresis: close_below {self.close_below} must not exceed open_above "
                 f"{self.open_above}, both 0 … 1"
             )
         positive = (self.max_translation, self.max_rotation, self.stop_time, self.scale)
@@ -50,14 +54,18 @@ class Limits:
             raise ValueError(f"stop factor is {self.stop_factor}; it must be at least {MIN_STOP_FACTOR}")
 
     def braking(self, bounds: Bounds) -> Bounds:
-        """Bounds of each axis while braking, from the bounds of the motion: the vector keeps within `stop_factor`."""
+        """Bounds of each axis while braking, so that the vector stays within `stop_factor` times `bounds`."""
         k = self.stop_factor * AXIS
         return Bounds(bounds.speed, k * bounds.acceleration, k * bounds.jerk)
 
     def check_stop(self, period: float) -> None:
-        """ValueError when the target cannot stand within `stop_time` from the fastest allowed motion.
+        """Check that the target comes to rest within `stop_time` from the fastest allowed motion.
 
-        period: of the restreamed targets [s]; one may pass before the stop is noticed, one more until it is sent.
+        Args:
+            period: Time between two targets [s]: one may pass before the stop is noticed, one more until it is sent.
+
+        Raises:
+            ValueError: It takes longer.
         """
         for what, bounds in (("move", self.move), ("turn", self.turn)):
             self._check_stop(brake_time(bounds, self.braking(bounds)) + 2 * period, f"'{what}' {bounds}")
@@ -73,18 +81,27 @@ class Limits:
 
 
 def brake_time(motion: Bounds, braking: Bounds) -> float:
-    """Longest time [s] to stand still: from the highest speed, while still speeding up at the highest acceleration."""
+    """Longest time [s] to come to rest: from the highest speed, at the highest acceleration."""
     a, j, v = braking.acceleration, braking.jerk, motion.speed
     slow = v / a + a / j if v >= a * a / j else 2.0 * math.sqrt(v / j)
     return motion.acceleration / j + slow
 
 
 def mixed_brake_time(a: Bounds, b: Bounds, braking_a: Bounds, braking_b: Bounds) -> float:
-    """A bound [s] on `brake_time` of a way that moves and turns in fixed shares, whatever the shares.
+    """A bound on `brake_time` of a path that translates and rotates in fixed shares, whatever the shares.
 
-    Its deceleration is bounded by one of the two and its jerk by the other. With v, A, J of the way as a whole, A and J
-    the smaller of the two's: v / A is at most v / A of the one that bounds A, A / J and the run-up at most those of the
-    one that bounds J; and 2 √(v / J) is never over v / A + A / J.
+    The deceleration is bounded by one of the two and the jerk by the other. With v, A, J of the path as a whole, A and
+    J the smaller of the two's: v / A is at most v / A of the one that bounds A, A / J and the run-up at most those of
+    the one that bounds J; and 2 √(v / J) never exceeds v / A + A / J.
+
+    Args:
+        a: Bounds of the motion of one of the two.
+        b: Bounds of the motion of the other.
+        braking_a: Bounds of `a` while braking.
+        braking_b: Bounds of `b` while braking.
+
+    Returns:
+        The bound [s].
     """
     pairs = ((a, braking_a, b, braking_b), (b, braking_b, a, braking_a))
     return max(
@@ -94,7 +111,7 @@ def mixed_brake_time(a: Bounds, b: Bounds, braking_a: Bounds, braking_b: Bounds)
 
 
 def malformed(action: Sequence[float]) -> str:
-    """Why seven numbers are no action at all; '' when they are one."""
+    """Why values are not an action; '' if they are one."""
     if len(action) != ACTION_LENGTH:
         return f"action has {len(action)} values, not {ACTION_LENGTH}"
     bad = [i for i, v in enumerate(action) if not math.isfinite(v)]
@@ -102,9 +119,16 @@ def malformed(action: Sequence[float]) -> str:
 
 
 def limit_action(action: Sequence[float], limits: Limits) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Scale a well-formed action, then cap it. Returns it with the names of the limits that cut it.
+    """Scale a well-formed action, then cap it.
 
-    A translation over its cap keeps its direction; a rotation is scaled as a whole until no angle is over the cap.
+    A translation over its cap keeps its direction; a rotation is scaled as a whole until no angle exceeds the cap.
+
+    Args:
+        action: 3 deltas [m], 3 rotations [rad], gripper opening.
+        limits: Scale and caps.
+
+    Returns:
+        The limited action, and the names of the limits that cut it.
     """
     names: list[str] = []
     move = [v * limits.scale for v in action[:3]]
@@ -124,4 +148,4 @@ def limit_action(action: Sequence[float], limits: Limits) -> tuple[tuple[float, 
 def _scaled(values: list[float], factor: float, cap: float) -> list[float]:
     if factor > 0.0 and all(math.isfinite(v) for v in values):
         return [min(cap, max(-cap, v * factor)) for v in values]
-    return [0.0 for _ in values]  # so large that it overflowed: no direction is left to keep
+    return [0.0 for _ in values]  # it overflowed: there is no direction to keep

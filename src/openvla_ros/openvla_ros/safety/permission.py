@@ -1,4 +1,4 @@
-"""The operator's permission to move: a switch, and where it is asked for a hand on a button that must stay there."""
+"""The operator's permission to move: a switch, and if configured a button that must be held."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ MODES = (SWITCH, DEADMAN, JOYSTICK)
 class PermissionConfig:
     """What permits motion."""
 
-    mode: str = SWITCH  # switch: once is enough; deadman, joystick: the button must be held as well
-    timeout: float = 0.5  # [s] a held button that is not heard of for longer counts as let go
-    e_stop_timeout: float = 0.0  # [s] longest silence of the emergency stop's topic; 0 = it may be silent
+    mode: str = SWITCH  # switch: the switch alone; deadman, joystick: the button must be held as well
+    timeout: float = 0.5  # [s] longest silence of a held button; after that it counts as released
+    e_stop_timeout: float = 0.0  # [s] longest silence of the emergency stop's topic; 0: no limit
 
     def __post_init__(self) -> None:
-        """Unknown modes and endless time-outs are refused when they are made."""
+        """Check mode and time-outs.
+
+        Raises:
+            ValueError: The mode is unknown, or a time-out is out of range.
+        """
         if self.mode not in MODES:
             raise ValueError(f"enable mode '{self.mode}' is unknown; choices: {', '.join(MODES)}")
         if not 0.0 < self.timeout < 60.0 or not 0.0 <= self.e_stop_timeout < 60.0:
@@ -28,27 +32,27 @@ class PermissionConfig:
 
 @dataclass(frozen=True)
 class Permission:
-    """What is known about it. Nothing is permitted at the start."""
+    """State of the permission; at the start motion is not permitted."""
 
     switched_on: bool = False
     held: bool = False
     held_at: Now | None = None
-    e_stop_at: Now | None = None  # when the emergency stop was heard of last, pressed or not
+    e_stop_at: Now | None = None  # last message of the emergency stop, pressed or not
 
     def hold(self, held: bool, now: Now) -> Permission:
-        """The button was reported held or let go."""
+        """With a report of the button, held or released."""
         return replace(self, held=held, held_at=now)
 
     def missing(self, config: PermissionConfig, now: Now) -> str:
-        """Why motion is not permitted, in one line; '' when it is. Silence counts on the steady clock."""
+        """Why motion is not permitted, in one line; '' if it is. Silence is measured on the steady clock."""
         if not self.switched_on:
             return "not enabled"
         if config.e_stop_timeout > 0.0 and _silent(self.e_stop_at, now) > config.e_stop_timeout:
-            return f"e_stop was not heard for {config.e_stop_timeout:g} s: is the emergency stop connected?"
+            return f"no message on e_stop for {config.e_stop_timeout:g} s: is the emergency stop connected?"
         if config.mode == SWITCH:
             return ""
         if _silent(self.held_at, now) > config.timeout:
-            return f"the {config.mode}'s button was not heard for {config.timeout:g} s"
+            return f"no message of the {config.mode}'s button for {config.timeout:g} s"
         return "" if self.held else f"the {config.mode}'s button is not held"
 
 

@@ -1,4 +1,4 @@
-"""What the robot last said of itself, whether that can be, and whether motion may begin from there. A pure value."""
+"""The robot's newest measurements, their plausibility, and whether motion may begin from there. A pure value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openvla_ros.geometry import Pose, angle, distance
 from openvla_ros.safety.watchdogs import Now, Seen
 from openvla_ros.safety.zones import Zones, clamp
 
-STATE_JUMP = 0.05  # [m] smaller steps between two measured poses are never taken for a jump
+STATE_JUMP = 0.05  # [m] smaller steps between two measured poses are no jumps
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,25 @@ class RobotState:
     """The newest measurements."""
 
     pose: Pose | None = None  # of the end effector, base frame
-    seen: Seen | None = None  # when
+    seen: Seen | None = None  # stamp and arrival of the pose
     opening: float | None = None  # of the gripper, 0 … 1
-    not_before_ns: int = 0  # measurements stamped earlier are from before the robot was restarted
+    not_before_ns: int = 0  # earlier measurements are from before the robot was restarted
 
     def pose_seen(self, pose: Pose, stamp_ns: int, now: Now, max_speed: float) -> tuple[RobotState, str]:
-        """With a newer measured pose; and why it cannot have moved there by itself, '' when it can.
+        """Take in a measured pose.
 
-        The very same object when the pose is not newer. max_speed [m/s].
+        Args:
+            pose: Pose of the end effector, base frame.
+            stamp_ns: Its stamp [ns].
+            now: The present moment.
+            max_speed: Highest speed that the arm itself can have [m/s].
+
+        Returns:
+            The new state (the same object if the pose is not newer), and why the arm cannot have moved there by
+            itself, '' if it can.
         """
         before, seen = self.pose, self.seen
-        # (A time that lies in the future is of a clock that was set back, or wrong: what comes now counts.)
+        # (A stamp in the future is of a clock that was set back, or wrong: the new pose counts.)
         before_restart = stamp_ns < self.not_before_ns <= now.node
         if before_restart or (seen is not None and stamp_ns <= seen.stamp <= now.node):
             return self, ""
@@ -38,13 +46,20 @@ class RobotState:
         return new, ""
 
     def restarted(self, stamp_ns: int) -> RobotState:
-        """The robot's controller was restarted at that time: what it said before means nothing."""
+        """After a restart of the robot's controller at that time: earlier measurements do not count."""
         return RobotState(opening=self.opening, not_before_ns=stamp_ns)
 
     def outside(self, zones: Zones, far: float, turned: float, margin: float) -> str:
-        """Why motion may not begin where the robot is; '' when it may (or nothing is known).
+        """Check whether motion may begin where the robot is.
 
-        far [m], turned [rad]: how far outside its zones it may stand; margin [m]: free before a keep-out box.
+        Args:
+            zones: Where the end effector may be.
+            far: Largest distance outside the zones [m].
+            turned: Largest angle outside the zones [rad].
+            margin: Distance to keep from keep-out boxes [m].
+
+        Returns:
+            Why it may not, in one line; '' if it may, or if there is no measurement.
         """
         if self.pose is None:
             return ""

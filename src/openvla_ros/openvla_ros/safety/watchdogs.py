@@ -1,8 +1,8 @@
-"""Watchdogs: how old something may be. Each has its own limit and a named reason. Pure functions of times [ns].
+"""Watchdogs: limits on the age of inputs, each with a named reason. Pure functions of times [ns].
 
-Two clocks, on purpose. A stamp is compared with the node's clock once, when the message arrives: that is the clock the
-stamp was taken from, and only then do the two mean the same. How long nothing has arrived since is counted on the
-steady clock, which no time server steps back and no simulator speeds up. An age is the sum of both.
+There are two clocks. A stamp is compared with the node's clock once, when the message arrives: that is the clock of the
+stamp, and a later step of it would falsify the comparison. The time since the arrival is counted on the steady clock,
+which no time server sets back and no simulator speeds up. An age is the sum of both.
 """
 
 from __future__ import annotations
@@ -16,40 +16,55 @@ NS = 1_000_000_000
 class Now(NamedTuple):
     """One moment on both clocks [ns]."""
 
-    node: int  # the node's clock: simulated time where that is used, else the system's
-    steady: int  # counts up evenly, whatever happens to the other one
+    node: int  # the node's clock: simulated time if that is used, else the system's
+    steady: int  # the monotonic clock
 
 
 class Seen(NamedTuple):
-    """When something arrived, and what its stamp said [ns]."""
+    """Stamp of a message, and when it arrived [ns]."""
 
     stamp: int
     arrived: Now
 
     def age(self, now: Now) -> float:
-        """How old it is [s]: as old as it came, and the time since. Negative: stamped in the future."""
+        """Age [s]: that at its arrival, and the time since. Negative: stamped in the future."""
         return (self.arrived.node - self.stamp + now.steady - self.arrived.steady) / NS
 
 
 @dataclass(frozen=True)
 class Watchdogs:
-    """Ages [s] that still count as fresh, and how far the clock may jump."""
+    """Largest ages [s], and the largest jump of the clock [s]."""
 
     observation: float = 2.0  # camera image an action was computed from
-    action: float = 1.0  # the newest action chunk (blocking: since it was computed; streaming: since it came)
+    action: float = 1.0  # the newest chunk (blocking control: since it was computed; streaming: since it arrived)
     state: float = 0.3  # the robot's measured pose
-    clock_jump: float = 1.0  # of the node's clock over the steady one between two looks; any way back is a jump, too
-    future: float = 0.05  # how far ahead of our clock a stamp may be: clock skew between machines
+    clock_jump: float = 1.0  # gain of the node's clock over the steady one between two checks; any step back is a jump
+    future: float = 0.05  # a stamp's lead over the node's clock: clock skew between machines
 
     def __post_init__(self) -> None:
-        """A watchdog that never barks is no watchdog."""
+        """Check the limits.
+
+        Raises:
+            ValueError: A limit is not positive, or an hour and more.
+        """
         for name, value in vars(self).items():
             if not 0.0 < value < 3600.0:
                 raise ValueError(f"watchdog '{name}' is {value} s; it must be over 0 and under 3600 s")
 
 
 def stale(name: str, seen: Seen | None, now: Now, limit: float, future: float) -> str:
-    """Why something is not fresh, in one line; '' when it is. None: never seen."""
+    """Check the age of an input.
+
+    Args:
+        name: What it is, for the reason.
+        seen: The newest message; None if there was none.
+        now: The present moment.
+        limit: Largest age [s].
+        future: Largest lead of its stamp over the node's clock at arrival [s].
+
+    Returns:
+        Why it is stale, in one line; '' if it is fresh.
+    """
     if seen is None:
         return f"no {name} yet"
     age = seen.age(now)
@@ -62,10 +77,18 @@ def stale(name: str, seen: Seen | None, now: Now, limit: float, future: float) -
 
 
 def clock_jumped(before: Now | None, now: Now, limit: float) -> str:
-    """Why the node's clock is not to be trusted across two looks at it; '' when it is.
+    """Check the node's clock for a jump between two moments.
 
-    Forward it may run ahead of the steady clock by `limit`: a process that was not run for a while sees both move on.
-    It may also lag behind: a slow simulator's does.
+    It may gain `limit` on the steady clock (a process that was suspended sees both clocks move on), and it may lag
+    behind (a slow simulator's clock does). It may not go back.
+
+    Args:
+        before: The earlier moment; None if there is none.
+        now: The present moment.
+        limit: Largest gain on the steady clock [s].
+
+    Returns:
+        Description of the jump, in one line; '' if there is none.
     """
     if before is None:
         return ""

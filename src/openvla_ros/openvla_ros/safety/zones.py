@@ -1,6 +1,6 @@
-"""Where the end effector may be, and how it may be turned: a box, keep-out boxes, and a cone with a range of yaw.
+"""Allowed poses of the end effector: a workspace box, keep-out boxes, and a cone with a range of yaw.
 
-All in the robot's base frame. Pure functions; whatever they return is allowed, and the limits that cut are named.
+All in the robot's base frame. Pure functions: returned poses are allowed, and the limits that cut are named.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from openvla_ros.geometry import (
     unit,
 )
 
-GAP = 1e-4  # [m] how far before a keep-out box a way ends
-FARTHEST = 5.0  # [m] a corner of a keep-out box: beyond it are only millimetres taken for metres
-ROUNDING = 1e-9  # [m, rad] what arithmetic alone may add
-SAMPLES = 24  # points of a turn that are looked at before the border is searched between two of them
+GAP = 1e-4  # [m] distance from a keep-out box at which a path ends
+FARTHEST = 5.0  # [m] largest coordinate of a keep-out box: beyond it, millimetres were given for metres
+ROUNDING = 1e-9  # [m, rad] error of the arithmetic
+SAMPLES = 24  # points of a rotation that are checked before the border is searched between two of them
 
 
 @dataclass(frozen=True)
 class KeepOut:
-    """A box that nothing is sent into: a table, a post, a second arm's side."""
+    """A box that no target is inside of: a table, a post, the side of a second arm."""
 
     name: str
     low: Vector  # [m]
@@ -40,7 +40,17 @@ class KeepOut:
 
     @classmethod
     def parse(cls, text: str) -> KeepOut:
-        """`post 0.4 0.1 0.0 0.5 0.2 0.6`: a name, the lowest and the highest corner [m]; ValueError otherwise."""
+        """Read a box.
+
+        Args:
+            text: Name, lowest and highest corner [m], such as `post 0.4 0.1 0.0 0.5 0.2 0.6`.
+
+        Returns:
+            The box.
+
+        Raises:
+            ValueError: The text is not a name and six coordinates within range.
+        """
         name, *values = text.replace(",", " ").replace(":", " ").split() or [""]
         try:
             v = [float(value) for value in values]
@@ -54,13 +64,13 @@ class KeepOut:
         return cls(name, (v[0], v[1], v[2]), (v[3], v[4], v[5]))
 
     def contains(self, p: Sequence[float], margin: float = 0.0) -> bool:
-        """Whether a point is inside, or nearer than `margin` to it."""
+        """Whether a point is inside, or nearer than `margin` [m]."""
         return all(
             low - margin < v < high + margin for v, low, high in zip(p, self.low, self.high, strict=True)
-        )  # a face itself is outside
+        )  # the surface is outside
 
     def entered_at(self, a: Sequence[float], b: Sequence[float]) -> float | None:
-        """Share of the straight way from a to b at which it enters the box; None when it never does (slab method)."""
+        """Share of the straight path from a to b at which it enters the box; None if it does not (slab method)."""
         enter, leave = 0.0, 1.0
         for p, q, low, high in zip(a, b, self.low, self.high, strict=True):
             step = q - p
@@ -77,10 +87,10 @@ class KeepOut:
 
 @dataclass(frozen=True)
 class Cone:
-    """How far a tool axis may lean from a reference axis, and the tool's turn about that reference axis.
+    """Largest angle of the tool axis from a reference axis, and the range of yaw about that axis.
 
-    The orientation is taken apart as swing · twist · reference, where the reference orientation turns `tool_axis` onto
-    `axis` by the shortest way: the swing's angle is the lean, the twist's is the yaw, both [rad].
+    The orientation is decomposed as swing · twist · reference, where the reference orientation rotates `tool_axis`
+    onto `axis` by the smallest angle: the swing's angle is the lean, the twist's is the yaw, both [rad].
     """
 
     axis: Vector = (0.0, 0.0, -1.0)  # base frame
@@ -90,12 +100,16 @@ class Cone:
     yaw_high: float = math.pi
 
     def __post_init__(self) -> None:
-        """Axes without a direction and empty ranges are refused when they are made."""
+        """Check axes and ranges.
+
+        Raises:
+            ValueError: An axis has no direction, or a range is empty.
+        """
         unit(self.axis), unit(self.tool_axis)
         if not 0.0 < self.angle <= math.pi + ROUNDING:
             raise ValueError(f"cone angle is {self.angle} rad; it must be over 0 and up to π")
         if not -math.pi - ROUNDING <= self.yaw_low < self.yaw_high <= math.pi + ROUNDING:
-            raise ValueError(f"yaw range {self.yaw_low} … {self.yaw_high} rad must grow and lie within -π … π")
+            raise ValueError(f"yaw range {self.yaw_low} … {self.yaw_high} rad must be increasing and within -π … π")
 
     @property
     def open(self) -> bool:
@@ -105,7 +119,7 @@ class Cone:
 
 @dataclass(frozen=True)
 class Zones:
-    """All limits on where and how."""
+    """All limits on the pose of the end effector."""
 
     low: Vector  # [m] lowest corner of the workspace
     high: Vector  # [m] highest corner
@@ -113,13 +127,17 @@ class Zones:
     cone: Cone = field(default_factory=Cone)
 
     def __post_init__(self) -> None:
-        """A box without an inside is refused when it is made."""
+        """Check the workspace box.
+
+        Raises:
+            ValueError: The box is empty.
+        """
         if any(not low < high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError(f"workspace box: low {list(self.low)} must be under high {list(self.high)}")
+            raise ValueError(f"workspace box: low {list(self.low)} must be below high {list(self.high)}")
 
 
 def outside(pose: Pose, zones: Zones, margin: float = 0.0) -> tuple[str, ...]:
-    """Names of the limits that a pose breaks, or is nearer to than `margin` [m, rad]."""
+    """Names of the limits that a pose violates, or is nearer to than `margin` [m, rad]."""
     names = [
         f"box_{axis}"
         for axis, value, low, high in zip("xyz", pose.position, zones.low, zones.high, strict=True)
@@ -130,12 +148,12 @@ def outside(pose: Pose, zones: Zones, margin: float = 0.0) -> tuple[str, ...]:
 
 
 def crossed(a: Sequence[float], b: Sequence[float], zones: Zones) -> str:
-    """The first keep-out box that the straight way from a to b passes through; '' when none."""
+    """Name of the first keep-out box that the straight path from a to b crosses; '' if none."""
     return next((f"keep_out_{box.name}" for box in zones.keep_out if box.entered_at(a, b) is not None), "")
 
 
 def clamp(pose: Pose, zones: Zones, margin: float = 0.0) -> tuple[Pose, tuple[str, ...]]:
-    """The nearest pose inside the workspace box and the cone; keep-out boxes are the business of `reachable`."""
+    """The nearest pose inside workspace box and cone, and what cut it; `reachable` respects keep-out boxes."""
     inside: list[float] = []
     names: list[str] = []
     for axis, value, low, high in zip("xyz", pose.position, zones.low, zones.high, strict=True):
@@ -153,10 +171,19 @@ def clamp(pose: Pose, zones: Zones, margin: float = 0.0) -> tuple[Pose, tuple[st
 
 
 def reachable(start: Pose, goal: Pose, zones: Zones, margin: float = 0.0) -> tuple[Pose, tuple[str, ...]]:
-    """The farthest allowed pose on the straight way (turning evenly) from an allowed `start` towards `goal`.
+    """Find the farthest allowed pose on the straight path (with even rotation) from an allowed pose towards a goal.
 
-    The goal is first brought inside the box and the cone; the way then ends `GAP` before the first keep-out box, and
-    the turn where it would leave the cone between two orientations that are both inside it.
+    The goal is first brought inside the box and the cone; the path then ends `GAP` before the first keep-out box, and
+    the rotation where it would leave the cone between two orientations that are both inside it.
+
+    Args:
+        start: An allowed pose, base frame.
+        goal: The goal, base frame.
+        zones: The limits.
+        margin: Distance to keep from the borders [m, rad].
+
+    Returns:
+        The pose, and the names of the limits that cut the path.
     """
     goal, names = clamp(goal, zones, margin)
     position = goal.position
@@ -178,7 +205,7 @@ def reachable(start: Pose, goal: Pose, zones: Zones, margin: float = 0.0) -> tup
 
 @lru_cache(maxsize=16)
 def _reference(cone: Cone) -> Quaternion:
-    """The shortest turn of the tool axis onto the reference axis; half a turn about x or y where they are opposed."""
+    """The smallest rotation of the tool axis onto the reference axis; half a turn about x or y if they are opposed."""
     a, b = unit(cone.tool_axis), unit(cone.axis)
     if dot(a, b) < -1.0 + 1e-9:
         side = cross(cross(a, (1.0, 0.0, 0.0)), a)
@@ -191,12 +218,20 @@ def _reference(cone: Cone) -> Quaternion:
 
 
 def swing_twist(quaternion: Quaternion, cone: Cone) -> tuple[Vector, float]:
-    """The swing as a rotation vector [rad], and the twist about the reference axis [rad], -π … π."""
+    """Decompose an orientation.
+
+    Args:
+        quaternion: Orientation of the end effector, base frame.
+        cone: Reference and tool axes.
+
+    Returns:
+        The swing as a rotation vector [rad], and the twist about the reference axis [rad], -π … π.
+    """
     n = unit(cone.axis)
     x, y, z, w = multiply(quaternion, conjugate(_reference(cone)))
     along = dot((x, y, z), n)
     norm = math.hypot(along, w)
-    if norm < 1e-9:  # leaning by π: the yaw means nothing
+    if norm < 1e-9:  # leaning by π: the yaw is undefined
         return log((x, y, z, w)), 0.0
     twist = (n[0] * along / norm, n[1] * along / norm, n[2] * along / norm, w / norm)
     return log(multiply((x, y, z, w), conjugate(twist))), dot(log(twist), n)
@@ -230,7 +265,7 @@ def _turned_inside(quaternion: Quaternion, cone: Cone, margin: float) -> Quatern
 
 
 def _turn_towards(start: Quaternion, goal: Quaternion, cone: Cone, margin: float) -> tuple[Quaternion, tuple[str, ...]]:
-    """The farthest allowed orientation on the even turn from `start` to `goal`."""
+    """The farthest allowed orientation on the rotation from `start` to `goal`, and what cut it."""
     if cone.open:
         return goal, ()
     a, b = Pose((0.0, 0.0, 0.0), start), Pose((0.0, 0.0, 0.0), goal)

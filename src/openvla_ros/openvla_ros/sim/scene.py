@@ -84,6 +84,7 @@ class Scene:
     expert_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: SceneConfig | None = None) -> None:
+        """Compile the scene and reset it with seed 0; `config` None is the default configuration."""
         self.config = config or SceneConfig()
         self._model = _build(self.config)
         self._data = mujoco.MjData(self._model)

@@ -42,6 +42,7 @@ class Profile:
     """
 
     def __init__(self, positions: Array, speed: float) -> None:
+        """Start at rest at `positions` [rad]; the set-points' speed is at most `speed` [rad/s]."""
         self.positions, self._velocities = positions.copy(), np.zeros_like(positions)
         self._goal, self._left, self._speed = positions.copy(), 0.0, speed
 
@@ -78,6 +79,7 @@ class WidowXScene(Scene):
     }  # fmt: skip
 
     def __init__(self, config: SceneConfig | None = None) -> None:
+        """Compile the scene and reset it with seed 0; `config` None is `WidowXSceneConfig()`."""
         self.config = config or WidowXSceneConfig()
         spec = build()
         furnish(spec, self.config)

@@ -36,7 +36,7 @@ class EpisodeOptions:
     """Which episodes."""
 
     cut: CutBy = "auto"
-    """Where episodes begin: at the recorder's messages, else where the sentence changes (auto); at every sentence
+    """Where episodes begin: at the recorder's messages, else where the instruction changes (auto); at every instruction
     (instruction); the whole bag is one (bag)."""
     times: Annotated[Path | None, arg(metavar="CSV")] = None
     """Cut by a list of times instead; columns bag,start,end,instruction,outcome [s]."""

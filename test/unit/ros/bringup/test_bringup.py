@@ -39,7 +39,6 @@ def test_bridge_knows_the_policy_s_frame_and_control_mode(robot, config):
     bridge, policy = (configured(specs[name]) for name in ("bridge_node", "policy_node"))
     del bridge["use_sim_time"]
     assert policy["frame"] in delta_frames(build(BridgeParameters, bridge))
-    assert policy["control_mode"] == bridge["control_mode"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -13,6 +13,7 @@ from openvla_ros.bringup.process_table import ROBOTS
 from openvla_ros.geometry import Pose, distance
 from openvla_ros.nodes.bridge.parameters import BridgeParameters, core_config, robot_adapter
 from openvla_ros.parameters import build, rows as parameter_rows
+from openvla_ros.robots.adapter import SERVO_STATUS
 from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
@@ -24,7 +25,7 @@ STREAMING = streaming(CONFIG)
 def test_blocking_executes_an_action_and_asks_for_the_next():
     bench = Bench().ready()
     assert bench.send(row(x=0.05, gripper=0.0)) and bench.state is State.EXECUTING
-    assert bench.targets, "the first target goes out with the chunk, not with the next tick"
+    assert bench.targets, "the first target is sent with the chunk, not with the next tick"
     assert not bench.send(row()), "busy"
     bench.run(30)
     assert bench.state is State.READY and distance(bench.command, Pose.of((0.5, 0.0, 0.25), DOWN)) < 1e-12
@@ -43,7 +44,7 @@ def test_open_loop_receding_horizon_and_ensemble():
         assert bench.send(*three)
         bench.run(80)
         assert bench.state is State.READY and bench.command.position[:2] == pytest.approx(wanted), config
-    # The second step is the mean of what both chunks say for it.
+    # The second step is the mean of what both chunks predict for it.
     assert bench.send(row(x=0.01, y=-0.01), row())
     bench.run(40)
     assert bench.command.position[:2] == pytest.approx((0.465, 0.0))
@@ -51,7 +52,7 @@ def test_open_loop_receding_horizon_and_ensemble():
         replace(CONFIG, ensemble_decay=0.0, actions_per_chunk=1)
 
 
-def test_streaming_flows_on_and_comes_to_rest_at_the_goal_when_nobody_speaks():
+def test_streaming_does_not_stop_between_actions_and_rests_after_the_last():
     bench = Bench(STREAMING).ready()
     speeds = []
     for _ in range(6):
@@ -65,23 +66,23 @@ def test_streaming_flows_on_and_comes_to_rest_at_the_goal_when_nobody_speaks():
     before = bench.command
     bench.run(15)
     assert bench.state is State.HOLD and bench.core.gate.reason.startswith("no fresh action")
-    assert bench.command == before and not bench.core.stopping
-    assert bench.send(row(x=-0.01)), "and goes on with the next chunk"
+    assert bench.command == before and not bench.core.stream.braking
+    assert bench.send(row(x=-0.01)), "and continues with the next chunk"
 
 
-def test_streaming_ensemble_takes_what_the_chunks_say_for_the_present():
+def test_streaming_ensemble_averages_predictions_for_the_present():
     bench = Bench(replace(STREAMING, ensemble_decay=0.0)).ready()
     for step in range(4):
         rows = [row(x=0.01, y=0.004 if step % 2 else -0.004)] * 5
         assert bench.send(*rows)
         bench.run(10)
-    # The second slot begins a tick before the second chunk comes; from then on the mean of 2, 3, … chunks.
+    # The second slot begins a tick before the second chunk arrives; from then on the mean of 2, 3, … chunks.
     assert bench.command.position[1] == pytest.approx(-0.004 - 0.004 + 0.0 - 0.004 / 3, abs=2e-4)
     assert bench.command.position[0] == pytest.approx(0.49, abs=2e-3)
 
 
 @pytest.mark.parametrize("config", [CONFIG, STREAMING], ids=["blocking", "streaming"])
-def test_every_stop_is_reached_in_time_and_the_next_motion_begins_where_the_robot_is(config):
+def test_stops_are_in_time_and_motion_resumes_from_the_robot(config):
     for stop in (("e_stop", True), ("enable", False), ("deactivate",), None):
         bench = Bench(config).ready()
         assert bench.send(*[row(x=0.06, yaw=0.3)] * 2)
@@ -95,16 +96,16 @@ def test_every_stop_is_reached_in_time_and_the_next_motion_begins_where_the_robo
             bench.call(*stop)
         count = len(bench.targets)
         bench.run(math.ceil(LIMITS.stop_time / config.period))
-        assert not bench.core.stopping
-        assert stop is None or len(bench.targets) > count, "it brakes, it does not freeze"
+        assert not bench.core.stream.braking
+        assert stop is None or len(bench.targets) > count, "it brakes instead of stopping at once"
         end = bench.command
         bench.run(20)
         assert bench.command == end and bench.state is not State.EXECUTING
         bench.talks = True
-        bench.pose = bench.command = Pose.of((0.4, 0.1, 0.3), DOWN)  # somebody moved it
-        bench.call("restarted", bench.now.node)
+        bench.pose = bench.command = Pose.of((0.4, 0.1, 0.3), DOWN)  # moved by hand
+        bench.call("robot_restarted", bench.now.node)
         bench.call("e_stop", False)
-        assert bench.call("reset_e_stop", "Ada")[0]
+        assert bench.call("reset_e_stop", "Ada").accepted
         bench.call("enable", True)
         bench.call("activate")
         bench.run(3)
@@ -118,14 +119,15 @@ def test_a_switched_source_stops_first():
     assert bench.send(*[row(x=0.05)] * 3)
     bench.run(5)
     assert not bench.send(row(), source="teleop") and bench.core.gate.refused == ("source",)
-    assert bench.call("switch_source", "teleop") == (True, "command goes from 'policy' to 'teleop'")
-    assert bench.core.stopping and not bench.send(row(), source="teleop")
-    assert bench.core.refused == {"source": 1, "state": 1}, "what was refused is counted by its name"
+    answer = bench.call("switch_source", "teleop")
+    assert answer.accepted and answer.message == "command passes from 'policy' to 'teleop'"
+    assert bench.core.stream.braking and not bench.send(row(), source="teleop")
+    assert bench.core.counters.refused == {"source": 1, "state": 1}, "refusals are counted by name"
     bench.run(15)
     assert bench.state is State.READY and bench.send(row(x=0.01), source="teleop") and not bench.send(row())
 
 
-def test_the_hand_is_not_switched_faster_than_its_interval():
+def test_the_gripper_is_not_switched_faster_than_its_interval():
     config = replace(CONFIG, gate=replace(CONFIG.gate, limits=replace(LIMITS, gripper_interval=2.0)))
     bench = Bench(config).ready()
     for gripper in (0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0):
@@ -138,7 +140,7 @@ def test_the_hand_is_not_switched_faster_than_its_interval():
     assert bench.openings[1][0] - bench.openings[0][0] >= 2 * NS
 
 
-def test_it_does_not_begin_outside_its_limits_but_just_outside_it_does():
+def test_motion_begins_only_within_the_tolerance_of_the_limits():
     for x, state in ((0.28, State.HOLD), (0.295, State.READY)):
         bench = Bench(CONFIG, Pose.of((x, 0.0, 0.25), DOWN))
         bench.core.enable(True, bench.now)
@@ -156,69 +158,71 @@ def test_it_does_not_begin_outside_its_limits_but_just_outside_it_does():
 
 
 @pytest.mark.parametrize("mode", ["blocking", "streaming"])
-def test_pushing_against_a_keep_out_box_stops_before_it(mode):
+def test_actions_towards_a_keep_out_box_stop_before_it(mode):
     bench = Bench(CONFIG if mode == "blocking" else STREAMING, Pose.of((0.45, 0.1, 0.25), DOWN)).ready()
     for _ in range(12):
         bench.send(row(x=0.02))
         bench.run(10 if mode == "streaming" else 25)
     assert 0.49 < bench.command.position[0] < 0.5
-    assert "keep_out_post" in bench.core.gate.clipped and 1 < bench.core.clipped["keep_out_post"] <= 12
+    assert "keep_out_post" in bench.core.gate.clipped and 1 < bench.core.counters.clipped["keep_out_post"] <= 12
 
 
-def test_a_blocked_arm_is_not_wound_up():
+def test_the_command_of_a_blocked_arm_does_not_wind_up():
     bench = Bench().ready()
     bench.run(2)
     for _ in range(8):
         assert bench.send(row(x=0.03)), bench.core.gate.reason
         for _ in range(120):
             bench.steady += round(0.02 * NS)
-            bench.call("pose_seen", START, bench.now.node)  # it does not move
+            bench.call("robot_pose", START, bench.now.node)  # it does not move
             bench.call("tick")
             if bench.state is State.READY:
                 break
     assert distance(bench.command, START) <= 0.08 + 0.03 + 1e-9
 
 
-def test_an_emergency_stop_by_word_does_not_let_go_of_the_button():
+def test_an_e_stop_service_call_does_not_release_the_button():
     bench = Bench().ready()
-    bench.call("e_stop", True)  # the button says so once, and stays in
-    bench.call("e_stop_by_word")
-    done, said = bench.call("reset_e_stop", "Ada")
-    assert not done and "still pressed" in said and bench.state is State.ESTOP
+    bench.call("e_stop", True)  # reported once, and the button stays pressed
+    bench.call("e_stop_from_service")
+    answer = bench.call("reset_e_stop", "Ada")
+    assert not answer.accepted and "still pressed" in answer.message and bench.state is State.ESTOP
     bench.call("e_stop", False)
-    assert bench.call("reset_e_stop", "Ada")[0]
-    bench.call("e_stop_by_word")
+    assert bench.call("reset_e_stop", "Ada").accepted
+    bench.call("e_stop_from_service")
     assert bench.state is State.ESTOP and not bench.core.gate.e_stop_pressed
-    assert bench.call("reset_e_stop", "Ada")[0], "a word has no button to be released"
+    assert bench.call("reset_e_stop", "Ada").accepted, "a service call has no button to release"
 
 
-def test_a_word_is_no_sign_of_life_of_the_emergency_stop():
+def test_an_e_stop_service_call_does_not_feed_the_watchdog():
     bench = Bench(replace(CONFIG, permission=PermissionConfig(e_stop_timeout=0.5)))
     bench.call("enable", True)
     bench.call("activate")
-    bench.call("e_stop_by_word")
+    bench.call("e_stop_from_service")
     bench.call("reset_e_stop", "Ada")
     bench.run(3)
-    assert "e_stop was not heard" in bench.core.gate.reason
+    assert "no message on e_stop" in bench.core.gate.reason
 
 
-def stroll(bench, way, steps):
-    """Somebody moves the arm, slowly, while it stands for the bridge; nothing says that it was restarted."""
+def push(bench, way, steps):
+    """Move the arm slowly by hand while it is to stand still; no restart is reported."""
     for _ in range(steps):
         bench.steady += round(0.02 * NS)
         x, y, z = bench.pose.position
         bench.pose = Pose.of((x, y + way, z), DOWN)
-        bench.call("pose_seen", bench.pose, bench.now.node)
+        bench.call("robot_pose", bench.pose, bench.now.node)
         bench.call("tick")
 
 
 @pytest.mark.parametrize("mode", ["blocking", "streaming"])
-def test_an_arm_that_was_moved_while_it_stood_starts_from_where_it_is(mode):
-    patient = replace(CONFIG.gate, mode=mode, watchdogs=replace(CONFIG.gate.watchdogs, action=60.0, observation=60.0))
-    bench = Bench(replace(CONFIG, max_state_speed=4.0, gate=patient)).ready()
+def test_an_arm_displaced_at_rest_starts_from_where_it_is(mode):
+    slow_watchdogs = replace(
+        CONFIG.gate, mode=mode, watchdogs=replace(CONFIG.gate.watchdogs, action=60.0, observation=60.0)
+    )
+    bench = Bench(replace(CONFIG, max_state_speed=4.0, gate=slow_watchdogs)).ready()
     assert bench.send(row(x=0.02))
     bench.run(60)
-    stroll(bench, -0.002, 75)  # 15 cm
+    push(bench, -0.002, 75)  # 15 cm
     assert any("the arm was moved while it stood" in note for note in bench.notes)
     count = len(bench.targets)
     assert bench.send(row(x=0.02)), bench.core.gate.reason
@@ -227,52 +231,52 @@ def test_an_arm_that_was_moved_while_it_stood_starts_from_where_it_is(mode):
 
 
 @pytest.mark.parametrize("mode", ["blocking", "streaming"])
-def test_a_pose_that_no_arm_can_have_gone_to_ends_the_motion_at_once(mode):
+def test_an_impossible_jump_of_the_pose_ends_the_motion(mode):
     bench = Bench(replace(CONFIG if mode == "blocking" else STREAMING, max_state_speed=4.0)).ready()
     assert bench.send(row(x=0.08))
     bench.run(5)
     count, there = len(bench.targets), Pose.of((0.45, -0.15, 0.25), DOWN)
     bench.steady += round(0.02 * NS)
-    bench.call("pose_seen", there, bench.now.node)  # the controller was started again, or the arm put elsewhere
+    bench.call("robot_pose", there, bench.now.node)  # the controller was restarted, or the arm put elsewhere
     assert bench.state is State.HOLD and "robot state jumped" in bench.core.gate.reason
     bench.pose = bench.command = there
     bench.run(5)
-    assert len(bench.targets) == count, "the old way means nothing any more, and nothing of it is sent"
+    assert len(bench.targets) == count, "nothing of the old motion is sent"
     assert bench.state is State.READY and bench.send(row(x=0.02)), bench.core.gate.reason
     assert distance(bench.targets[count], there) < 0.002
-    for step in range(20):  # as far, but in its own time
+    for step in range(20):  # as far, but slowly
         bench.steady += round(0.02 * NS)
-        bench.call("pose_seen", Pose.of((0.45, -0.15 + 0.005 * step, 0.25), DOWN), bench.now.node)
+        bench.call("robot_pose", Pose.of((0.45, -0.15 + 0.005 * step, 0.25), DOWN), bench.now.node)
         assert "jumped" not in bench.core.gate.reason
 
 
-def test_an_arm_that_was_moved_out_of_its_limits_holds():
+def test_an_arm_displaced_out_of_its_limits_holds():
     bench = Bench(replace(CONFIG, max_state_speed=4.0)).ready()
     assert bench.send(row(x=0.02))
     bench.run(60)
-    stroll(bench, -0.004, 75)  # 30 cm, 10 cm out of the box
+    push(bench, -0.004, 75)  # 30 cm, 10 cm out of the box
     assert bench.state is State.HOLD and "move it by hand" in bench.core.gate.reason
     assert not bench.send(row(x=0.02))
 
 
-def test_a_target_in_motion_brakes_when_its_next_action_is_refused():
+def test_a_refused_action_brakes_a_moving_target():
     zones = replace(CONFIG.gate.limits.zones, keep_out=(), cone=Cone())
     limits = replace(CONFIG.gate.limits, on_limit="refuse", zones=zones)
-    patient = replace(CONFIG.gate.watchdogs, action=2.0, observation=2.0)
-    bench = Bench(streaming(replace(CONFIG, gate=replace(CONFIG.gate, limits=limits, watchdogs=patient))),
+    slow_watchdogs = replace(CONFIG.gate.watchdogs, action=2.0, observation=2.0)
+    bench = Bench(streaming(replace(CONFIG, gate=replace(CONFIG.gate, limits=limits, watchdogs=slow_watchdogs))),
                   Pose.of((0.36, -0.17, 0.25), DOWN)).ready()  # fmt: skip
     # The first two go along x, fast; the third would leave the box.
     assert bench.send(row(x=0.055), row(x=0.055), row(y=-0.06), row(y=-0.06))
     speeds = []
     for _ in range(60):
-        bench.tick()  # the judge sees no step above the braking limits
-        at = bench.core._stream.target
+        bench.tick()  # the judge allows no step above the braking limits
+        at = bench.core.stream.target
         speeds.append(at.velocity[0] if at else 0.0)
-    assert max(speeds) > 0.2 and speeds[-1] == 0.0 and not bench.core.stopping
+    assert max(speeds) > 0.2 and speeds[-1] == 0.0 and not bench.core.stream.braking
     assert "is outside the limits (box_y)" in "".join(bench.notes)
 
 
-def test_a_pose_starts_nothing_that_the_operator_does_not_permit_any_more():
+def test_a_late_pose_starts_nothing_without_permission():
     deadman = PermissionConfig("deadman", 0.3)
     bench = Bench(replace(CONFIG, permission=deadman))
     bench.call("hold_button", True)
@@ -282,27 +286,27 @@ def test_a_pose_starts_nothing_that_the_operator_does_not_permit_any_more():
         bench.steady += round(0.02 * NS)
         bench.call("tick")
         bench.call("hold_button", True)
-        if not bench.core._stream.busy:
+        if not bench.core.stream.busy:
             break
-        bench.call("pose_seen", START, bench.now.node)
-    count, hands = len(bench.targets), len(bench.openings)
-    bench.steady += round(3.0 * NS)  # nothing is heard for a while, and then first of all where the arm is
+        bench.call("robot_pose", START, bench.now.node)
+    count, commands = len(bench.targets), len(bench.openings)
+    bench.steady += round(3.0 * NS)  # nothing arrives for a while, and then first a pose
     for _ in range(20):
         bench.steady += round(0.02 * NS)
-        bench.call("pose_seen", bench.command, bench.now.node)
-        bench.call("gripper_seen", 1.0, bench.now.node)
-    assert (len(bench.targets), len(bench.openings)) == (count, hands)
-    assert bench.state is State.HOLD and "was not heard" in bench.core.gate.reason
+        bench.call("robot_pose", bench.command, bench.now.node)
+        bench.call("gripper_opening", 1.0, bench.now.node)
+    assert (len(bench.targets), len(bench.openings)) == (count, commands)
+    assert bench.state is State.HOLD and "no message of the deadman's button" in bench.core.gate.reason
 
 
-def test_a_restart_and_a_clock_set_back_do_not_lock_the_robot_out():
+def test_restarts_and_clock_steps_do_not_lock_the_robot_out():
     bench = Bench().ready()
-    bench.call("restarted", bench.now.node)
+    bench.call("robot_restarted", bench.now.node)
     bench.run(3)
     bench.offset -= 3600 * NS
     bench.run(30)
     assert bench.state is State.READY, bench.core.gate.reason
-    bench.call("restarted", bench.now.node + 7200 * NS)  # of a clock that is wrong
+    bench.call("robot_restarted", bench.now.node + 7200 * NS)  # of a clock that is wrong
     bench.run(30)
     assert bench.state is State.READY, bench.core.gate.reason
 
@@ -315,21 +319,21 @@ def test_a_restart_and_a_clock_set_back_do_not_lock_the_robot_out():
         ({"actions": (row(),) * 64, "period": 2.0}, "length"),
     ],
 )
-def test_periods_and_plans_that_make_no_sense_are_refused(changes, name):
+def test_unreasonable_periods_and_plans_are_refused(changes, name):
     for config in (CONFIG, STREAMING):
         bench = Bench(config).ready()
         assert not bench.send(row(), **changes)
         assert bench.core.gate.refused == (name,)
 
 
-def test_simulated_time_runs_the_motion_and_the_steady_clock_the_watchdogs():
+def test_motion_follows_simulated_time_and_watchdogs_the_steady_clock():
     bench = Bench(replace(CONFIG, simulated_time=True)).ready()
     assert bench.send(row(x=0.05))
     for _ in range(30):  # ten times real time
         bench.offset += round(0.018 * NS)
         bench.tick(0.002)
     assert bench.state is State.READY and bench.command.position[0] == pytest.approx(0.5)
-    # The machine stalls for a moment: a second of simulated time passes at once, and nobody is to blame.
+    # The machine stalls for a moment: simulated time jumps, which is no fault.
     assert bench.send(row(x=0.02))
     bench.tick()
     bench.offset += round(0.4 * NS)
@@ -350,11 +354,11 @@ def test_restreaming_at_every_rate(rate):
     assert len(bench.targets) >= 0.79 * rate
 
 
-def test_late_ticks_make_it_later_and_never_faster():
+def test_late_ticks_delay_the_motion_without_speeding_it_up():
     bench = Bench().ready()
     assert bench.send(row(x=0.06))
     for _ in range(12):
-        bench.tick(0.07)  # the judge sees no step above the limits
+        bench.tick(0.07)  # the judge allows no step above the limits
     assert bench.command.position[0] == pytest.approx(0.51)
 
 
@@ -366,14 +370,14 @@ def settings_of(robot, root):
     return values
 
 
-def test_the_google_robot_by_yaml_over_the_generic_one_asks_for_no_moveit(root):
+def test_the_google_robot_needs_no_moveit(root):
     values = settings_of("generic", root)
     mine = yaml.safe_load((root / "config" / "robots" / "google_robot.yaml").read_text())
     values |= mine["/**/bridge_node"]["ros__parameters"]
     parameters = build(BridgeParameters, values)
     core_config(parameters)
     adapter = robot_adapter(parameters)
-    assert adapter.start() == () and not [source for source in adapter.sources if source.what == "servo"]
+    assert adapter.start() == () and SERVO_STATUS not in {handler.kind for handler in adapter.sources.values()}
 
 
 def test_every_robots_settings_can_stop_in_time(root):

@@ -1,4 +1,4 @@
-"""Any sequence of chunks, gaps, faults, clock steps and the operator's wishes, under an oracle's eyes."""
+"""Any sequence of chunks, gaps, faults, clock steps and operator requests, with every output judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.geometry import Bounds, Pose, distance
-from openvla_ros.safety.gate import Chunk, State
+from openvla_ros.safety.gate import StampedChunk, State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import Cone, Zones
@@ -42,7 +42,7 @@ configs = st.builds(
                 move=move, turn=turn, stop_factor=factor, scale=scale, stop_time=0.4, on_limit=over,
             ),
         ),
-        permission=CONFIG.permission, max_state_speed=20.0, leash=(0.08, 0.5), gripper_first=first,
+        permission=CONFIG.permission, max_state_speed=20.0, max_following_error=(0.08, 0.5), gripper_first=first,
         ensemble_decay=0.1 if ensemble else None, actions_per_chunk=0 if ensemble else count, period=period,
         simulated_time=simulated,
     ),
@@ -55,22 +55,22 @@ configs = st.builds(
 
 
 class AnyFault(RuleBasedStateMachine):
-    """Whatever happens, in whatever order: what comes out is permitted, within the limits, and stops in time."""
+    """In any order of events, what comes out is permitted, within the limits, and stops in time."""
 
-    ran: ClassVar[Counter[str]] = Counter()  # over all sequences, counted by themselves
+    ran: ClassVar[Counter[str]] = Counter()  # over all sequences
 
-    @initialize(config=configs, deadman=st.booleans(), beats=st.booleans())
-    def begin(self, config, deadman, beats):
-        permission = PermissionConfig("deadman" if deadman else "switch", 0.3, 0.5 if beats else 0.0)
+    @initialize(config=configs, deadman=st.booleans(), watched=st.booleans())
+    def begin(self, config, deadman, watched):
+        permission = PermissionConfig("deadman" if deadman else "switch", 0.3, 0.5 if watched else 0.0)
         self.bench = Bench(replace(config, permission=permission))
         self.deadman, self.held_at, self.held, self.repeats = deadman, -(10**12), False, True
-        self.beats, self.beat_at, self.beating = beats, -(10**12), True
+        self.watched, self.reported_at, self.reporting = watched, -(10**12), True
         self.enabled = self.active = self.latched = self.pressed = self.faulty = False
         self.source = ""
-        self.heard_at, self.forbidden_ticks = -(10**12), 0
-        self.newest = None  # the newest chunk that was taken: (its observation's age then [s], steady clock)
-        self.reach = None  # blocking: where the arm was when a chunk was taken last, and how far it may go from there
-        self.stamps = {}  # the newest stamp that was taken of each source
+        self.state_at, self.forbidden_ticks = -(10**12), 0
+        self.newest = None  # of the newest accepted chunk: age of its observation then [s], steady clock [ns]
+        self.reach = None  # blocking: where the arm was when a chunk was accepted, and how far it may go [m]
+        self.stamps = {}  # the newest accepted stamp of each source
         self.bench.call("enable", True)
         self.bench.call("activate")
         self.enabled = self.active = True
@@ -79,25 +79,25 @@ class AnyFault(RuleBasedStateMachine):
         self.ran["sequences"] += 1
 
     def permitted(self) -> bool:
-        """By this machine's own book: whether the operator lets it move and the robot is heard."""
-        since = (self.bench.steady - self.heard_at) / NS
+        """Whether the operator permits motion and the robot reports its state, by an independent account."""
+        since = (self.bench.steady - self.state_at) / NS
         held = self.held and (self.bench.steady - self.held_at) / NS <= 0.3
-        watched = (self.bench.steady - self.beat_at) / NS <= 0.5
-        buttons = self.enabled and not self.latched and (held or not self.deadman) and (watched or not self.beats)
+        reported = (self.bench.steady - self.reported_at) / NS <= 0.5
+        buttons = self.enabled and not self.latched and (held or not self.deadman) and (reported or not self.watched)
         return buttons and self.active and not self.faulty and since <= 0.21
 
     def fresh(self):
-        """By this machine's own book, in streaming control: whether the newest chunk is young enough to move on."""
+        """Streaming control: whether the newest chunk is fresh enough to continue, by an independent account."""
         age, at = self.newest
         since, dogs = (self.bench.steady - at) / NS, self.bench.config.gate.watchdogs
         return since <= dogs.action + 1e-6 and age + since <= dogs.observation + 1e-6
 
     def sent(self):
-        """How much was sent so far, to the arm and to the hand."""
+        """Number of commands so far, to the arm and to the gripper."""
         return len(self.bench.targets), len(self.bench.openings)
 
     def judged(self, *what):
-        """An event other than a tick: it may not send anything that is not permitted."""
+        """Pass an event other than a tick: it may not send anything without permission."""
         allowed, before = self.permitted(), self.sent()
         answer = self.bench.call(*what)
         assert allowed or self.sent() == before, f"{what[0]} sent something without permission"
@@ -117,12 +117,12 @@ class AnyFault(RuleBasedStateMachine):
         bench, limits = self.bench, self.bench.config.gate.limits
         if self.held and self.repeats:
             self.hold_button(True)
-        if self.beats and self.beating:
+        if self.watched and self.reporting:
             self.e_stop(self.pressed)
         count = len(bench.targets)
         bench.steady += round(dt * NS)
         if bench.talks:
-            self.heard_at = bench.steady
+            self.state_at = bench.steady
             bench.measured(self.judged)
         openings = len(bench.openings)
         bench.ticked()
@@ -130,12 +130,12 @@ class AnyFault(RuleBasedStateMachine):
         executing = bench.state is State.EXECUTING
         if executing:
             assert self.permitted(), "moves without permission"
-            assert bench.core.blocking or self.fresh(), "moves on by what is too old"
-        assert self.permitted() or len(bench.openings) == openings, "the hand was told something without permission"
+            assert bench.core.blocking or self.fresh(), "continues with a stale chunk"
+        assert self.permitted() or len(bench.openings) == openings, "the gripper was commanded without permission"
         self.forbidden_ticks = 0 if executing else self.forbidden_ticks + 1
-        # Each tick sends one step at least, the late ones too.
+        # Each tick sends one step at least, late ticks too.
         if self.forbidden_ticks > limits.stop_time / bench.config.period:
-            assert not bench.core.stopping, "not stopped in time"
+            assert not bench.core.stream.braking, "not stopped in time"
             assert len(bench.targets) == count, "moves long after it had to stop"
 
     @rule(actions=st.lists(action, min_size=1, max_size=4), late=st.sampled_from([0.0, 0.0, 0.1, 0.5, 1.0, -0.2]),
@@ -151,13 +151,13 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule(ago=st.floats(0.0011, 0.3))
     def an_image_from_before_the_last_motion_was_over(self, ago):
-        """`send` judges whether it may be taken; in streaming it may, if it is not older than the one before."""
+        """`send` judges whether it may be accepted; in streaming it may if it is not older than the previous one."""
         before = self.bench.sent_at - round(ago * NS)
         self.send([(0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)], observation_ns=before, source=self.source or "policy")
 
     @rule(times=st.integers(1, 3))
     def the_same_chunk_comes_again(self, times):
-        """Duplicated and overtaken messages: DDS delivers some twice, a bag is played, a queue is turned round."""
+        """Duplicated and reordered messages: DDS can deliver twice, a bag is played, a queue is reordered."""
         for chunk in self.bench.sent_chunks[-times:]:
             self.send(chunk.actions, **{name: getattr(chunk, name) for name in SAME})
 
@@ -172,26 +172,26 @@ class AnyFault(RuleBasedStateMachine):
         broken[index] = wrong
         rows = [*actions[1:], tuple(broken[:6] if short else broken)]
         taken = self.send(rows, source=self.source or "policy")
-        assert not taken or (not short and math.isfinite(wrong)), "what is no number was taken for an action"
+        assert not taken or (not short and math.isfinite(wrong)), "a malformed action was accepted"
 
     def send(self, rows, **changes):
         bench, allowed, before, moved = self.bench, self.permitted(), self.sent(), self.bench.sent_at
-        followed = bench.command  # what the robot's controller still pulls to, until it hears another target
+        followed = bench.command  # the controller's target until it receives another one
         taken = bench.send(*rows, **changes)
-        assert allowed or (not taken and self.sent() == before), "a chunk was taken without permission"
+        assert allowed or (not taken and self.sent() == before), "a chunk was accepted without permission"
         if not taken:
             return False
-        self.forbidden_ticks = 0  # the stop's time counts from here, also when it is taken back before a tick
+        self.forbidden_ticks = 0  # the stop's time counts from here, also if permission ends before a tick
         chunk = bench.sent_chunks[-1]
         self.source = self.source or chunk.source
         assert chunk.source == self.source, "another source was in command"
-        assert chunk.stamp_ns > self.stamps.get(chunk.source, -(10**18)), "an old chunk was taken, or one twice"
+        assert chunk.stamp_ns > self.stamps.get(chunk.source, -(10**18)), "an old chunk was accepted, or one twice"
         self.stamps[chunk.source] = chunk.stamp_ns
         if bench.core.blocking:
-            assert chunk.observation_ns >= moved - 1, "its image is from before the last motion was over"
+            assert chunk.observation_ns >= moved - 1, "its image was taken before the last motion ended"
             limits, here = bench.config.gate.limits, bench.core.robot.pose
             ways = [min(limits.max_translation, limits.scale * math.hypot(*row[:3])) for row in chunk.actions]
-            if bench.config.ensemble_decay is not None:  # a mean with chunks before it
+            if bench.config.ensemble_decay is not None:  # a mean with earlier chunks
                 ways = [limits.max_translation] * len(ways)
             lag = max(distance(followed, here), bench.config.tolerance[0])
             self.reach = here, lag + sum(ways) + 1e-6
@@ -200,12 +200,12 @@ class AnyFault(RuleBasedStateMachine):
         return True
 
     def judge_reach(self, count):
-        """The targets since the first `count` are no farther than the actions, scaled and capped, lead."""
+        """Targets after the first `count` are no farther away than the scaled and capped actions lead."""
         if self.reach is not None:
             here, far = self.reach
             for pose in self.bench.targets[count:]:
                 led = distance(pose, here)
-                assert led <= far, f"{led:.4f} m from where the arm was, but what was taken leads {far:.4f} m"
+                assert led <= far, f"{led:.4f} m from where the arm was, but the accepted chunk leads {far:.4f} m"
 
     def everything_is_put_in_order_and_it_works_for_a_while(self, ways, count, jitter):
         self.e_stop(False)
@@ -214,7 +214,7 @@ class AnyFault(RuleBasedStateMachine):
             self.lifecycle(True)
         self.enable(True)
         self.the_robots_own_fault("")
-        self.repeats = self.beating = self.bench.talks = True
+        self.repeats = self.reporting = self.bench.talks = True
         self.hold_button(True)
         self.ticks(12, 0.0)
         moves, config = (State.READY, State.EXECUTING), self.bench.config
@@ -226,7 +226,7 @@ class AnyFault(RuleBasedStateMachine):
             self.send([(*way, 1.0)] * 2, source=self.source or "policy", period=0.1)
             self.ticks(count, jitter)
 
-    # Three rules of it, since most others stop the arm, and what happens in motion is what matters.
+    # Three rules for it: most others stop the arm, and faults during motion matter most.
     in_order = rule(ways=ways, count=st.integers(1, 14), jitter=st.floats(-0.4, 0.4))
     it_works = in_order(everything_is_put_in_order_and_it_works_for_a_while)
     it_works_again = in_order(everything_is_put_in_order_and_it_works_for_a_while)
@@ -238,16 +238,16 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule()
     def the_emergency_stop_falls_silent(self):
-        self.beating = False
+        self.reporting = False
 
     @rule(pressed=st.booleans())
     def e_stop(self, pressed):
-        self.pressed, self.latched, self.beat_at = pressed, self.latched or pressed, self.bench.steady
+        self.pressed, self.latched, self.reported_at = pressed, self.latched or pressed, self.bench.steady
         self.judged("e_stop", pressed)
 
     @rule(operator=st.sampled_from(["Ada", "", "  "]))
     def reset(self, operator):
-        open_now, _ = self.judged("reset_e_stop", operator)
+        open_now = self.judged("reset_e_stop", operator).accepted
         self.latched = self.latched and (self.pressed or not operator.strip())
         assert open_now == (not self.latched and bool(operator.strip()))
 
@@ -265,12 +265,12 @@ class AnyFault(RuleBasedStateMachine):
     def the_robots_own_fault(self, reason):
         self.faulty = bool(reason)
         self.judged("fault", reason)
-        assert not reason or (self.bench.state is not State.EXECUTING and not self.bench.core.stopping)
+        assert not reason or (self.bench.state is not State.EXECUTING and not self.bench.core.stream.braking)
 
     @rule(source=st.sampled_from(["policy", "expert"]))
-    def a_wish_to_stop(self, source):
+    def a_request_to_stop(self, source):
         now = self.bench.now.node
-        self.judged("chunk", Chunk((), "", now, now, 0, source, 0.0))
+        self.judged("chunk", StampedChunk((), "", now, now, 0, source, 0.0))
         assert self.bench.state is not State.EXECUTING or source != self.source
 
     @rule(on=st.booleans())
@@ -283,7 +283,7 @@ class AnyFault(RuleBasedStateMachine):
 
     @rule(source=st.sampled_from(["policy", "expert", "robbie"]))
     def switch(self, source):
-        done, _ = self.judged("switch_source", source)
+        done = self.judged("switch_source", source).accepted
         assert done == (source != "robbie")
         if done and source != self.source:
             self.source = source
@@ -306,17 +306,17 @@ class AnyFault(RuleBasedStateMachine):
     def the_robot_is_moved_by_hand(self, x, y):
         bench, self.reach = self.bench, None
         bench.pose = bench.command = Pose.of((0.45 + x, y, 0.25), DOWN)
-        self.judged("restarted", bench.now.node)
+        self.judged("robot_restarted", bench.now.node)
 
     @rule(lag=st.floats(0.0, 3.0))
     def an_old_measurement(self, lag):
         self.reach = None
-        self.judged("pose_seen", START, self.bench.now.node - round(lag * NS))
+        self.judged("robot_pose", START, self.bench.now.node - round(lag * NS))
         if lag <= 0.2:
-            self.heard_at = self.bench.steady
+            self.state_at = self.bench.steady
 
     @invariant()
-    def it_says_why(self):
+    def a_stop_has_a_reason(self):
         if not hasattr(self, "bench"):
             return
         self.ran["events"] += 1
@@ -337,7 +337,7 @@ TestAnyFault.settings = QUICK
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("batch", range(10))  # Hypothesis remembers each sequence: all at once are gigabytes
+@pytest.mark.parametrize("batch", range(10))  # Hypothesis keeps each sequence in memory: gigabytes in one run
 def test_a_thousand_sequences(batch, capsys):
     AnyFault.ran.clear()
     run_state_machine_as_test(AnyFault, settings=settings(QUICK, max_examples=1_000, database=None))
@@ -346,4 +346,4 @@ def test_a_thousand_sequences(batch, capsys):
         print(f"\n{ran['sequences']} sequences of {ran['events']} events, {ran['moving']} with the arm in motion; "
               f"{ran['targets']} targets judged")  # fmt: skip
     assert ran["sequences"] >= 1_000
-    assert ran["targets"] > 30 * ran["sequences"], "the arm hardly ever moved"
+    assert ran["targets"] > 30 * ran["sequences"], "the arm hardly moved"

@@ -1,14 +1,14 @@
-"""The hand-shake of blocking control: one answer to each READY, and one more when nobody heard it."""
+"""The handshake of blocking control: one answer to each READY, and another one if it was lost."""
 
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from openvla_ros.control.ready_handshake import AGAIN, Invitation
+from openvla_ros.control.ready_handshake import RETRY, ReadyHandshake
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances [s]."""
 
     now = 100.0
 
@@ -16,51 +16,84 @@ class Clock:
         return self.now
 
 
-def test_a_ready_is_answered_once_and_again_only_when_it_goes_on_for_long() -> None:
+def ready(since_ns: int) -> tuple[ReadyHandshake, Clock]:
     clock = Clock()
-    invitation = Invitation(clock)
-    assert not invitation.open(0), "not READY"
-    assert invitation.open(7) and invitation.open(7), "open until it is answered"
-    assert invitation.answer(7) is False
-    clock.now += 0.99 * AGAIN
-    assert not invitation.open(7)
-    assert invitation.open(8), "a new READY needs no patience"
-    clock.now += 0.02 * AGAIN
-    assert invitation.open(7), "the answer was lost"
-    assert invitation.answer(7) is True
-    assert not invitation.open(7), "patience begins anew"
+    handshake = ReadyHandshake(clock)
+    handshake.update(since_ns)
+    return handshake, clock
 
 
-def test_an_answer_that_is_still_being_made_is_not_lost() -> None:
-    clock = Clock()
-    invitation = Invitation(clock)
-    invitation.answer(7, sent=False)
-    clock.now += 100 * AGAIN
-    assert not invitation.open(7), "a prediction may take long, and one that failed for good is not asked for again"
-    invitation.answer(7)
-    assert not invitation.open(7)
-    clock.now += AGAIN
-    assert invitation.open(7)
+def test_nothing_is_open_before_the_bridge_is_ready() -> None:
+    handshake, _ = ready(0)
+    assert not handshake.is_open()
+    handshake.update(7)
+    assert handshake.is_open()
 
 
-def test_forgetting_and_a_bridge_whose_clock_was_set_back() -> None:
-    invitation = Invitation(Clock())
-    invitation.answer(1_000)
-    assert invitation.open(3), "a bridge started anew after its clock was set back"
-    invitation.forget()
-    assert invitation.open(1_000) and not invitation.answer(1_000)
+def test_a_ready_is_open_until_it_is_answered() -> None:
+    handshake, _ = ready(7)
+    assert handshake.is_open() and handshake.is_open()
+    assert handshake.mark_sent() == ""
+    assert not handshake.is_open()
+    handshake.update(8)
+    assert handshake.is_open()
 
 
-@given(st.lists(st.tuples(st.floats(0.0, AGAIN / 3), st.booleans()), max_size=60))
-def test_no_ready_that_the_bridge_answers_in_time_is_answered_twice(steps: list[tuple[float, bool]]) -> None:
-    clock, ready, answered = Clock(), 1, list[int]()
-    invitation = Invitation(clock)
-    for passed, heard in [*steps, (0.0, True)]:
-        if invitation.open(ready):
-            invitation.answer(ready)
-            answered.append(ready)
-            since = clock.now
+def test_an_observation_from_before_the_ready_answers_nothing() -> None:
+    handshake, _ = ready(7)
+    assert not handshake.is_open(6)
+    assert handshake.is_open(7)
+
+
+def test_a_ready_that_persists_is_answered_again() -> None:
+    handshake, clock = ready(7)
+    handshake.mark_sent()
+    clock.now += 0.99 * RETRY
+    assert not handshake.is_open()
+    clock.now += 0.02 * RETRY
+    assert handshake.is_open()
+    handshake.update(7, "waiting for an action")
+    assert handshake.mark_sent().endswith("one more is sent; it reports: waiting for an action")
+    assert not handshake.is_open()
+
+
+def test_an_answer_being_computed_is_not_lost() -> None:
+    handshake, clock = ready(7)
+    handshake.mark_started()
+    clock.now += 100 * RETRY
+    assert not handshake.is_open(), "a prediction may take long, and a failed one is not asked for again"
+    handshake.mark_sent(7)
+    assert not handshake.is_open()
+    clock.now += RETRY
+    assert handshake.is_open()
+
+
+def test_reset_opens_the_present_ready() -> None:
+    handshake, _ = ready(1_000)
+    handshake.mark_sent()
+    handshake.reset()
+    assert handshake.is_open()
+    assert handshake.mark_sent() == ""
+
+
+def test_an_older_ready_of_a_restarted_bridge_is_open() -> None:
+    handshake, _ = ready(1_000)
+    handshake.mark_sent()
+    handshake.update(3)
+    assert handshake.is_open()
+
+
+@given(st.lists(st.tuples(st.floats(0.0, RETRY / 3), st.booleans()), max_size=60))
+def test_no_ready_is_answered_twice_in_time(steps: list[tuple[float, bool]]) -> None:
+    handshake, clock = ready(1)
+    since, answered = 1, list[int]()
+    for passed, received in [*steps, (0.0, True)]:
+        handshake.update(since)
+        if handshake.is_open():
+            handshake.mark_sent()
+            answered.append(since)
+            at = clock.now
         clock.now += passed
-        if heard or clock.now - since > AGAIN / 2:
-            ready += 1
+        if received or clock.now - at > RETRY / 2:
+            since += 1
     assert answered == sorted(set(answered))

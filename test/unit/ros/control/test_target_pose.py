@@ -53,7 +53,7 @@ def test_delta_in_the_end_effector_frame(pose, delta):
 
 
 @given(poses, deltas, turn)
-def test_delta_along_a_cameras_axes_on_the_base_and_on_the_hand(pose, delta, mounted):
+def test_delta_along_the_axes_of_a_camera(pose, delta, mounted):
     camera, here = Rotation.from_euler("xyz", mounted), Rotation.from_quat(pose.quaternion)
     axes = tuple(camera.as_quat())
     turned = camera * Rotation.from_euler("xyz", delta[3:]) * camera.inv()
@@ -70,7 +70,7 @@ def test_interpolation_turns_evenly_about_one_axis(a, b, fraction):
     middle = tp.interpolate(a, b, fraction)
     whole = tp.angle(a, b)
     assert math.hypot(*middle.quaternion) == pytest.approx(1.0, abs=1e-9)
-    if whole < math.pi - 1e-3:  # half a turn has no one short way
+    if whole < math.pi - 1e-3:  # half a turn has two shortest rotations
         assert tp.angle(a, middle) == pytest.approx(fraction * whole, abs=1e-5)
         assert tp.angle(middle, b) == pytest.approx((1 - fraction) * whole, abs=1e-5)
     np.testing.assert_allclose(
@@ -79,7 +79,7 @@ def test_interpolation_turns_evenly_about_one_axis(a, b, fraction):
 
 
 @given(poses, poses, st.floats(1e-3, 1.0), st.floats(1e-2, 2.0))
-def test_towards_never_passes_its_bounds_nor_the_goal(start, goal, far, turned):
+def test_towards_exceeds_neither_bounds_nor_goal(start, goal, far, turned):
     reached, cut = tp.towards(start, goal, far, turned)
     assert tp.distance(start, reached) <= far + 1e-9
     assert tp.angle(start, reached) <= turned + 1e-5
@@ -87,24 +87,26 @@ def test_towards_never_passes_its_bounds_nor_the_goal(start, goal, far, turned):
 
 
 @given(poses, poses, st.floats(1e-3, 1.0), st.floats(1e-2, 2.0))
-def test_leash_keeps_position_and_orientation_each_within_reach(commanded, measured, far, turned):
-    kept = tp.leash(commanded, measured, far, turned)
+def test_the_following_error_is_limited_in_position_and_orientation(commanded, measured, far, turned):
+    kept = tp.limit_following_error(commanded, measured, far, turned)
     assert tp.distance(kept, measured) <= far + 1e-9
     assert tp.angle(kept, measured) <= turned + 1e-5
     if tp.distance(commanded, measured) <= far:
         np.testing.assert_allclose(kept.position, commanded.position, atol=1e-9)
 
 
-def test_a_blocked_arm_does_not_wind_up_and_a_lagging_one_does_not_drift():
+def test_blocked_arms_do_not_wind_up_and_lagging_ones_do_not_drift():
     blocked = commanded = Pose.of((0.5, 0.0, 0.2), (0.0, 0.0, 0.0, 1.0))
     for _ in range(100):
-        commanded = tp.compose(tp.leash(commanded, blocked, 0.05, 0.3), (0.02, 0, 0, 0, 0, 0.1), tp.BASE)
+        commanded = tp.compose(
+            tp.limit_following_error(commanded, blocked, 0.05, 0.3), (0.02, 0, 0, 0, 0, 0.1), tp.BASE
+        )
     assert tp.distance(commanded, blocked) <= 0.07 + 1e-9
     assert tp.angle(commanded, blocked) <= 0.4 + 1e-6
     commanded = blocked
-    for _ in range(10):  # always 5 mm behind what was commanded
+    for _ in range(10):  # always 5 mm behind the command
         lagging = Pose.of(np.subtract(commanded.position, (0.005, 0, 0)), commanded.quaternion)
-        commanded = tp.compose(tp.leash(commanded, lagging, 0.05, 0.3), (0.02, 0, 0, 0, 0, 0), tp.BASE)
+        commanded = tp.compose(tp.limit_following_error(commanded, lagging, 0.05, 0.3), (0.02, 0, 0, 0, 0, 0), tp.BASE)
     assert commanded.position[0] == pytest.approx(0.7)
 
 
@@ -112,19 +114,19 @@ def test_a_blocked_arm_does_not_wind_up_and_a_lagging_one_does_not_drift():
     ("position", "quaternion"),
     [((0, 0), (0, 0, 0, 1)), ((0, 0, math.nan), (0, 0, 0, 1)), ((0, 0, 0), (0, 0, 0, 0)), ((0, 0, 0), (0, 0, 1))],
 )
-def test_what_is_no_pose_is_refused(position, quaternion):
-    with pytest.raises(ValueError, match="no pose"):
+def test_malformed_poses_are_refused(position, quaternion):
+    with pytest.raises(ValueError, match="not a pose"):
         Pose.of(position, quaternion)
 
 
-def test_an_unknown_frame_is_refused_by_name():
+def test_an_unknown_frame_is_refused():
     with pytest.raises(ValueError, match="'camera' is unknown; known: base, end_effector"):
         tp.compose(Pose.of((0, 0, 0), (0, 0, 0, 1)), [0] * 6, "camera")
 
 
 @st.composite
 def trees(draw):
-    """Frames f0 … fn, each but some fixed to an earlier one: its parent, and its axes there."""
+    """Frames f0 … fn; most are fixed to an earlier one: frame -> parent, and orientation there."""
     count = draw(st.integers(1, 8))
     parents = [draw(st.integers(-1, i - 1)) for i in range(count)]
     return {
@@ -134,9 +136,9 @@ def trees(draw):
 
 
 @given(trees(), st.integers(0, 7), st.integers(0, 7))
-def test_axes_between_frames_that_static_transforms_connect(tree, a, b):
+def test_orientation_across_static_transforms(tree, a, b):
     def root(frame):
-        """The frame that it hangs from in the end, and its axes there, by the definition."""
+        """The root frame of a frame, and its orientation there, by definition."""
         if frame not in tree:
             return frame, Rotation.identity()
         parent, axes = tree[frame]
@@ -151,6 +153,6 @@ def test_axes_between_frames_that_static_transforms_connect(tree, a, b):
         assert found is not None and same_turn(found, other_axes.inv() * axes)
 
 
-def test_static_transforms_in_a_circle_are_named():
-    with pytest.raises(ValueError, match="camera, mount lead round in a circle"):
+def test_a_loop_of_static_transforms_is_refused():
+    with pytest.raises(ValueError, match="camera, mount form a loop"):
         axes_in({"camera": ("mount", tp.IDENTITY), "mount": ("camera", tp.IDENTITY)}, "camera", "base")

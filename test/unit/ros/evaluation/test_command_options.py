@@ -29,9 +29,9 @@ def test_expert_acts_without_parameters_of_a_policy() -> None:
     }  # fmt: skip
 
 
-def test_control_mode_is_set_on_bridge_and_policy() -> None:
+def test_control_mode_is_set_on_the_bridge_alone() -> None:
     parameters = demo.Options(control_mode="streaming").node_parameters()
-    assert parameters["bridge_node"] == parameters["policy_node"] == {"control_mode": "streaming"}
+    assert parameters["bridge_node"] == {"control_mode": "streaming"} and "policy_node" not in parameters
 
 
 def test_options_win_over_the_evaluation_settings() -> None:

@@ -1,4 +1,4 @@
-"""Outgoing messages with rclpy's field checks on: right types and lengths, or an error that names the field."""
+"""Outgoing messages with rclpy's field checks on: right types and lengths, or a refusal that names the field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAD = [math.nan, math.inf, -math.inf]
 
 @pytest.fixture(autouse=True)
 def field_checks():
-    assert os.environ.get("ROS_PYTHON_CHECK_FIELDS") == "1", "without them wrong types pass unseen"
+    assert os.environ.get("ROS_PYTHON_CHECK_FIELDS") == "1", "without them wrong types pass unnoticed"
 
 
 def test_numpy_scalars_and_integers_become_floats():
@@ -33,7 +33,7 @@ def test_numpy_scalars_and_integers_become_floats():
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_not_finite_is_never_built(bad):
+def test_values_that_are_not_finite_become_no_messages(bad):
     with pytest.raises(ValueError, match="action is"):
         action_messages.delta_message([0, 0, 0, 0, bad, 0, 0])
     with pytest.raises(ValueError, match="gripper opening"):
@@ -58,23 +58,23 @@ def test_wrong_lengths_are_refused():
                                source="policy", instruction="", period=0.2)  # fmt: skip
 
 
-def test_stamps_survive_to_the_nanosecond():
+def test_stamps_round_trip_to_the_nanosecond():
     for stamp in (0, 1, 999_999_999, 1_795_345_957_184_315_750):
         assert conversions.stamp_ns(conversions.time_message(stamp)) == stamp
     with pytest.raises(ValueError, match="negative"):
         conversions.time_message(-1)
 
 
-def test_pose_there_and_back():
+def test_a_pose_round_trips():
     pose, stamp = conversions.read_pose(conversions.pose_message(POSE, "base", 77))
     assert pose == POSE and stamp == 77
     broken = conversions.pose_message(POSE, "base", 77)
     broken.pose.orientation.x = 0.0
-    with pytest.raises(ValueError, match="no pose"):
+    with pytest.raises(ValueError, match="not a pose"):
         conversions.read_pose(broken)
 
 
-def test_chunk_there_and_back():
+def test_a_chunk_round_trips():
     rows = np.arange(14, dtype=np.float32).reshape(2, 7) / 16
     message = action_messages.chunk_message(
         rows, frame="panda_link0", at_ns=9,
@@ -97,7 +97,7 @@ def test_commands_become_the_messages_of_their_topics():
         conversions.command_message("move")
 
 
-def test_images():
+def test_an_image_message_has_the_pixels():
     picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     message = image_messages.image_message(picture, "camera", 1)
     assert (message.height, message.width, message.step, message.encoding) == (4, 6, 18, "rgb8")
@@ -107,7 +107,7 @@ def test_images():
             image_messages.image_message(wrong, "camera", 1)
 
 
-def test_gate_states_have_the_numbers_of_the_message():
+def test_gate_states_match_the_message():
     for state in State:
         assert getattr(SafetyState, state.name) == state
     message = action_messages.safety_message(Gate(state=State.EXECUTING, clipped=("box_z",)), "blocking", "base", 4)
@@ -115,7 +115,7 @@ def test_gate_states_have_the_numbers_of_the_message():
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_numbers_of_the_right_shape(bad):
+def test_commands_of_malformed_values_are_refused(bad):
     message = conversions.command_message(PoseTarget(Pose((np.float32(0.5), 1, 0.2), (1, 0, 0, 0)), "base", 5))
     assert [type(v) for v in (message.pose.position.x, message.pose.position.y)] == [float, float]
     assert conversions.command_message(Opening(np.float32(1))).data == 1.0
@@ -136,7 +136,7 @@ def test_a_command_is_built_in_one_place_and_never_of_anything_but_finite_number
 
 
 def test_only_the_message_modules_build_commands(root):
-    """Commands and goals are built in `nodes.common`'s message modules, which cast and check every number."""
+    """Commands and goals are built in `nodes.common`'s message modules, which convert and check every number."""
     commands = ("PoseStamped", "TwistStamped", "Twist", "Point", "Vector3", "Quaternion", "Float64", "JointState")
     nodes = root / "src" / "openvla_ros" / "openvla_ros" / "nodes"
     built_in = {

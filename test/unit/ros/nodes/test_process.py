@@ -1,4 +1,4 @@
-"""Ctrl-C ends a process once, whatever comes after it."""
+"""The first SIGINT ends a process, the following ones are ignored."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def handler():
     signal.signal(signal.SIGINT, before)
 
 
-def test_only_the_first_interrupt_is_one(handler):
+def test_only_the_first_interrupt_is_raised(handler):
     interrupted = interrupt_once()
     assert not interrupted()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert interrupted()
     for _ in range(3):
-        os.kill(os.getpid(), signal.SIGINT)  # and nothing happens
+        os.kill(os.getpid(), signal.SIGINT)  # ignored

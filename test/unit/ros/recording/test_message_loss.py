@@ -12,7 +12,7 @@ from openvla_ros.recording.message_loss import Gaps, MessageLoss
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
-def test_every_hole_in_a_publishers_numbers_is_counted(holes: list[int]) -> None:
+def test_gaps_in_the_sequence_numbers_are_counted(holes: list[int]) -> None:
     losses, number = MessageLoss(), 17
     losses.arrived(number, None)
     for hole in holes:
@@ -20,7 +20,7 @@ def test_every_hole_in_a_publishers_numbers_is_counted(holes: list[int]) -> None
         losses.arrived(number, None)
     assert losses.dropped == sum(holes) and losses.received == len(holes) + 1
     losses.begin()
-    losses.arrived(1, None)  # a publisher that was started anew
+    losses.arrived(1, None)  # a publisher that was restarted
     losses.arrived(None, None)  # a second one beside it
     losses.arrived(900, None)
     assert losses.dropped == 0 and losses.received == 3
@@ -28,7 +28,7 @@ def test_every_hole_in_a_publishers_numbers_is_counted(holes: list[int]) -> None
 
 @given(st.sets(st.integers(20, 200), max_size=30), st.integers(0, 2**32))
 @settings(max_examples=40)
-def test_frames_that_never_came_are_counted_by_the_stamps(missing: set[int], seed: int) -> None:
+def test_missing_frames_are_counted_by_the_stamps(missing: set[int], seed: int) -> None:
     jitter = np.random.default_rng(seed).integers(-3_000_000, 3_000_000, 300)
     gaps = Gaps()
     for index in range(300):
@@ -38,7 +38,7 @@ def test_frames_that_never_came_are_counted_by_the_stamps(missing: set[int], see
     assert gaps.period_ns == pytest.approx(33_333_333, rel=0.15)
 
 
-def test_a_source_that_was_late_and_catches_up_has_no_gap() -> None:
+def test_a_late_source_that_catches_up_has_no_gap() -> None:
     gaps = Gaps()
     for index in range(100):
         late = {50: 24_000_000, 51: 15_000_000, 52: 6_000_000}.get(index, 0)
@@ -46,7 +46,7 @@ def test_a_source_that_was_late_and_catches_up_has_no_gap() -> None:
     assert gaps.missing == 0
 
 
-def test_streams_without_a_rhythm_have_no_gaps() -> None:
+def test_irregular_streams_have_no_gaps() -> None:
     rng, gaps, stamp = np.random.default_rng(0), Gaps(), 0
     for _ in range(200):
         stamp += int(rng.exponential(1e8)) + 1

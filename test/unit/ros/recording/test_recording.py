@@ -1,7 +1,8 @@
-"""The episode's life, the bag on disk, message definitions, and the repair of unclosed bags."""
+"""Life cycle of an episode, the bag on disk, message definitions, and the recovery of unclosed bags."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -33,7 +34,7 @@ from openvla_ros.recording.message_definitions import MessageDefinitions, Unknow
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, UTC)
 
 
-def test_episode_machine_goes_idle_recording_idle() -> None:
+def test_an_episode_goes_idle_recording_idle() -> None:
     machine = EpisodeMachine({"host": "lab"})
     episode = machine.start(" lift it ", "Ann", NOW)
     assert (episode.episode_id, episode.instruction) == ("20260504T030201_123456", "lift it")
@@ -42,11 +43,16 @@ def test_episode_machine_goes_idle_recording_idle() -> None:
     assert machine.check_stop(0, 0.5) is Outcome.SUCCESS
     assert machine.stopped("success") is episode and not machine.recording
     assert machine.counters.success == 1 and machine.counters.failure == 0
-    # Ids stay distinct and in order under a clock that stands still.
+
+
+def test_episode_ids_stay_distinct_under_a_stopped_clock() -> None:
+    machine = EpisodeMachine()
+    assert machine.start("x", "", NOW).episode_id == "20260504T030201_123456"
+    machine.stopped("success")
     assert machine.start("x", "", NOW).episode_id == "20260504T030201_123457"
 
 
-def test_episode_instruction_falls_back_to_the_topic_or_is_refused() -> None:
+def test_an_instruction_is_required_or_taken_from_the_topic() -> None:
     machine = EpisodeMachine()
     with pytest.raises(EpisodeError, match="no instruction"):
         machine.start("  ", "", NOW, "")
@@ -67,7 +73,7 @@ def test_a_stop_is_checked_before_anything_closes(outcome: int, score: float, na
     assert machine.recording
 
 
-def test_episode_events_carry_what_conversion_needs() -> None:
+def test_episode_events_have_what_conversion_needs() -> None:
     episode = EpisodeMachine({"host": "lab"}).start("lift", "note", NOW)
     start = json.loads(start_event(episode))
     assert (start["event"], start["instruction"], start["details"]) == ("start", "lift", {"host": "lab"})
@@ -76,9 +82,12 @@ def test_episode_events_carry_what_conversion_needs() -> None:
     assert stop["episode_id"] == start["episode_id"]
 
 
-def test_definitions_resolve_nested_types_and_name_missing_ones(tmp_path: Path) -> None:
+def test_definitions_resolve_nested_types() -> None:
     store = definitions().ensure("openvla_msgs/msg/ActionChunk")
     assert "openvla_msgs/msg/EndEffectorDelta" in store.fielddefs
+
+
+def test_a_missing_definition_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "lab_msgs" / "msg"
     folder.mkdir(parents=True)
     (folder / "Outer.msg").write_text("lab_msgs/Inner[] parts\n")
@@ -87,7 +96,7 @@ def test_definitions_resolve_nested_types_and_name_missing_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_bag_appears_whole_with_metadata_and_every_message(tmp_path: Path, compression: str) -> None:
+def test_a_bag_appears_complete_with_every_message(tmp_path: Path, compression: str) -> None:
     maker = BagMaker(tmp_path / "bag", compression=compression)
     for index in range(300):
         maker.text("instruction", 1000 + index, f"text {index}")
@@ -104,8 +113,8 @@ def test_bag_appears_whole_with_metadata_and_every_message(tmp_path: Path, compr
     assert metadata["relative_file_paths"] == ["bag.mcap"]
 
 
-def test_metadata_and_file_say_what_ros2_bag_and_foxglove_read(tmp_path: Path) -> None:
-    """`ros2 bag info/play` go by metadata.yaml, Foxglove by the MCAP's profile, schemas and encodings."""
+def test_metadata_is_what_ros2_bag_and_foxglove_read(tmp_path: Path) -> None:
+    """`ros2 bag info/play` read metadata.yaml, Foxglove the MCAP's profile, schemas and encodings."""
     demo = random_demo(np.random.default_rng(0), 4)
     info = write_demo(tmp_path / "bag", demo)
     with Reader(info.path) as reader:
@@ -131,17 +140,20 @@ def test_metadata_and_file_say_what_ros2_bag_and_foxglove_read(tmp_path: Path) -
         }
 
 
-def test_bag_writer_refuses_what_exists_and_discards(tmp_path: Path) -> None:
+def test_an_existing_bag_is_not_overwritten(tmp_path: Path) -> None:
     write_demo(tmp_path / "bag", random_demo(np.random.default_rng(0), 2))
     with pytest.raises(BagError, match="exists already"):
         BagWriter(tmp_path / "bag", definitions())
+
+
+def test_a_discarded_bag_is_deleted(tmp_path: Path) -> None:
     maker = BagMaker(tmp_path / "other")
     maker.text("instruction", 1, "x")
     maker.writer.discard()
     assert not (tmp_path / "other").exists() and list((tmp_path / IN_PROGRESS).iterdir()) == []
 
 
-def test_a_full_queue_drops_and_says_so(tmp_path: Path) -> None:
+def test_a_full_queue_drops_messages(tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "bag", definitions(), queue_bytes=1000)
     connection = writer.add_topic("t", "std_msgs/msg/String")
     assert not writer.write(connection, 1, bytes(1001))
@@ -149,11 +161,14 @@ def test_a_full_queue_drops_and_says_so(tmp_path: Path) -> None:
     assert writer.close().messages == 1
 
 
-def test_a_write_error_reaches_the_one_who_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_error_is_reported_at_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
     maker = BagMaker(tmp_path / "bag", compression="none")
     maker.text("instruction", 1, "x")
-    # What a full disk does: the file object refuses.
-    maker.writer._writer.storage.bio.close()  # type: ignore[union-attr]
+    wait_written(maker)
+    monkeypatch.setattr(bag_writer.Writer, "write", fail)
     maker.put("instruction", 2, maker.make("std_msgs/msg/String", data="y" * 2**21))
     with pytest.raises(BagError, match="writing .* failed.*openvla-recover"):
         maker.writer.close()
@@ -161,14 +176,19 @@ def test_a_write_error_reaches_the_one_who_closes(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "bag").exists()
 
 
+def wait_written(maker: BagMaker) -> None:
+    while maker.writer.backlog:
+        time.sleep(0.001)
+
+
 def unclosed(folder: Path, compression: str, messages: int = 400) -> Path:
-    """Write a bag of 10 kB messages whose writer never closes; returns its file."""
+    """Write a bag of 10 kB messages that is never closed; returns its file."""
     maker = BagMaker(folder / "bag", compression=compression)
     rng = np.random.default_rng(0)
     for index in range(messages):
         maker.text("instruction", 1000 + index, f"{index:06d}" + rng.bytes(5000).hex())
-    maker.writer._finish()
-    maker.writer._writer.storage.bio.flush()  # type: ignore[union-attr]
+    wait_written(maker)
+    time.sleep(1.5 * bag_writer.CHUNK_PERIOD)  # the last chunk reaches the file
     return folder / IN_PROGRESS / "bag" / "bag.mcap"
 
 
@@ -178,7 +198,7 @@ def recovered_numbers(bag: Path) -> list[int]:
 
 
 def chunk_ends(data: bytes) -> list[tuple[int, int]]:
-    """For every chunk of an MCAP file: where it ends, and how many messages are whole by then."""
+    """For every chunk of an MCAP file: where it ends, and how many messages are complete by then."""
     found, position, messages = [], 8, 0
     chunks = [r for r in StreamReader(io.BytesIO(data), emit_chunks=True).records if isinstance(r, Chunk)]
     while position + 9 <= len(data):
@@ -191,19 +211,17 @@ def chunk_ends(data: bytes) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_a_bag_cut_anywhere_gives_exactly_its_whole_chunks(
+def test_a_bag_cut_anywhere_gives_its_complete_chunks(
     tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At every record's boundary, a byte to each side of it, and every 211th byte."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of bags, and no power cut
+    """Cut at the boundary of every record, one byte before and after it, and at every 211th byte."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of bags
     maker = BagMaker(tmp_path / "bag", compression=compression)
     for index in range(40):
+        # A period of 0 ends the chunk with this message.
+        monkeypatch.setattr(bag_writer, "CHUNK_PERIOD", 0.0 if index % 6 == 5 else 1000.0)
         maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 50 * (index % 7))
-        if index % 6 == 5:  # as the writer's clock does once a second
-            while maker.writer.backlog:
-                time.sleep(0.001)
-            with maker.writer._lock:
-                maker.writer._end_chunk()
+        wait_written(maker)
     closed = maker.writer.close().path / "bag.mcap"
     data = closed.read_bytes()
     ends, boundary, cuts = chunk_ends(data), 8, set(range(0, len(data), 211))
@@ -243,7 +261,7 @@ for episode in range(1000):
 """
 
 
-def test_a_recorder_killed_at_any_moment_costs_at_most_the_unfinished_episode(tmp_path: Path) -> None:
+def test_a_killed_recorder_loses_at_most_the_unfinished_episode(tmp_path: Path) -> None:
     helpers, rng = str(Path(__file__).parents[3] / "helpers"), np.random.default_rng(0)
     saved = 0
     for attempt in range(4):
@@ -257,12 +275,12 @@ def test_a_recorder_killed_at_any_moment_costs_at_most_the_unfinished_episode(tm
         else:
             assert child.stdout.readline() == "half\n"
         child.send_signal(signal.SIGKILL)
-        said = [0, *(int(word) for word in child.stdout.read().split() if word != "half")]
+        closed = [0, *(int(word) for word in child.stdout.read().split() if word != "half")]
         child.stdout.close()
         child.wait()
         finished = sorted(p.name for p in folder.iterdir() if p.name != IN_PROGRESS)
-        # Told as finished is finished; at most the one that was just getting its name comes besides.
-        assert [f"{n:04d}" for n in said] == finished[: len(said)] and len(finished) <= len(said) + 1
+        # Bags reported as closed are complete; at most one more was renamed and not reported yet.
+        assert [f"{n:04d}" for n in closed] == finished[: len(closed)] and len(finished) <= len(closed) + 1
         for name in finished:
             assert recovered_numbers(folder / name) == list(range(30))
             assert (folder / name / "metadata.yaml").exists()
@@ -278,7 +296,7 @@ def test_a_recorder_killed_at_any_moment_costs_at_most_the_unfinished_episode(tm
     assert saved  # the first was in the middle of an episode
 
 
-def test_what_a_killed_recovery_left_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_recovery_leaves_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unclosed(tmp_path, "none", 300)
     half = tmp_path / IN_PROGRESS / "bag.recovering" / "bag"
     half.mkdir(parents=True)
@@ -288,7 +306,7 @@ def test_what_a_killed_recovery_left_is_no_bag(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_recover_takes_every_whole_chunk_wherever_the_file_ends(tmp_path: Path, compression: str) -> None:
+def test_recovery_keeps_every_complete_chunk(tmp_path: Path, compression: str) -> None:
     whole = unclosed(tmp_path, compression).read_bytes()
     counts = []
     for cut in np.random.default_rng(1).integers(len(whole) // 2, len(whole), 12):
@@ -306,7 +324,7 @@ def test_recover_takes_every_whole_chunk_wherever_the_file_ends(tmp_path: Path, 
     assert max(counts) > min(counts)
 
 
-def test_recover_command_names_what_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_recover_command_names_unrecoverable_bags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bag").mkdir()
     (tmp_path / "bag" / "bag.mcap").write_bytes(b"\x89MCAP0\r\n")
     assert recover_main([str(tmp_path / "bag"), str(tmp_path / "none")]) == 1
@@ -319,22 +337,23 @@ def test_slow_topics_reach_the_file_within_the_chunk_period(tmp_path: Path, monk
     monkeypatch.setattr(bag_writer, "CHUNK_PERIOD", 0.05)
     maker = BagMaker(tmp_path / "bag")
     maker.text("instruction", 1, "000001 one small message")
-    maker.writer._thread.join(0.5)
+    time.sleep(0.5)
     assert recovered_numbers(recover(maker.writer.temporary).path) == [1]
     maker.writer.discard()
 
 
-# ---- a disk that is full -------------------------------------------------------------------------
+# ---- full disk -----------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_really_full_leaves_a_bag_to_recover(tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
+def test_a_full_disk_leaves_a_recoverable_bag(tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(3)
     whole = BagMaker(disk / "before")
     whole.text("instruction", 1, "000000")
     before = whole.writer.close().path
     maker = BagMaker(disk / "bag", compression="none")
-    for index in range(500):
-        maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 10_000)
+    with contextlib.suppress(AssertionError):  # a message is refused once the disk is known to be full
+        for index in range(500):
+            maker.text("instruction", 1000 + index, f"{index:06d}" + "x" * 10_000)
     with pytest.raises(BagError, match="No space left on device.*openvla-recover"):
         maker.writer.close()
     numbers = recovered_numbers(recover(disk / IN_PROGRESS / "bag", tmp_path / "saved").path)

@@ -37,14 +37,14 @@ def published(q):
 
 @settings(max_examples=60)
 @given(anywhere)
-def test_forward_kinematics_are_the_published_ones(q):
+def test_forward_kinematics_match_the_published_screws(q):
     ours, theirs = ARM.forward(q.tolist()), published(q)
     assert distance(ours, theirs) < 1e-9 and angle(ours, theirs) < 1e-7
 
 
 @settings(max_examples=100)
 @given(anywhere, st.tuples(*[st.floats(-0.05, 0.05)] * 6))
-def test_a_pose_near_by_is_reached_inside_the_ranges(q, shift):
+def test_a_nearby_pose_is_reached_within_the_joint_ranges(q, shift):
     near = np.clip(q + np.array(shift), LOW + 0.04, HIGH - 0.04)
     start = np.clip(q, LOW + 0.04, HIGH - 0.04)
     found = ARM.solve(ARM.forward(near.tolist()), start.tolist(), 200)
@@ -55,7 +55,7 @@ def test_a_pose_near_by_is_reached_inside_the_ranges(q, shift):
 
 @settings(max_examples=60)
 @given(st.tuples(*[st.floats(-1.0, 1.0)] * 3), st.tuples(*[st.floats(-3.0, 3.0)] * 3))
-def test_an_impossible_pose_is_bounded_and_told(position, turn):
+def test_an_unreachable_pose_gives_bounded_joints_and_an_error(position, turn):
     goal = Pose.of(position, Rotation.from_rotvec(turn).as_quat())
     found = ARM.solve(goal, WIDOWX_READY)
     q = np.array(found.positions)
@@ -65,8 +65,8 @@ def test_an_impossible_pose_is_bounded_and_told(position, turn):
         assert found.distance > 0.05
 
 
-def test_through_the_singularity_of_the_wrist_no_joint_races():
-    """Forearm roll and wrist rotate are in one line at wrist_angle 0: steps of 2 mm there turn no joint far."""
+def test_joints_move_slowly_through_the_wrist_singularity():
+    """At wrist_angle 0 forearm_roll and wrist_rotate are collinear: 2 mm steps need only small joint motion."""
     q = np.array([0.0, -0.3, 0.4, 0.0, 0.3, 0.0])
     pose, found = ARM.forward(q.tolist()), tuple(q)
     for i in range(60):
@@ -75,14 +75,14 @@ def test_through_the_singularity_of_the_wrist_no_joint_races():
         assert max(abs(a - b) for a, b in zip(found, before, strict=True)) < 0.25
 
 
-def test_wrong_joints_are_refused():
+def test_malformed_joint_positions_are_refused():
     with pytest.raises(ValueError, match="no joint positions of wx250s: .* for waist"):
         ARM.forward([0.0] * 5)
     with pytest.raises(ValueError, match="no joint positions"):
         ARM.forward([0.0, float("nan"), 0.0, 0.0, 0.0, 0.0])
 
 
-def test_the_simulated_arm_stands_where_its_joints_say_and_takes_its_time():
+def test_the_simulated_arm_agrees_with_the_kinematics():
     from openvla_ros.sim.widowx_scene import WidowXScene
 
     scene = WidowXScene()
@@ -100,7 +100,7 @@ def test_the_simulated_arm_stands_where_its_joints_say_and_takes_its_time():
         assert scene.joint_positions()[:6] == pytest.approx(goal, abs=0.03)
 
 
-def test_the_simulated_hand_is_slow_and_stalls_on_a_cube():
+def test_the_simulated_gripper_is_slow_and_limits_its_pwm():
     from openvla_ros.sim.widowx_scene import WidowXScene
 
     scene = WidowXScene()

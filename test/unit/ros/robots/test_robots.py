@@ -1,4 +1,4 @@
-"""What the adapters say: plain values, no ROS. The messages they become are in test_messages and the face tests."""
+"""Commands and readings of the adapters, as plain values. (As messages: test_messages.py and the driver tests.)"""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from openvla_ros.nodes.bridge.robot_interface import failure
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.parameters import build, rows as parameter_rows
-from openvla_ros.robots.adapter import Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
+from openvla_ros.robots.adapter import JOINTS, Goal, JointGroup, JointSingle, PoseTarget, TwistTarget
 from openvla_ros.robots.franka import MODES, FrankaAdapter, FrankaConfig
 from openvla_ros.robots.generic import GenericAdapter, GenericConfig
-from openvla_ros.robots.grippers import HandConfig
+from openvla_ros.robots.grippers import GripperConfig
 from openvla_ros.robots.parameters import RobotParameters
 from openvla_ros.robots.widowx import WidowXServoAdapter
 
 MS = 1_000_000
 DOWN = (1.0, 0.0, 0.0, 0.0)
-HAND = HandConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
+GRIPPER = GripperConfig("franka", "franka_gripper", "franka_gripper/joint_states", ("f1", "f2"), 0.0, 0.08)
 
 
 def pose(x=0.4, y=0.0, z=0.3):
@@ -36,29 +36,31 @@ def pose(x=0.4, y=0.0, z=0.3):
 
 
 def test_a_franka_moves_to_open_and_grasps_to_close():
-    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
+    franka = FrankaAdapter(GenericConfig("base", gripper=GRIPPER), FrankaConfig())
     ((topic, command),) = franka.target(pose(), 5)
     assert (topic, command) == ("target_pose", PoseTarget(pose(), "base", 5))
     ((name, move),) = franka.gripper(1.0)
-    assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}, 3.0))
+    assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}))
     ((name, grasp),) = franka.gripper(0.0)
     assert name == "franka_gripper/grasp" and grasp.fields["width"] == 0.0 and grasp.fields["force"] == 20.0
-    assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # whatever is between the fingers was meant
+    assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # any object between the fingers is meant
     assert {name for name, _ in franka.actions} >= {"franka_gripper/move", "franka_gripper/grasp"}
-    assert franka.joints_seen("t", ["f2", "f1"], [0.02, 0.02], 0).opening == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="t has no joint f2; it has f1"):
-        franka.joints_seen("t", ["f1"], [0.02], 0)
+    read = franka.sources["franka_gripper/joint_states"].read
+    assert read(["f2", "f1"], [0.02, 0.02], 0).opening == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="no joint f2; the message has f1"):
+        read(["f1"], [0.02], 0)
 
 
-def test_only_a_franka_in_reflex_is_told_how_to_recover():
-    franka = FrankaAdapter(GenericConfig("base", hand=HAND), FrankaConfig())
-    said = {name: franka.fault(mode) for mode, name in enumerate(MODES)}
+def test_only_a_reflex_of_a_franka_names_the_recovery():
+    franka = FrankaAdapter(GenericConfig("base", gripper=GRIPPER), FrankaConfig())
+    handler = franka.sources["franka_robot_state_broadcaster/robot_state"]
+    said = {name: handler.read(mode).fault for mode, name in enumerate(MODES)}
     assert [name for name, why in said.items() if not why] == ["idle", "move"]
     assert "recover_robot" in said["reflex"] and "recover_robot" not in said["user stopped"]
-    assert "unknown mode 42" in franka.fault(42)
+    assert "unknown mode 42" in handler.read(42).fault
     assert franka.recovery is not None and franka.recovery[0] == "action_server/error_recovery"
-    # (From franka_ros2 3.3.0 on a reflex silences the driver: who hears nothing is told the same, and what is next.)
-    assert "recover_robot" in franka.silence
+    # (From franka_ros2 3.3.0 on a reflex silences the driver: silence names the same remedy, and the next steps.)
+    assert "recover_robot" in handler.silence
     after = franka.after_recovery
     hardware, switch = "set_hardware_component_state FrankaHardwareInterface active", "switch_controllers --activate"
     assert hardware in after and switch in after and after.index(hardware) < after.index(switch)
@@ -66,14 +68,14 @@ def test_only_a_franka_in_reflex_is_told_how_to_recover():
 
 
 def test_the_command_action_takes_the_position_of_one_finger():
-    hand = HandConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
-    ((name, goal),) = GenericAdapter(GenericConfig("base", hand=hand)).gripper(1.0)
+    gripper = GripperConfig("command", "gripper_action", "js", ("f1", "f2"), 0.0, 0.08)
+    ((name, goal),) = GenericAdapter(GenericConfig("base", gripper=gripper)).gripper(1.0)
     assert (name, goal.fields) == ("gripper_action", {"command": {"position": 0.04, "max_effort": 20.0}})
 
 
-def test_a_hand_without_a_range_is_refused():
+def test_a_gripper_without_a_range_is_refused():
     with pytest.raises(ValueError, match="hand.closed and hand.opened are both 0.04"):
-        HandConfig(closed=0.04, opened=0.04)
+        GripperConfig(closed=0.04, opened=0.04)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +88,11 @@ def test_a_hand_without_a_range_is_refused():
         ({"reached_goal": False, "stalled": False}, GoalStatus.STATUS_ABORTED, "no reason given"),
     ],
 )
-def test_a_hand_that_stalls_has_not_failed(said, status, why):
+def test_a_stalled_gripper_has_not_failed(said, status, why):
     assert failure(SimpleNamespace(**said), status) == why
 
 
-def test_moveit_servo_is_switched_then_unpaused_and_paused_at_the_end():
+def test_moveit_servo_is_switched_unpaused_and_paused():
     for command, number in (("twist", 1), ("pose", 2)):
         servo = GenericAdapter(GenericConfig("base", command, "servo_node/x", servo_node="servo_node"))
         switch, pause = servo.start()
@@ -101,11 +103,11 @@ def test_moveit_servo_is_switched_then_unpaused_and_paused_at_the_end():
     assert not GenericAdapter(GenericConfig("base")).start()
 
 
-def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
-    """It forgets a pose after 0.1 s; controllers that do not are told once."""
+def test_the_last_pose_is_repeated_for_servo():
+    """Servo drops a pose after 0.1 s; other controllers get it once."""
     servo = GenericAdapter(GenericConfig("base", servo_node="servo_node", period=0.02))
     servo.target(pose(x=0.5), 20 * MS)
-    assert not servo.tick(40 * MS, True)  # the stream goes on
+    assert not servo.tick(40 * MS, True)  # the stream continues
     ((_, again),) = servo.tick(60 * MS, True)
     assert again == PoseTarget(pose(x=0.5), "base", 60 * MS)
     assert not servo.tick(100 * MS, False)
@@ -115,16 +117,16 @@ def test_servo_is_told_the_last_pose_again_until_the_arm_is_there():
     assert not holds.tick(400 * MS, True)
 
 
-def test_twists_follow_the_stream_and_end_in_rest():
+def test_twists_follow_the_targets_and_end_at_rest():
     servo = GenericAdapter(GenericConfig("base", "twist", "servo_node/delta_twist_cmds", speed=0.3, period=0.02))
-    servo.pose_seen(pose())
+    servo.pose_accepted(pose())
     servo.target(pose(), 0)
     ((_, twist),) = servo.target(pose(x=0.402), 20 * MS)
     assert isinstance(twist, TwistTarget) and twist.linear == pytest.approx((0.1 + 2.0 * 0.002, 0.0, 0.0))
     ((_, twist),) = servo.target(pose(x=0.6), 40 * MS)
     assert twist.linear == pytest.approx((0.3, 0.0, 0.0))  # capped
-    assert not servo.tick(60 * MS, True)  # the stream goes on: a target may still come
-    ((_, twist),) = servo.tick(80 * MS, True)  # it has ended: what the arm lags behind
+    assert not servo.tick(60 * MS, True)  # the stream continues: a target may still come
+    ((_, twist),) = servo.tick(80 * MS, True)  # it has ended: the following error remains
     assert 0.0 < twist.linear[0] <= 0.3
     assert not servo.tick(120 * MS, False)
     ((_, twist),) = servo.rest(140 * MS)
@@ -135,7 +137,7 @@ def test_twists_follow_the_stream_and_end_in_rest():
 # ---- messages ------------------------------------------------------------------------------------
 
 
-def test_a_twist_becomes_its_message_and_nan_does_not():
+def test_a_twist_with_nan_becomes_no_message():
     message = conversions.command_message(TwistTarget((0.1, 0, 0), (0, 0, 1), "base", 5))
     assert message.twist.linear.x == 0.1 and message.header.frame_id == "base"
     with pytest.raises(ValueError, match="angular speed is nan"):
@@ -150,7 +152,7 @@ def test_a_twist_becomes_its_message_and_nan_does_not():
         (JointSingle("gripper", float("nan")), "command of gripper is nan"),
     ],
 )
-def test_wrong_joint_commands_never_become_messages(command, message):
+def test_malformed_joint_commands_become_no_messages(command, message):
     with pytest.raises(ValueError, match=message):
         conversions.command_message(command)
 
@@ -163,7 +165,7 @@ def test_requests_are_filled_by_name_and_type():
         conversions.filled(SetBool.Request, {"date": True})
 
 
-def test_a_missing_package_is_named_with_its_cure():
+def test_a_missing_message_package_is_named_with_its_remedy():
     with pytest.raises(ImportError, match="nowhere_msgs/msg/Nothing is needed, .* rosdep install nowhere_msgs"):
         load("nowhere_msgs/msg/Nothing")
 
@@ -173,12 +175,12 @@ def test_every_robots_yaml_makes_an_adapter(root, name):
     file = yaml.safe_load((root / "config" / "robots" / f"{name}.yaml").read_text())
     given = file["/**/bridge_node"]["ros__parameters"]
     adapter = robot_adapter(build(BridgeParameters, given))
-    assert {source.what for source in adapter.sources} >= {"joints"}
+    assert JOINTS in {handler.kind for handler in adapter.sources.values()}
     assert all(topic and kind in conversions.MESSAGE_OF for topic, kind in adapter.topics)
     assert name == "sim" or not given["enabled"], "a real arm waits for its operator"
 
 
-def test_the_widowx_s_yaml_for_servo_makes_the_adapter_for_it(root):
+def test_the_yaml_for_servo_makes_the_servo_adapter(root):
     values = {}
     for name in ("widowx", "widowx_servo"):
         file = yaml.safe_load((root / "config" / "robots" / f"{name}.yaml").read_text())

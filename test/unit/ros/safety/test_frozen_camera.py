@@ -1,4 +1,4 @@
-"""A camera that froze and stamps its picture anew: seen by the picture, and no action is given on it."""
+"""A camera that freezes and stamps its image again: detected by the image, and no action is given on it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,72 @@ import pytest
 from hypothesis import given, strategies as st
 
 from openvla_policy.contract.observation import Observation
-from openvla_ros.safety.frozen_camera import AwakePolicy, FrozenCamera, StillPicture, frozen
+from openvla_ros.safety.frozen_camera import FrozenCamera, FrozenCameraGuard, ImageAge
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+IMAGE = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 1.0)), min_size=1, max_size=20))
-def test_a_picture_is_as_old_as_the_first_of_its_like_without_another_in_between(frames):
-    still, stamp, since, before = StillPicture(), 100.0, 100.0, None
+def test_an_image_ages_until_one_bit_changes(frames):
+    age, stamp, since, before = ImageAge(), 100.0, 100.0, None
     for which, step in frames:
         stamp += step
         since = since if which == before else stamp
         before = which
-        picture = PICTURE.copy()
-        picture[-1, -1, 2] ^= which  # a camera's noise: one bit
-        assert still.age(picture, stamp) == stamp - since
+        image = IMAGE.copy()
+        image[-1, -1, 2] ^= which  # a camera's noise: one bit
+        assert age.update(image, stamp) == stamp - since
 
 
-def test_another_size_or_a_clock_that_went_back_begins_anew():
-    still = StillPicture()
-    still.age(PICTURE, 10.0)
-    assert still.age(PICTURE[:24], 12.0) == 0.0
-    assert still.age(PICTURE[:24], 11.0) == 0.0 and still.age(PICTURE[:24], 13.0) == 2.0
+def test_another_size_resets_the_age():
+    age = ImageAge()
+    age.update(IMAGE, 10.0)
+    assert age.update(IMAGE[:24], 12.0) == 0.0
 
 
-def test_the_reason_names_age_and_limit_and_0_switches_it_off():
-    assert frozen(1.0, 1.0) == "" and frozen(99.0, 0.0) == ""
-    said = "the camera is frozen: its picture has not changed by one bit for 1.25 s, limit 1 s"
-    assert frozen(1.25, 1.0) == said
+def test_a_clock_set_back_resets_the_age():
+    age = ImageAge()
+    age.update(IMAGE, 12.0)
+    assert age.update(IMAGE, 11.0) == 0.0
+    assert age.update(IMAGE, 13.0) == 2.0
 
 
-class Follower:
-    """Answers every picture, and counts."""
+class Policy:
+    """Answers every image, and counts."""
 
     def __init__(self):
-        self.asked = self.begun = 0
+        self.predictions = self.resets = 0
 
     def reset(self):
-        self.begun += 1
+        self.resets += 1
 
     def predict(self, observation, instruction):
-        self.asked += 1
+        self.predictions += 1
         return instruction
 
 
-def test_a_policy_is_not_asked_about_a_frozen_picture_until_it_changes():
-    follower = Follower()
-    policy = AwakePolicy(follower, 1.0)
+def test_a_frozen_image_is_not_passed_to_the_policy():
+    policy = Policy()
+    guard = FrozenCameraGuard(policy, 1.0)
     for stamp in (0.0, 0.5, 1.0):
-        assert policy.predict(Observation(PICTURE, stamp), "go") == "go"
-    with pytest.raises(FrozenCamera, match=r"for 1\.20 s, limit 1 s"):
-        policy.predict(Observation(PICTURE, 1.2), "go")
-    policy.reset()
-    with pytest.raises(TimeoutError):  # what the policy node takes for passing: it asks again
-        policy.predict(Observation(PICTURE, 9.0), "go")
-    assert policy.predict(Observation(PICTURE ^ 1, 9.2), "go") == "go"
-    assert (follower.asked, follower.begun) == (4, 1)
-    off = AwakePolicy(follower, 0.0)
-    assert [off.predict(Observation(PICTURE, stamp), "go") for stamp in (0.0, 99.0)] == ["go", "go"]
+        assert guard.predict(Observation(IMAGE, stamp), "go") == "go"
+    with pytest.raises(FrozenCamera, match=r"has not changed by one bit for 1\.20 s, limit 1 s"):
+        guard.predict(Observation(IMAGE, 1.2), "go")
+    assert guard.predict(Observation(IMAGE ^ 1, 9.2), "go") == "go"
+    assert policy.predictions == 4
+
+
+def test_a_reset_keeps_the_age_of_the_image():
+    policy = Policy()
+    guard = FrozenCameraGuard(policy, 1.0)
+    guard.predict(Observation(IMAGE, 0.0), "go")
+    guard.reset()
+    assert policy.resets == 1
+    with pytest.raises(TimeoutError):  # which the policy node takes for a passing failure: it asks again
+        guard.predict(Observation(IMAGE, 9.0), "go")
+
+
+def test_a_limit_of_0_switches_the_guard_off():
+    guard = FrozenCameraGuard(Policy(), 0.0)
+    assert [guard.predict(Observation(IMAGE, stamp), "go") for stamp in (0.0, 99.0)] == ["go", "go"]

@@ -1,4 +1,4 @@
-"""The gate: fail-closed under any sequence of chunks, faults, permissions and clock steps."""
+"""The gate fails closed under any sequence of chunks, faults, permissions and clock steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from openvla_ros.safety import gate as safety
-from openvla_ros.safety.gate import Chunk, Gate, GateConfig, Inputs, State
+from openvla_ros.safety.gate import Gate, GateConfig, Inputs, StampedChunk, State
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.permission import Permission, PermissionConfig
 from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs
@@ -18,8 +18,8 @@ from openvla_ros.safety.zones import Zones
 
 NS = 1_000_000_000
 LIMITS = Limits(Zones((0.2, -0.3, 0.0), (0.7, 0.3, 0.5)), max_translation=0.06, max_rotation=0.3)
-DOGS = Watchdogs(observation=1.0, action=0.5, state=0.3, clock_jump=1.0, future=0.05)
-CONFIG = GateConfig(LIMITS, DOGS, frames=("base",))
+WATCHDOGS = Watchdogs(observation=1.0, action=0.5, state=0.3, clock_jump=1.0, future=0.05)
+CONFIG = GateConfig(LIMITS, WATCHDOGS, frames=("base",))
 STREAMING = replace(CONFIG, mode="streaming")
 STILL = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -32,8 +32,8 @@ def fine(now: int, /, **changes) -> Inputs:
     return replace(Inputs(at(now), active=True, forbidden="", state=Seen(now, at(now))), **changes)
 
 
-def chunk(now: int, sequence: int = 0, **changes) -> Chunk:
-    return replace(Chunk((STILL,), "base", now, now, sequence, "policy", 0.2), **changes)
+def chunk(now: int, sequence: int = 0, **changes) -> StampedChunk:
+    return replace(StampedChunk((STILL,), "base", now, now, sequence, "policy", 0.2), **changes)
 
 
 def ready(config: GateConfig = CONFIG, now: int = 10 * NS) -> Gate:
@@ -42,7 +42,7 @@ def ready(config: GateConfig = CONFIG, now: int = 10 * NS) -> Gate:
     return gate
 
 
-def test_it_begins_inactive_and_becomes_ready_when_everything_is_in_order():
+def test_the_gate_becomes_ready_when_every_check_passes():
     gate = safety.update(Gate(), CONFIG, Inputs(at(NS)))
     assert (gate.state, gate.reason) == (State.INACTIVE, "not active")
     gate = safety.update(gate, CONFIG, Inputs(at(NS), active=True))
@@ -59,10 +59,10 @@ def test_blocking_handshake():
     gate = safety.executed(gate, now + 9)
     assert (gate.state, gate.ready_since_ns) == (State.READY, now + 9)
     assert (gate.executed_sequence, gate.executed_observation_ns) == (7, now + 5)
-    # An image from before the action was executed answers the wrong world.
+    # An image from before the end of the action shows an outdated scene.
     gate, actions = safety.admit(gate, CONFIG, fine(now + 20), chunk(now + 20, 8, observation_ns=now + 8))
     assert not actions and gate.refused == ("observation",) and gate.state is State.READY
-    assert gate.ready_since_ns > now + 9, "a refusal invites another try"
+    assert gate.ready_since_ns > now + 9, "a refusal asks for another chunk"
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_blocking_handshake():
         ({"stamp_ns": 12 * NS}, "action_age"),
     ],
 )
-def test_what_is_wrong_with_a_chunk_is_named(changes, name):
+def test_a_refused_chunk_names_the_failed_check(changes, name):
     now = 10 * NS
     gate, actions = safety.admit(ready(now=now), CONFIG, fine(now), chunk(now, **changes))
     assert not actions and gate.refused == (name,) and gate.refused_count == 1
     assert gate.state is State.READY and gate.reason.startswith("refused: ")
 
 
-def test_a_chunk_without_actions_stops_what_its_source_is_doing():
+def test_a_chunk_without_actions_stops_its_source():
     now = 10 * NS
     for config in (CONFIG, STREAMING):
         moving, _ = safety.admit(ready(config), config, fine(now), chunk(now, 3))
@@ -148,13 +148,13 @@ def test_a_hold_lasts_until_the_target_has_come_to_rest():
     assert safety.update(gate, CONFIG, fine(now + 2)).state is State.READY
 
 
-def test_one_source_is_in_command_and_hands_over_after_a_stop():
+def test_command_passes_to_another_source_after_a_stop():
     now = 10 * NS
     gate, actions = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
-    assert actions and gate.source == "policy", "the first one took the command"
+    assert actions and gate.source == "policy", "the first source took command"
     stranger, actions = safety.admit(gate, STREAMING, fine(now + 1), chunk(now + 1, source="expert"))
     assert not actions and stranger.refused == ("source",) and "'policy' is" in stranger.reason
-    assert stranger.state is State.EXECUTING, "and the motion goes on"
+    assert stranger.state is State.EXECUTING, "and the motion continues"
     same, done, said = safety.switch_source(gate, STREAMING, "robbie")
     assert same is gate and not done and "allowed: policy, expert" in said
     gate, done, _ = safety.switch_source(gate, STREAMING, "expert")
@@ -163,14 +163,14 @@ def test_one_source_is_in_command_and_hands_over_after_a_stop():
     assert gate.state is State.READY
     _, actions = safety.admit(gate, STREAMING, fine(now + 3), chunk(now + 3, source="policy"))
     assert not actions
-    # Its own stamps count: the older one of the new source is not compared with the newer one of the old.
+    # Stamps of the new source are not compared with those of the old one.
     gate, actions = safety.admit(gate, STREAMING, fine(now + 3), chunk(now - 5, source="expert"))
     assert actions and gate.state is State.EXECUTING
     with pytest.raises(ValueError, match="source 'robbie' is none of first, policy, expert"):
         replace(CONFIG, source="robbie")
 
 
-def test_a_strangers_chunks_withdraw_no_invitation():
+def test_chunks_of_other_sources_do_not_renew_ready():
     gate = ready()
     invited = gate.ready_since_ns
     gate, _ = safety.admit(gate, CONFIG, fine(10 * NS + 9), chunk(10 * NS + 9, source="stranger"))
@@ -178,23 +178,23 @@ def test_a_strangers_chunks_withdraw_no_invitation():
 
 
 @pytest.mark.parametrize("mode", ["deadman", "joystick"])
-def test_a_button_must_be_held_and_heard(mode):
+def test_a_button_must_be_held_and_reported(mode):
     config = PermissionConfig(mode, timeout=0.5)
     on = replace(Permission(), switched_on=True)
     assert on.missing(PermissionConfig(), at(0)) == "" and Permission().missing(config, at(0)) == "not enabled"
-    assert on.missing(config, at(0)) == f"the {mode}'s button was not heard for 0.5 s"
+    assert on.missing(config, at(0)) == f"no message of the {mode}'s button for 0.5 s"
     held = on.hold(True, at(0))
     assert held.missing(config, Now(99 * NS, NS // 2)) == "", "on the steady clock"
-    assert "not heard" in held.missing(config, Now(0, NS // 2 + 1))
+    assert "no message" in held.missing(config, Now(0, NS // 2 + 1))
     assert held.hold(False, at(1)).missing(config, at(1)) == f"the {mode}'s button is not held"
 
 
-def test_an_emergency_stop_that_falls_silent_holds_where_that_is_asked_for():
+def test_a_silent_emergency_stop_holds_if_configured():
     config, on = PermissionConfig(e_stop_timeout=1.0), replace(Permission(), switched_on=True)
-    assert "e_stop was not heard" in on.missing(config, at(0))
-    heard = replace(on, e_stop_at=at(0))
-    assert heard.missing(config, at(NS)) == ""
-    assert "is the emergency stop connected" in heard.missing(config, at(NS + 1))
+    assert "no message on e_stop" in on.missing(config, at(0))
+    reported = replace(on, e_stop_at=at(0))
+    assert reported.missing(config, at(NS)) == ""
+    assert "is the emergency stop connected" in reported.missing(config, at(NS + 1))
 
 
 def test_an_emergency_stop_latches_until_released_and_reset():
@@ -208,8 +208,8 @@ def test_an_emergency_stop_latches_until_released_and_reset():
     assert gate.state is State.ESTOP and "waiting for a reset" in gate.reason
     gate, actions = safety.admit(gate, CONFIG, fine(now + 2), chunk(now + 2, 1))
     assert not actions and gate.refused == ("state",)
-    nobody, said = safety.reset_e_stop(gate, "  ", now)
-    assert nobody is gate and "operator's name" in said
+    unnamed, said = safety.reset_e_stop(gate, "  ", now)
+    assert unnamed is gate and "operator's name" in said
     gate = safety.begin(gate, CONFIG)
     assert safety.update(gate, CONFIG, fine(now + 3)).state is State.ESTOP, "it outlives a new activation"
     gate, said = safety.reset_e_stop(gate, " Ada  Lovelace ", now + 3)
@@ -218,14 +218,14 @@ def test_an_emergency_stop_latches_until_released_and_reset():
     assert safety.update(gate, CONFIG, fine(now + 4)).state is State.READY
 
 
-def test_streaming_holds_when_the_policy_goes_quiet_and_goes_on_when_it_is_back():
+def test_streaming_holds_without_chunks_and_resumes_with_one():
     now = 10 * NS
     gate, _ = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
     gate = safety.update(gate, STREAMING, fine(now + NS // 4))
     assert gate.state is State.EXECUTING
     gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10))
     assert gate.state is State.HOLD and gate.reason.startswith("no fresh action")
-    # Another fault comes and goes meanwhile: what is still missing is named then, and not what is over.
+    # Another fault comes and goes: afterwards the reason names what is still missing.
     gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10, forbidden="not enabled"))
     assert gate.reason == "not enabled"
     gate = safety.update(gate, STREAMING, fine(now + 6 * NS // 10))
@@ -236,7 +236,7 @@ def test_streaming_holds_when_the_policy_goes_quiet_and_goes_on_when_it_is_back(
     assert gate.state is State.EXECUTING and actions
 
 
-def test_fresh_copies_of_an_old_observation_are_caught():
+def test_new_chunks_of_an_old_observation_are_refused():
     now = 10 * NS
     gate, _ = safety.admit(ready(STREAMING), STREAMING, fine(now), chunk(now))
     for tenth in range(1, 14):
@@ -245,7 +245,7 @@ def test_fresh_copies_of_an_old_observation_are_caught():
     assert gate.state is State.HOLD and "observation" in gate.reason and gate.refused == ("observation_age",)
 
 
-def test_blocking_says_how_long_it_has_been_holding_for_want_of_an_action():
+def test_blocking_reports_how_long_no_action_arrived():
     gate = safety.update(ready(), CONFIG, fine(10 * NS + NS // 2 + NS // 4))
     assert gate.state is State.READY and gate.reason == "holding: no action for 1 s"
 
@@ -309,7 +309,7 @@ class AnySequence(RuleBasedStateMachine):
     )  # fmt: skip
     def a_chunk(self, action, late, seen, older, frame, source):
         self.sequence += -1 if older else 1
-        came = Chunk((tuple(action),), frame, self.now - late, self.now - seen, self.sequence, source, 0.2)
+        came = StampedChunk((tuple(action),), frame, self.now - late, self.now - seen, self.sequence, source, 0.2)
         count = self.gate.refused_count
         self.gate, actions = safety.admit(self.gate, self.config, self.inputs(), came)
         assert bool(actions) == (self.gate.refused_count == count)
@@ -340,7 +340,7 @@ class AnySequence(RuleBasedStateMachine):
             assert self.state is not None and self.now - self.state.stamp <= 0.3 * NS
 
     @invariant()
-    def every_ready_is_a_new_invitation(self):
+    def ready_since_never_decreases(self):
         if hasattr(self, "gate"):
             assert self.gate.ready_since_ns >= self.last_ready
             self.last_ready = self.gate.ready_since_ns

@@ -1,4 +1,4 @@
-"""Limits: whatever comes in, what goes out is within them, and the limit that cut it is named."""
+"""Limits: any input comes out within them, with the name of the limit that cut it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from openvla_ros.control.motion import MinimumJerk
-from openvla_ros.control.trajectory import Halt
+from openvla_ros.control.trajectory import StopTrajectory
 from openvla_ros.geometry import Bounds, Pose
-from openvla_ros.safety.gripper_limits import Hand, gripper_command
+from openvla_ros.safety.gripper_limits import GripperLimiter, gripper_command
 from openvla_ros.safety.joint_limits import JointLimits, limit_joints
 from openvla_ros.safety.limits import Limits, brake_time, limit_action, malformed, mixed_brake_time
 from openvla_ros.safety.zones import Zones
@@ -32,21 +32,21 @@ def test_an_action_comes_out_within_the_caps(action, scale):
     assert ("max_rotation" in names) == (max(abs(v * scale) for v in action[3:6]) > 0.3)
 
 
-def test_a_cut_translation_keeps_its_direction_and_a_small_one_its_value():
+def test_a_cut_translation_keeps_its_direction():
     kept, names = limit_action([0.3, 0.4, 0.0, 0.0, 0.0, 0.0, 1.0], LIMITS)
     assert kept[:3] == pytest.approx((0.036, 0.048, 0.0)) and names == ("max_translation",)
     small = (0.01, -0.02, 0.005, 0.1, -0.2, 0.05, 0.3)
     assert limit_action(small, LIMITS) == (small, ())
 
 
-def test_scale_divides_motion_but_not_the_gripper():
+def test_scale_applies_to_motion_but_not_the_gripper():
     kept, _ = limit_action([0.04, 0, 0, 0, 0, 0.2, 1.0], replace(LIMITS, scale=0.5))
     assert kept == pytest.approx((0.02, 0, 0, 0, 0, 0.1, 1.0))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("index", range(7))
-def test_a_value_that_is_no_number_is_named(bad, index):
+def test_a_value_that_is_not_finite_is_named(bad, index):
     action = [0.0] * 7
     action[index] = bad
     assert malformed(action) == f"action value {index} is {bad}"
@@ -64,18 +64,18 @@ def test_gripper_hysteresis():
     assert gripper_command(0.5, 1.0, LIMITS) == 1.0
 
 
-def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart():
+def test_gripper_commands_keep_their_interval():
     second = 1_000_000_000
-    hand = Hand(0.0, 10 * second)
-    assert hand.command(0.9, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",))
-    assert hand.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ())
-    assert hand.command(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
-    assert hand.command(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock that went back locks nothing"
-    forgot = hand.forget()
-    assert forgot.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",)), "not too soon"
-    assert forgot.command(0.1, 0.0, 11 * second, LIMITS) == (0.0, ()), "it may have done something else meanwhile"
-    assert forgot.command(0.5, 0.9, 11 * second, LIMITS) == (1.0, ()), "between the two: as it was measured"
-    assert Hand().command(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
+    limiter = GripperLimiter(0.0, 10 * second)
+    assert limiter.command(0.9, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",))
+    assert limiter.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ())
+    assert limiter.command(0.9, 0.0, 10 * second + second // 2, LIMITS) == (1.0, ())
+    assert limiter.command(0.9, 0.0, 9 * second, LIMITS) == (1.0, ()), "a clock set back does not block commands"
+    cleared = limiter.clear()
+    assert cleared.command(0.1, 0.0, 10 * second + second // 5, LIMITS) == (None, ("gripper_rate",)), "not too soon"
+    assert cleared.command(0.1, 0.0, 11 * second, LIMITS) == (0.0, ()), "it may have been moved meanwhile"
+    assert cleared.command(0.5, 0.9, 11 * second, LIMITS) == (1.0, ()), "between the thresholds: as measured"
+    assert GripperLimiter().command(0.5, None, 0, LIMITS) == (1.0, ()), "never measured: open"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_hand_keeps_a_command_for_its_interval_and_forgets_it_at_a_restart()
         ({"on_limit": "ignore"}, "choices: clip, refuse"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(changes, said):
+def test_contradictory_limits_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         replace(LIMITS, **changes)
 
@@ -99,23 +99,23 @@ shapes = st.builds(Bounds, st.floats(0.05, 2.0), st.floats(1.0, 40.0), st.floats
 
 @settings(max_examples=300)
 @given(shapes, shapes, st.floats(0.001, 0.2), st.floats(0.005, 1.0), st.floats(0.0, 1.0), st.floats(1.75, 4.0))
-def test_no_way_that_moves_and_turns_takes_longer_to_stop_than_is_checked(move, turn, way, angle, when, factor):
-    """The bound on braking along a way with the deceleration of the one and the jerk of the other, against Ruckig."""
+def test_no_combined_motion_stops_slower_than_its_bound(move, turn, way, angle, when, factor):
+    """The bound for the deceleration of one motion and the jerk of the other, against Ruckig."""
     limits = Limits(ZONES, move=move, turn=turn, stop_factor=factor)
     braking = limits.braking(move), limits.braking(turn)
     most = max(brake_time(move, braking[0]), brake_time(turn, braking[1]), mixed_brake_time(move, turn, *braking))
     goal = Pose.of((way, 0.0, 0.0), (0.0, 0.0, math.sin(angle / 2), math.cos(angle / 2)))
     path = MinimumJerk.plan(Pose.of((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)), goal, 0.05, move, turn)
-    assert Halt(path, when * path.duration, *braking).duration <= most + 1e-6
+    assert StopTrajectory(path, when * path.duration, *braking).duration <= most + 1e-6
 
 
 @pytest.mark.parametrize("values", [(math.inf, 1, 1), (0.0, 1, 1), (1, -1, 1), (1, 1, math.nan)])
-def test_bounds_that_bound_nothing_are_refused(values):
+def test_unbounded_bounds_are_refused(values):
     with pytest.raises(ValueError, match="finite and over 0"):
         Bounds(*values)
 
 
-def test_a_stop_that_takes_too_long_is_refused_with_the_time_it_takes():
+def test_a_stop_that_takes_too_long_is_refused():
     LIMITS.check_stop(0.02)
     with pytest.raises(ValueError, match=r"stop.time is 0.1 s, but from the limits on 'move' .* takes up to 0\.\d+ s"):
         replace(LIMITS, stop_time=0.1).check_stop(0.02)
@@ -127,7 +127,7 @@ JOINTS = JointLimits(("waist", "elbow"), (-1.0, 0.0), (1.0, 2.0), (1.0, 2.0), ma
 
 @given(*[st.tuples(st.floats(-3, 3), st.floats(-3, 3)), st.tuples(st.floats(-0.9, 0.9), st.floats(0.1, 1.9))],
        st.floats(0.0, 0.5))  # fmt: skip
-def test_joints_stay_in_their_ranges_and_under_their_speeds(wanted, present, step):
+def test_joints_stay_within_ranges_and_speeds(wanted, present, step):
     kept, names = limit_joints(wanted, present, step, JOINTS)
     for value, now, low, high, speed in zip(kept, present, JOINTS.low, JOINTS.high, JOINTS.speed, strict=True):
         assert low + 0.1 - 1e-12 <= value <= high - 0.1 + 1e-12
@@ -136,7 +136,7 @@ def test_joints_stay_in_their_ranges_and_under_their_speeds(wanted, present, ste
         assert kept == pytest.approx(wanted)
 
 
-def test_a_joint_that_is_too_fast_slows_all_so_that_the_way_keeps_its_direction():
+def test_a_joint_over_its_speed_slows_all_joints():
     kept, names = limit_joints((0.5, 1.2), (0.0, 1.0), 0.1, JOINTS)
     assert kept == pytest.approx((0.1, 1.04)) and names == ("joint_speed_waist",)
     with pytest.raises(ValueError, match="no joint positions"):

@@ -11,13 +11,13 @@ stamps = st.integers(0, 10**12)
 
 
 @given(stamps, stamps, stamps, stamps, st.floats(0.01, 100.0), st.floats(0.001, 1.0))
-def test_age_is_the_stamps_at_arrival_and_the_steady_clocks_from_then_on(stamp, node, steady, since, limit, future):
+def test_age_combines_stamp_at_arrival_and_steady_clock(stamp, node, steady, since, limit, future):
     seen, now = Seen(stamp, Now(node, steady)), Now(0, steady + since)  # wherever the node's clock went meanwhile
     fresh = (node - stamp + since) / NS <= limit and (stamp - node) / NS <= future
     assert (stale("action", seen, now, limit, future) == "") == fresh
 
 
-def test_the_reason_names_the_thing_its_age_and_the_limit():
+def test_the_reason_names_input_age_and_limit():
     assert stale("robot state", None, Now(5, 5), 0.3, 0.05) == "no robot state yet"
     old = Seen(0, Now(NS, 7))
     assert stale("robot state", old, Now(5, NS + 7), 0.3, 0.05) == "no fresh robot state: 2.00 s old, limit 0.3 s"
@@ -26,13 +26,13 @@ def test_the_reason_names_the_thing_its_age_and_the_limit():
 
 
 @given(stamps, stamps, stamps, st.integers(0, 10**11), st.floats(0.01, 100.0))
-def test_the_clock_may_gain_its_limit_on_the_steady_one_and_never_go_back(before, now, steady, passed, limit):
+def test_the_clock_may_gain_a_limit_and_never_go_back(before, now, steady, passed, limit):
     jumped = clock_jumped(Now(before, steady), Now(now, steady + passed), limit)
     assert (jumped == "") == (now >= before and (now - before - passed) / NS <= limit)
     assert clock_jumped(None, Now(now, steady), limit) == ""
 
 
-def test_a_process_that_was_not_run_for_a_while_sees_no_jump_and_a_slow_simulator_neither():
+def test_suspended_processes_and_slow_simulators_see_no_jump():
     assert clock_jumped(Now(0, 0), Now(60 * NS, 60 * NS), 1.0) == ""
     assert clock_jumped(Now(0, 0), Now(NS, 60 * NS), 1.0) == ""
     assert clock_jumped(Now(0, 0), Now(3 * NS, NS), 1.0) == "clock jumped +2.00 s, limit 1 s"
@@ -40,6 +40,6 @@ def test_a_process_that_was_not_run_for_a_while_sees_no_jump_and_a_slow_simulato
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1e9, float("nan")])
-def test_a_watchdog_that_never_barks_is_refused(value):
+def test_an_unlimited_watchdog_is_refused(value):
     with pytest.raises(ValueError, match="watchdog 'state'"):
         Watchdogs(state=value)

@@ -35,7 +35,7 @@ def lean_and_yaw(pose: Pose) -> tuple[float, float]:
 
 
 @given(poses)
-def test_lean_and_yaw_are_those_of_vector_arithmetic(pose):
+def test_lean_and_yaw_match_vector_arithmetic(pose):
     lean, yaw = lean_and_yaw(pose)
     if lean > 3.0:
         return  # upside down the yaw means nothing
@@ -45,7 +45,7 @@ def test_lean_and_yaw_are_those_of_vector_arithmetic(pose):
 
 
 @given(poses)
-def test_a_clamped_pose_is_inside_box_and_cone_and_an_allowed_one_unchanged(pose):
+def test_a_clamped_pose_is_inside_box_and_cone(pose):
     kept, names = clamp(pose, ZONES)
     lean, yaw = lean_and_yaw(kept)
     assert all(low <= v <= high for v, low, high in zip(kept.position, ZONES.low, ZONES.high, strict=True))
@@ -61,7 +61,7 @@ starts = st.builds(lambda p, e: clamp(Pose.of(p, Rotation.from_euler("xyz", e).a
 
 
 @given(starts, poses)
-def test_the_whole_way_to_a_reachable_pose_is_allowed(start, goal):
+def test_the_whole_path_to_a_reachable_pose_is_allowed(start, goal):
     if POST.contains(start.position):
         return
     kept, names = reachable(start, goal, ZONES)
@@ -75,7 +75,7 @@ def test_the_whole_way_to_a_reachable_pose_is_allowed(start, goal):
         assert distance(kept, goal) == 0.0 and angle(kept, goal) < 1e-6
 
 
-def test_a_way_ends_before_the_post_and_says_so():
+def test_a_path_ends_before_a_keep_out_box():
     goal = Pose.of((0.6, 0.0, 0.2), DOWN.quaternion)
     kept, names = reachable(DOWN, goal, ZONES)
     assert kept.position == pytest.approx((0.3999, 0.0, 0.2), abs=1e-6) and names == ("keep_out_post",)
@@ -88,7 +88,7 @@ def test_a_way_ends_before_the_post_and_says_so():
     assert reachable(side, Pose.of((0.6, 0.05, 0.2), DOWN.quaternion), ZONES)[1] == ()
 
 
-def test_boxes_are_written_in_one_line():
+def test_a_keep_out_box_is_parsed_from_one_line():
     assert KeepOut.parse("post: 0.4, -0.05, -0.1, 0.5, 0.05, 0.3") == POST
     for text in ("post 1 2 3", "post 0 0 0 1 1 nan", "post 0 0 0 1 0 1", ""):
         with pytest.raises(ValueError, match="keep-out box"):
@@ -104,6 +104,6 @@ def test_boxes_are_written_in_one_line():
         (lambda: Cone(yaw_low=1.0, yaw_high=0.5), "yaw range"),
     ],
 )
-def test_zones_that_make_no_sense_are_refused(make, said):
+def test_contradictory_zones_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()

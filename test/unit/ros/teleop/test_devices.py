@@ -196,9 +196,7 @@ def test_a_gripper_axis_has_hysteresis() -> None:
 def test_commands_come_once_a_press_without_the_deadman() -> None:
     made = Operator(SPEED, timeout=0.3)
     both = frozenset({"start", "success"})
-    assert (
-        made.apply(OperatorInput(pressed=both), 0.0) == ()
-    )  # down in the first message: no press
+    assert made.apply(OperatorInput(pressed=both), 0.0) == ()  # down in the first message: no press
     assert made.apply(OperatorInput(), 0.1) == ()
     assert made.apply(OperatorInput(pressed=both), 0.2) == ("start", "success")
     assert made.apply(OperatorInput(pressed=both), 0.3) == ()
@@ -243,9 +241,7 @@ def test_steps_add_up_to_the_leaders_motion(moves, start, scale) -> None:
     follower = Follower(scale, max_lag=(10.0, 10.0), max_jump=1.0)
     hand = first = pose([0.3, -0.2, 1.0], start)
     follower.update(first)
-    assert all(
-        not v.any() for v in follower.step((0.01, 0.05))
-    )  # no jump when the clutch engages
+    assert all(not v.any() for v in follower.step((0.01, 0.05)))  # no jump when the clutch engages
     position, rotation = np.zeros(3), Rotation.identity()
     for move, turn in moves:
         hand = pose(hand.position + move, Rotation.from_rotvec(turn) * hand.rotation)

@@ -137,7 +137,7 @@ def _stack_rows(values: Values, facts: StackFacts, simulated: bool, namespace: s
     state = SAFETY_NAMES.get(safety.state, str(safety.state)) if safety else ""
     bridge_name = f"/{namespace.strip('/')}/{BRIDGE}" if namespace.strip("/") else f"/{BRIDGE}"
     return [
-        stack_checks.camera_rate(facts.images, _control_rate(policy), facts.other_images, simulated),
+        stack_checks.camera_rate(facts.images, _control_rate(values), facts.other_images, simulated),
         stack_checks.camera_stamps(facts.images, policy["image.max_age"], bridge["watchdog.future"]),
         stack_checks.image_transport(facts.images, policy["image.transport"]),
         stack_checks.robot_state(facts.robot, bridge["watchdog.state"]),
@@ -175,18 +175,19 @@ def policy_rate_row(values: Values, status: PolicyStatus | None, measure: bool) 
             return Finding("policy rate", BAD, f"the policy cannot be measured: {reason}", "fix the rows above first")
     elif status is not None and status.latency_total > 0:
         latency, source = status.latency_total, "the running policy's latest"
-    streaming = policy["control_mode"] == "streaming"
+    streaming = values[BRIDGE]["control_mode"] == "streaming"
     oldest = values[BRIDGE]["watchdog.observation"]
-    return policy_checks.policy_rate(latency, source, _control_rate(policy), streaming, oldest)
+    return policy_checks.policy_rate(latency, source, _control_rate(values), streaming, oldest)
 
 
 def _policy_parameters(values: Values) -> PolicyParameters:
     return build(PolicyParameters, {row.name: values[POLICY][row.name] for row in TABLES[POLICY]})
 
 
-def _control_rate(policy: Mapping[str, Any]) -> float:
+def _control_rate(values: Values) -> float:
     """Actions per second [Hz]: as requested in streaming control, as in the policy's data in blocking control."""
-    return float(policy["rate"]) if policy["control_mode"] == "streaming" else 1.0 / float(policy["period"])
+    policy = values[POLICY]
+    return float(policy["rate"]) if values[BRIDGE]["control_mode"] == "streaming" else 1.0 / float(policy["period"])
 
 
 def _rclpy_version() -> str:

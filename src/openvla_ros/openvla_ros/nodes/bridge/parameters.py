@@ -30,14 +30,14 @@ class CameraAxesParameters:
 
     transform: str = parameter(
         "parameter",
-        "Where its axes are from: parameter (camera.parent, camera.quaternion), or "
-        "tf_static: what /tf_static says of camera_frame and base_frame or end_effector_frame at configure",
+        "Source of its orientation: parameter (camera.parent, camera.quaternion), or tf_static (/tf_static, between "
+        "camera_frame and base_frame or end_effector_frame, at configure)",
         choices=("parameter", TF_STATIC),
     )
     parent: str = parameter(BASE, "What the camera is fixed to", choices=(BASE, END_EFFECTOR))
     quaternion: tuple[float, float, float, float] = parameter(
         (0.0, 0.0, 0.0, 1.0),
-        "The camera's axes in its parent's (x y z w); where it is mounted makes no difference to a delta",
+        "Orientation of the camera in its parent (x y z w); its position does not matter for deltas",
         "",
         -1.0,
         1.0,
@@ -57,16 +57,16 @@ class EnableParameters:
     )
     topic: str = parameter("enable", "Topic of the deadman (std_msgs/Bool) or of the joystick (sensor_msgs/Joy)")
     button: int = parameter(4, "Index of the joystick's button", low=0, high=63)
-    timeout: float = parameter(0.5, "A held button not heard of for longer counts as let go", "s", 0.02, 10.0)
+    timeout: float = parameter(
+        0.5, "Longest silence of a held button; after that it counts as released", "s", 0.02, 10.0
+    )
 
 
 @dataclass(frozen=True)
 class EStopParameters:
     """The emergency stop: `e_stop.*`."""
 
-    timeout: float = parameter(
-        0.0, "Longest silence of e_stop before the robot holds; 0 = it may be silent", "s", 0.0, 10.0
-    )
+    timeout: float = parameter(0.0, "Longest silence of e_stop before the robot holds; 0 = no limit", "s", 0.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ChunkParameters:
     """Chunks of actions: `chunk.*`."""
 
     ensemble: bool = parameter(
-        False, "Temporal ensembling: execute the mean of what the chunks say for the same moment"
+        False, "Temporal ensembling: execute the mean of the chunks' predictions for the same moment"
     )
     ensemble_decay: float = parameter(
         0.01, "Weights exp(-decay · i), i = 0 for the oldest prediction", "1", -10.0, 10.0
@@ -86,10 +86,10 @@ class FollowingParameters:
     """How far the command may be from the measured pose: `leash.*`."""
 
     translation: float = parameter(
-        0.05, "Farthest that the commanded position may be from the measured one", "m", 0.001, 0.5
+        0.05, "Maximum following error: distance of the commanded position from the measured one", "m", 0.001, 0.5
     )
     rotation: float = parameter(
-        0.3, "Farthest that the commanded orientation may be from the measured one", "rad", 0.01, 3.1
+        0.3, "Maximum following error: angle of the commanded orientation from the measured one", "rad", 0.01, 3.1
     )
 
 
@@ -98,22 +98,30 @@ class ArrivalParameters:
     """When an action counts as executed: `arrival.*`."""
 
     position: float = parameter(
-        ArrivalConfig.position, "An action is executed when the position is this near", "m", 1e-4, 0.1
+        ArrivalConfig.position, "An action counts as executed at this distance from its goal", "m", 1e-4, 0.1
     )
-    rotation: float = parameter(ArrivalConfig.rotation, "Likewise, by angle", "rad", 1e-3, 1.0)
+    rotation: float = parameter(
+        ArrivalConfig.rotation, "An action counts as executed at this angle from its goal", "rad", 1e-3, 1.0
+    )
     still_speed: float = parameter(
-        ArrivalConfig.still_speed, "Slower than this is standing: executed as far as it goes", "m/s", 1e-4, 0.2
+        ArrivalConfig.still_speed, "An arm slower than this is at rest: its action counts as executed", "m/s", 1e-4, 0.2
     )
-    still_time: float = parameter(ArrivalConfig.still_time, "How long it must stand", "s", 0.01, 5.0)
+    still_time: float = parameter(
+        ArrivalConfig.still_time, "Time for which arm or gripper must be at rest", "s", 0.01, 5.0
+    )
     gripper: float = parameter(
-        ArrivalConfig.gripper, "The gripper has arrived when its opening is this near", "1", 1e-3, 0.5
+        ArrivalConfig.gripper, "The gripper has arrived at this difference of its opening", "1", 1e-3, 0.5
     )
     gripper_speed: float = parameter(
-        ArrivalConfig.gripper_speed, "A gripper slower than this stands: it holds something", "1/s", 1e-3, 2.0
+        ArrivalConfig.gripper_speed, "A gripper slower than this is at rest: it holds something", "1/s", 1e-3, 2.0
     )
-    gripper_delay: float = parameter(ArrivalConfig.gripper_delay, "Time a gripper has to begin to move", "s", 0.0, 5.0)
+    gripper_delay: float = parameter(ArrivalConfig.gripper_delay, "Time for a gripper to begin to move", "s", 0.0, 5.0)
     time_limit: float = parameter(
-        ArrivalConfig.time_limit, "Time after the planned motion to call an action executed anyway", "s", 0.05, 30.0
+        ArrivalConfig.time_limit,
+        "Longest time after the planned motion; then an action counts as executed",
+        "s",
+        0.05,
+        30.0,
     )
 
 
@@ -131,10 +139,12 @@ class WorkspaceParameters:
 
 @dataclass(frozen=True)
 class ToleranceParameters:
-    """How far outside its limits the arm may stand to begin with: `tolerance.*`."""
+    """How far outside its limits an arm may begin to move: `tolerance.*`."""
 
-    translation: float = parameter(0.01, "How far outside its limits the arm may stand to begin with", "m", 0.0, 0.1)
-    rotation: float = parameter(0.05, "Likewise, by angle", "rad", 0.0, 0.5)
+    translation: float = parameter(
+        0.01, "Largest distance outside the limits from which a motion may begin", "m", 0.0, 0.1
+    )
+    rotation: float = parameter(0.05, "Largest angle outside the limits from which a motion may begin", "rad", 0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -142,22 +152,20 @@ class ConeParameters:
     """Directions of the tool: `cone.*`."""
 
     axis: tuple[float, float, float] = parameter(
-        (0.0, 0.0, -1.0), "Direction the tool points along, base frame", "", -1.0, 1.0, length=3
+        (0.0, 0.0, -1.0), "Reference direction of the tool, base frame", "", -1.0, 1.0, length=3
     )
     tool_axis: tuple[float, float, float] = parameter(
         (0.0, 0.0, 1.0), "The tool's axis, end-effector frame", "", -1.0, 1.0, length=3
     )
-    angle: float = parameter(
-        3.1416, "How far the tool may lean from cone.axis; 3.1416 = as it likes", "rad", 0.01, 3.1416
-    )
+    angle: float = parameter(3.1416, "Largest angle of the tool from cone.axis; 3.1416 = no limit", "rad", 0.01, 3.1416)
 
 
 @dataclass(frozen=True)
 class YawParameters:
     """Yaw of the tool about the cone's axis: `yaw.*`."""
 
-    low: float = parameter(-3.1416, "Smallest turn of the tool about cone.axis", "rad", -3.1416, 3.1416)
-    high: float = parameter(3.1416, "Largest turn of the tool about cone.axis", "rad", -3.1416, 3.1416)
+    low: float = parameter(-3.1416, "Smallest yaw of the tool about cone.axis", "rad", -3.1416, 3.1416)
+    high: float = parameter(3.1416, "Largest yaw of the tool about cone.axis", "rad", -3.1416, 3.1416)
 
 
 @dataclass(frozen=True)
@@ -172,18 +180,16 @@ class LimitParameters:
     jerk: float = parameter(100.0, "Highest jerk of the target", "m/s³", 0.1, 10000.0)
     turn_acceleration: float = parameter(20.0, "Highest angular acceleration of the target", "rad/s²", 0.05, 200.0)
     turn_jerk: float = parameter(400.0, "Highest angular jerk of the target", "rad/s³", 0.5, 50000.0)
-    mode: str = parameter("clip", "What an action over a limit becomes", choices=ON_LIMIT)
+    mode: str = parameter("clip", "What happens to an action over a limit", choices=ON_LIMIT)
 
 
 @dataclass(frozen=True)
 class StopParameters:
     """Stops: `stop.*`."""
 
-    time: float = parameter(
-        0.25, "The target stands still so soon after it has to stop; checked at configure", "s", 0.01, 5.0
-    )
+    time: float = parameter(0.25, "Longest time from the cause of a stop to rest; checked at configure", "s", 0.01, 5.0)
     factor: float = parameter(
-        2.0, "Braking may use so many times the acceleration and jerk limits", "1", MIN_STOP_FACTOR, 20.0
+        2.0, "Acceleration and jerk while braking, relative to their limits", "1", MIN_STOP_FACTOR, 20.0
     )
 
 
@@ -194,20 +200,26 @@ class GripperParameters:
     close_below: float = parameter(0.4, "The gripper closes when the policy asks for less", "1", 0.0, 1.0)
     open_above: float = parameter(0.6, "The gripper opens when the policy asks for more", "1", 0.0, 1.0)
     interval: float = parameter(0.3, "Shortest time between two changes of the gripper's command", "s", 0.0, 10.0)
-    first: bool = parameter(False, "Blocking control: a gripper that opens or closes is done before the arm moves")
+    first: bool = parameter(False, "Blocking control: the gripper finishes before the arm moves")
 
 
 @dataclass(frozen=True)
 class WatchdogParameters:
     """Ages that still count as fresh: `watchdog.*`."""
 
-    observation: float = parameter(Watchdogs.observation, "Oldest image an action may come from", "s", 0.01, 600.0)
-    action: float = parameter(Watchdogs.action, "Oldest action that is still executed", "s", 0.01, 600.0)
-    state: float = parameter(Watchdogs.state, "Oldest robot state to move on", "s", 0.01, 600.0)
-    clock_jump: float = parameter(
-        Watchdogs.clock_jump, "A clock that gains more on the steady one, or goes back, holds", "s", 0.01, 600.0
+    observation: float = parameter(
+        Watchdogs.observation, "Largest age of the image that an action answers", "s", 0.01, 600.0
     )
-    future: float = parameter(Watchdogs.future, "How far ahead of this clock a stamp may be", "s", 0.001, 10.0)
+    action: float = parameter(Watchdogs.action, "Largest age of an action", "s", 0.01, 600.0)
+    state: float = parameter(Watchdogs.state, "Largest age of the robot's state", "s", 0.01, 600.0)
+    clock_jump: float = parameter(
+        Watchdogs.clock_jump,
+        "Largest gain of the clock on the steady one; more, or a step back, holds",
+        "s",
+        0.01,
+        600.0,
+    )
+    future: float = parameter(Watchdogs.future, "Largest lead of a stamp over this clock", "s", 0.001, 10.0)
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,9 @@ class BridgeParameters(RobotParameters, ManagedNodeParameters):
     base_frame: str = parameter("panda_link0", "Frame of robot/ee_pose and of the targets")
     end_effector_frame: str = parameter("panda_hand_tcp", "Frame name of deltas given along the end effector's axes")
     control_mode: str = parameter(
-        "blocking", "blocking: an action is fully executed before the next image; streaming: fixed rate", choices=MODES
+        "blocking",
+        "blocking: an action is executed to its end before the next image; streaming: fixed rate",
+        choices=MODES,
     )
     camera_frame: str = parameter("", "Frame name of deltas given along a camera's axes; '' = none")
     camera: CameraAxesParameters = field(default_factory=CameraAxesParameters)
@@ -228,9 +242,7 @@ class BridgeParameters(RobotParameters, ManagedNodeParameters):
     enable: EnableParameters = field(default_factory=EnableParameters)
     e_stop: EStopParameters = field(default_factory=EStopParameters)
     sources: tuple[str, ...] = parameter(("policy", "expert"), "Sources that may be in command, one at a time")
-    source: str = parameter(
-        FIRST, "The source in command at activation; first: whichever of `sources` sends a chunk first"
-    )
+    source: str = parameter(FIRST, "The source in command at activation; first: that of the first accepted chunk")
     actions_per_chunk: int = parameter(
         0, "Actions of a chunk to execute: 0 = all (open loop), n = the first n (receding horizon)", low=0, high=64
     )
@@ -238,13 +250,17 @@ class BridgeParameters(RobotParameters, ManagedNodeParameters):
     restream_rate: float = parameter(50.0, "Rate of the targets sent to the robot's controller", "Hz", 1.0, 1000.0)
     leash: FollowingParameters = field(default_factory=FollowingParameters)
     max_state_speed: float = parameter(
-        4.0, "A measured pose that moved faster was put there: start anew from it", "m/s", 0.1, 50.0
+        4.0,
+        "A measured pose that moved faster is a jump: the motion ends, and the next one starts from it",
+        "m/s",
+        0.1,
+        50.0,
     )
     arrival: ArrivalParameters = field(default_factory=ArrivalParameters)
     workspace: WorkspaceParameters = field(default_factory=WorkspaceParameters)
     tolerance: ToleranceParameters = field(default_factory=ToleranceParameters)
     keep_out: tuple[str, ...] = parameter(
-        ("",), "Boxes the target stays out of, each `name low_x low_y low_z high_x high_y high_z`, base frame", "m"
+        ("",), "Keep-out boxes, each `name low_x low_y low_z high_x high_y high_z`, base frame", "m"
     )
     cone: ConeParameters = field(default_factory=ConeParameters)
     yaw: YawParameters = field(default_factory=YawParameters)
@@ -258,7 +274,7 @@ class BridgeParameters(RobotParameters, ManagedNodeParameters):
 
 
 def gate_config(parameters: BridgeParameters) -> GateConfig:
-    """The gate's configuration; ValueError in one line when the values contradict each other."""
+    """The gate's configuration; ValueError if the values contradict each other."""
     limits = Limits(
         zones=Zones(
             low=parameters.workspace.low,
@@ -295,7 +311,7 @@ def gate_config(parameters: BridgeParameters) -> GateConfig:
 
 
 def delta_frames(parameters: BridgeParameters) -> dict[str, tuple[str, Quaternion]]:
-    """The frames that deltas may be given in: name -> what it is fixed to, and its axes there."""
+    """The frames that deltas may be given in: name -> what it is fixed to, and its orientation there."""
     if parameters.base_frame == parameters.end_effector_frame:
         raise ValueError(
             f"base_frame and end_effector_frame are both '{parameters.base_frame}': deltas along the two differ, so "
@@ -307,20 +323,22 @@ def delta_frames(parameters: BridgeParameters) -> dict[str, tuple[str, Quaternio
     }
     if parameters.camera_frame:
         if parameters.camera_frame in frames:
-            raise ValueError(f"camera_frame '{parameters.camera_frame}' is the name of another frame, too")
+            raise ValueError(
+                f"camera_frame '{parameters.camera_frame}' is the name of another frame, too: give it its own"
+            )
         axes = Pose.of((0.0, 0.0, 0.0), parameters.camera.quaternion).quaternion
         frames[parameters.camera_frame] = (parameters.camera.parent, axes)
     return frames
 
 
 def core_config(parameters: BridgeParameters, *, simulated_time: bool = False) -> CoreConfig:
-    """Everything the core needs; ValueError in one line when the values contradict each other."""
+    """The core's configuration; ValueError if the values contradict each other."""
     return CoreConfig(
         gate=gate_config(parameters),
         permission=PermissionConfig(parameters.enable.mode, parameters.enable.timeout, parameters.e_stop.timeout),
         arrival=arrival_config(parameters),
         period=1.0 / parameters.restream_rate,
-        leash=(parameters.leash.translation, parameters.leash.rotation),
+        max_following_error=(parameters.leash.translation, parameters.leash.rotation),
         max_state_speed=parameters.max_state_speed,
         frames=delta_frames(parameters),
         actions_per_chunk=parameters.actions_per_chunk,
@@ -337,7 +355,7 @@ def arrival_config(parameters: BridgeParameters) -> ArrivalConfig:
 
 
 def robot_adapter(parameters: BridgeParameters) -> RobotAdapter:
-    """The adapter of the robot; ValueError in one line when the values contradict each other."""
+    """The adapter of the robot; ValueError if the values contradict each other."""
     return make_adapter(
         parameters.robot,
         parameters,

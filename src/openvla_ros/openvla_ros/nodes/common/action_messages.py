@@ -1,4 +1,4 @@
-"""The stack's own messages: built from and read into the values of the core."""
+"""The stack's own messages, made from and read into the values of the core."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from geometry_msgs.msg import Vector3
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, SafetyState, SceneScore
 
 from openvla_ros.nodes.common.conversions import header, number, numbers, stamp_ns, time_message
-from openvla_ros.safety.gate import Chunk, Gate
+from openvla_ros.safety.gate import Gate, StampedChunk
 
 SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
 
@@ -24,7 +24,7 @@ def delta_message(action: Sequence[float] | np.ndarray) -> EndEffectorDelta:
 
 
 def read_delta(delta: EndEffectorDelta) -> tuple[float, ...]:
-    """An EndEffectorDelta as seven numbers; not judged, that is the gate's work."""
+    """An EndEffectorDelta as seven numbers; not judged, which is the gate's task."""
     t, r = delta.translation, delta.rotation
     return (t.x, t.y, t.z, r.x, r.y, r.z, delta.gripper)
 
@@ -42,7 +42,26 @@ def chunk_message(
     statistics: tuple[str, str] = ("", ""),
     latencies: Mapping[str, float] | None = None,
 ) -> ActionChunk:
-    """A chunk. observation: the image's stamp, unchanged. latencies [s]: preparation, inference, total."""
+    """Make an ActionChunk.
+
+    Args:
+        actions: Rows of 3 deltas [m], 3 rotations [rad, fixed axes XYZ] and the gripper's opening 0 … 1.
+        frame: Frame of the deltas.
+        at_ns: When it was computed [ns, node clock].
+        observation: Stamp of the image that it answers, unchanged.
+        sequence: Number of the chunk among those of its source.
+        source: Name of the sender.
+        instruction: The instruction that it follows.
+        period: Time between two actions [s].
+        statistics: Name and hash of the statistics that the actions were made with.
+        latencies: Durations [s] of `preparation`, `inference` and `total`.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: There is no action, or a number is not finite.
+    """
     if len(actions) == 0:
         raise ValueError("a chunk has at least one action")
     times = latencies or {}
@@ -60,9 +79,9 @@ def chunk_message(
     )
 
 
-def read_chunk(message: ActionChunk) -> Chunk:
-    """A chunk for the gate."""
-    return Chunk(
+def read_chunk(message: ActionChunk) -> StampedChunk:
+    """An ActionChunk as the command that it carries; not judged, which is the gate's task."""
+    return StampedChunk(
         actions=tuple(read_delta(a) for a in message.actions),
         frame=message.header.frame_id,
         stamp_ns=stamp_ns(message.header.stamp),
@@ -74,7 +93,18 @@ def read_chunk(message: ActionChunk) -> Chunk:
 
 
 def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool = False) -> SafetyState:
-    """What the gate says. stopping: the target is being brought to rest."""
+    """Make a SafetyState.
+
+    Args:
+        gate: State of the gate.
+        mode: Control mode.
+        frame: Base frame.
+        at_ns: Time on the node's clock [ns].
+        stopping: Whether the target is being brought to rest.
+
+    Returns:
+        The message.
+    """
     return SafetyState(
         header=header(at_ns, frame),
         state=int(gate.state),
@@ -95,7 +125,18 @@ def safety_message(gate: Gate, mode: str, frame: str, at_ns: int, stopping: bool
 
 
 def status_message(at_ns: int, *, step: int, rate: float, latencies: Mapping[str, float], **texts: str) -> PolicyStatus:
-    """A policy's status. texts: state, reason, backend, checkpoint, statistics_name, instruction."""
+    """Make a PolicyStatus.
+
+    Args:
+        at_ns: Time on the node's clock [ns].
+        step: Actions since the instruction began.
+        rate: Predictions per second [Hz].
+        latencies: Durations [s] of `preparation`, `inference` and `total`.
+        **texts: state, reason, backend, checkpoint, statistics_name, instruction.
+
+    Returns:
+        The message.
+    """
     return PolicyStatus(
         header=header(at_ns),
         step=int(step),
@@ -108,7 +149,18 @@ def status_message(at_ns: int, *, step: int, rate: float, latencies: Mapping[str
 def score_message(
     seed: int, lifted: Mapping[str, bool], done: bool, at_ns: int, disturbed: Sequence[str] = ()
 ) -> SceneScore:
-    """Which objects are lifted."""
+    """Make a SceneScore.
+
+    Args:
+        seed: Seed of the scene.
+        lifted: Whether each object is lifted, by name.
+        done: Whether an object is lifted, so that the episode can be scored.
+        at_ns: Time on the node's clock [ns].
+        disturbed: Names of objects that were moved without being lifted.
+
+    Returns:
+        The message.
+    """
     return SceneScore(
         header=header(at_ns),
         seed=int(seed),

@@ -1,7 +1,7 @@
-"""To and from ROS messages: the only place where message fields are written or trusted.
+"""To and from ROS messages: the only place that writes the fields of commands, or relies on received ones.
 
-rclpy does not check fields: a numpy scalar, an int in a float field or a short list is published as garbage, with
-no error (shared facts, section 2). So every number that leaves passes `number`, every list a length check.
+rclpy does not check fields: a numpy scalar, an int in a float field or a short list is published as garbage, without
+an error. So every number that is sent passes `number`, and every list a length check.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common.message_types import load
 from openvla_ros.robots.adapter import Command, Fields, JointGroup, JointSingle, Opening, PoseTarget, TwistTarget
 
-# Messages of packages that only one robot has are named, and loaded by whoever needs them.
+# Messages of packages that not every robot needs are named, and loaded when used.
 MESSAGE_OF: dict[type, type | str] = {
     PoseTarget: PoseStamped, TwistTarget: TwistStamped, Opening: Float64,
     JointGroup: "interbotix_xs_msgs/msg/JointGroupCommand", JointSingle: "interbotix_xs_msgs/msg/JointSingleCommand",
@@ -32,7 +32,18 @@ GRIPPER_JOINT = "gripper"
 
 
 def number(value: object, name: str) -> float:
-    """A finite float, or ValueError naming the field."""
+    """Convert a value to a finite float.
+
+    Args:
+        value: The value.
+        name: Name of the field, for the error.
+
+    Returns:
+        The float.
+
+    Raises:
+        ValueError: The value is not finite.
+    """
     result = float(value)  # type: ignore[arg-type]
     if not math.isfinite(result):
         raise ValueError(f"{name} is {result}; only finite numbers are sent")
@@ -40,7 +51,19 @@ def number(value: object, name: str) -> float:
 
 
 def numbers(values: Sequence[object] | np.ndarray, name: str, length: int | None = None) -> list[float]:
-    """A list of finite floats of the given length, or ValueError naming the field."""
+    """Convert values to a list of finite floats.
+
+    Args:
+        values: The values.
+        name: Name of the field, for the error.
+        length: Required length; None: any.
+
+    Returns:
+        The list.
+
+    Raises:
+        ValueError: A value is not finite, or the length is wrong.
+    """
     result = [number(v, name) for v in values]
     if length is not None and len(result) != length:
         raise ValueError(f"{name} has {len(result)} values, not {length}")
@@ -48,7 +71,17 @@ def numbers(values: Sequence[object] | np.ndarray, name: str, length: int | None
 
 
 def time_message(stamp_ns: int) -> Time:
-    """Nanoseconds as a Time. ValueError before the epoch."""
+    """Convert nanoseconds to a Time.
+
+    Args:
+        stamp_ns: Time since the epoch [ns].
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: The time is before the epoch.
+    """
     stamp_ns = int(stamp_ns)
     if stamp_ns < 0:
         raise ValueError(f"stamp {stamp_ns} ns is negative")
@@ -82,7 +115,7 @@ def pose_message(pose: Pose, frame: str, at_ns: int) -> PoseStamped:
 
 
 def read_pose(message: PoseStamped) -> tuple[Pose, int]:
-    """A pose and its stamp [ns]; ValueError when it is none."""
+    """Read a pose and its stamp [ns]; ValueError if it is malformed."""
     p, q = message.pose.position, message.pose.orientation
     return Pose.of((p.x, p.y, p.z), (q.x, q.y, q.z, q.w)), stamp_ns(message.header.stamp)
 
@@ -90,7 +123,7 @@ def read_pose(message: PoseStamped) -> tuple[Pose, int]:
 def joint_message(
     names: Sequence[str], positions: Sequence[float] | np.ndarray, velocities: Sequence[float] | np.ndarray, at_ns: int
 ) -> JointState:
-    """Joint positions [rad or 0..1] and velocities (may be empty)."""
+    """Joint positions [rad or 0 … 1] and velocities [per second] (may be empty)."""
     return JointState(
         header=header(at_ns),
         name=[str(n) for n in names],
@@ -105,13 +138,23 @@ def gripper_message(opening: float, at_ns: int) -> JointState:
 
 
 def read_joints(message: JointState) -> tuple[list[str], list[float], int]:
-    """Names and positions of joints, and their stamp [ns]; ValueError when a position is not finite."""
+    """Read names and positions of joints, and their stamp [ns]; ValueError if a position is not finite."""
     names, positions = [str(n) for n in message.name], numbers(message.position, "joint position")
     return names, positions, stamp_ns(message.header.stamp)
 
 
 def read_trajectory(message: Any) -> tuple[list[str], list[float]]:
-    """Names and the last point's positions of a JointTrajectory; ValueError when it has none or one is not finite."""
+    """Read the last point of a JointTrajectory.
+
+    Args:
+        message: The trajectory.
+
+    Returns:
+        Names and positions [rad] of the joints.
+
+    Raises:
+        ValueError: There is no point, or a position is not finite.
+    """
     if not message.points:
         raise ValueError("the trajectory has no points")
     names, last = [str(n) for n in message.joint_names], message.points[-1].positions
@@ -119,14 +162,34 @@ def read_trajectory(message: Any) -> tuple[list[str], list[float]]:
 
 
 def read_gripper(message: JointState) -> tuple[float, int]:
-    """A measured opening and its stamp [ns]; ValueError when the message has none."""
+    """Read a gripper's state.
+
+    Args:
+        message: Message of gripper/state.
+
+    Returns:
+        The opening, 0 closed … 1 open, and its stamp [ns].
+
+    Raises:
+        ValueError: There is no finite position.
+    """
     if not message.position or not math.isfinite(message.position[0]):
         raise ValueError("gripper/state has no finite position[0]")
     return float(message.position[0]), stamp_ns(message.header.stamp)
 
 
 def opening_message(opening: float) -> Float64:
-    """A gripper command; ValueError outside 0 … 1."""
+    """Make a gripper command.
+
+    Args:
+        opening: 0 closed … 1 open.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: The opening is outside 0 … 1.
+    """
     value = number(opening, "gripper opening")
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"gripper opening {value} is not 0 … 1")
@@ -134,13 +197,24 @@ def opening_message(opening: float) -> Float64:
 
 
 def message_type(kind: type) -> type:
-    """The message class of a kind of command; ImportError naming the package where it is not installed."""
+    """The message class of a kind of command; ImportError, with the package's name, if it is not installed."""
     found = MESSAGE_OF[kind]
     return load(found) if isinstance(found, str) else found
 
 
 def command_message(command: Command) -> object:
-    """An adapter's command as the message of its topic."""
+    """Convert an adapter's command to the message of its topic.
+
+    Args:
+        command: The command.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: A value is malformed.
+        TypeError: It is no command.
+    """
     if isinstance(command, PoseTarget):
         norm = math.hypot(*numbers(command.pose.quaternion, "quaternion", 4))
         if abs(norm - 1.0) > 1e-6:
@@ -162,7 +236,19 @@ def command_message(command: Command) -> object:
 
 
 def filled(kind: type, fields: Fields, name: str = "") -> object:
-    """A message (a goal, a request) with fields set, each cast to what it is; ValueError naming one that cannot be."""
+    """Make a message (a goal, a request) from its fields, each converted to its type.
+
+    Args:
+        kind: Class of the message.
+        fields: Values by name.
+        name: Name of the message, for errors; '': that of its class.
+
+    Returns:
+        The message.
+
+    Raises:
+        ValueError: A field does not exist, or its value cannot be converted.
+    """
     message = kind()
     types = kind.get_fields_and_field_types()  # type: ignore[attr-defined]
     name = name or kind.__name__

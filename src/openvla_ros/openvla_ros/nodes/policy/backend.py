@@ -13,7 +13,7 @@ import numpy as np
 
 from openvla_ros.nodes.policy.parameters import PolicyParameters
 from openvla_ros.paths import resolve
-from openvla_ros.safety.frozen_camera import AwakePolicy
+from openvla_ros.safety.frozen_camera import FrozenCameraGuard
 
 # Parameters that `load_policy` has under the same name.
 PASSED_ON = ("precision", "vocabulary", "runtime", "center_crop", "idle", "gripper", "frame", "period")
@@ -82,7 +82,7 @@ class LocalBackend:
         )
         self.statistics = policy.unnorm_key or ""
         _warm_up(policy, parameters)
-        return AwakePolicy(policy, parameters.image.max_still)
+        return FrozenCameraGuard(policy, parameters.image.max_still)
 
     def close(self) -> None:
         """Nothing to free: nothing outlives the policy."""
@@ -127,7 +127,7 @@ class RemoteBackend:
             raise ConnectionError(
                 f"the policy server gives no action: {error}; see the server's log, or raise 'server.timeout'"
             ) from error
-        return AwakePolicy(self._policy, self._parameters.image.max_still)
+        return FrozenCameraGuard(self._policy, self._parameters.image.max_still)
 
     def close(self) -> None:
         """Close the connection."""

@@ -21,6 +21,13 @@ class InferenceThread:
     """
 
     def __init__(self, node: Node, work: Callable[[Any], Any], done: Callable[[Any, Any], None]) -> None:
+        """Start the thread.
+
+        Args:
+            node: Node in whose executor results are delivered.
+            work: Runs a job, in the thread.
+            done: Receives a job and its result or exception, in the executor.
+        """
         self._node, self._work, self._done = node, work, done
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()

@@ -101,11 +101,6 @@ class PolicyParameters(ManagedNodeParameters):
     warm_up: bool = parameter(True, "Predict once at configure, so that the first real action is not slow")
     frame: str = parameter("panda_link0", "Frame of the actions: that of the statistics")
     period: float = parameter(0.2, "Time between two actions in the data of the statistics", "s", 0.005, 10.0)
-    control_mode: str = parameter(
-        "blocking",
-        "blocking: predict when the bridge is READY; streaming: predict at `rate`",
-        choices=("blocking", "streaming"),
-    )
     rate: float = parameter(
         5.0, "Predictions a second in streaming control, when the model is fast enough", "Hz", 0.1, 200.0
     )

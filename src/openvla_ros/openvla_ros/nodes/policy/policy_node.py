@@ -1,7 +1,8 @@
 """The policy as a node: newest image and instruction in, ActionChunk out. The policy receives nothing else.
 
-Blocking control: predicts on the first image stamped at or after the bridge's `ready_since`, once for each READY.
-Streaming control: predicts on the newest image at a fixed rate. Inference runs in a thread of its own.
+The control mode is the bridge's, as safety/state reports it. Blocking control: predicts on the first image stamped at
+or after the bridge's `ready_since`, once for each READY. Streaming control: predicts on the newest image at a fixed
+rate. Inference runs in a thread of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from openvla_msgs.srv import SetInstruction
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from openvla_ros.control.ready_handshake import Invitation, unheard
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.graph import wait_for_publisher
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode, one_line
@@ -46,7 +47,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _reset(self) -> None:
         self._image: tuple[Any, float] | None = None
         self._safety: SafetyState | None = None
-        self._invitation, self._used_ns = Invitation(), 0
+        self._handshake, self._used_ns = ReadyHandshake(), 0
         self._sequence = self._steps = self._episode = 0
         self._first = True
         self._reason, self._state = "", "inactive"
@@ -79,13 +80,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._runs = RunInstructionServer(self, self.parameters.stall_timeout, self._run_started, self._run_ended)
         self.timer(CHECK_PERIOD, self._check_run, steady=True)
         self.timer(STATUS_PERIOD, self._publish_status, steady=True)
-        if not self._blocking:
-            self.timer(1.0 / self.parameters.rate, self._offer)
+        self.timer(1.0 / self.parameters.rate, self._offer_streaming)
         self._instruct(self.parameters.instruction)
 
     def activate(self) -> None:
         self.active = True
-        self._invitation.forget()
+        self._handshake.reset()
         self._offer()
 
     def deactivate(self) -> None:
@@ -112,7 +112,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     @property
     def _blocking(self) -> bool:
-        return self.parameters.control_mode == "blocking"
+        """Whether the bridge executes an action to its end before the next image; True before it reports its mode."""
+        return self._safety is None or self._safety.control_mode == "blocking"
 
     # ---- subscriptions and services --------------------------------------------------------------
 
@@ -122,6 +123,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _on_safety(self, message: SafetyState) -> None:
         self._safety = message
+        ready_ns = conversions.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
+        self._handshake.update(ready_ns, message.reason)
         if self._pending and conversions.stamp_ns(message.executed_observation_stamp) == self._pending[0]:
             self._executed()
         if message.state == SafetyState.ESTOP:
@@ -152,7 +155,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _begin(self) -> None:
         self._episode += 1
         self._steps, self._first = 0, True
-        self._invitation.forget()
+        self._handshake.reset()
         self._times.clear()
         self._offer_blocking()
 
@@ -172,6 +175,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         if self._inference is not None and self._blocking:
             self._offer()
 
+    def _offer_streaming(self) -> None:
+        if not self._blocking:
+            self._offer()
+
     def _offer(self) -> None:
         """Start a prediction if everything it needs is available, else report what is missing."""
         if not self.active or self._inference is None or self._inference.busy or time.monotonic() < self._retry_at:
@@ -181,12 +188,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._set_state("waiting", missing)
             return
         assert self._image is not None
-        ready_ns = conversions.stamp_ns(self._safety.ready_since) if self._safety else 0
         self._used_ns = conversions.stamp_ns(self._image[0].header.stamp)
-        self._inference.submit(Job(*self._image, self._instruction, ready_ns, self._episode, self._first))
+        job = Job(*self._image, self._instruction, self._handshake.ready_ns, self._episode, self._first)
+        self._inference.submit(job)
         self._first = False
-        if self._invitation.answer(ready_ns, sent=False) and self._blocking:
-            self.get_logger().warning(unheard(self._safety.reason if self._safety else ""))
+        if (again := self._handshake.mark_started()) and self._blocking:
+            self.get_logger().warning(again)
         self._set_state("predicting", "")
 
     def _missing(self) -> str | None:
@@ -195,7 +202,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             return "no instruction: publish one on 'instruction' or call set_instruction"
         if self._image is None:
             return f"no image yet on {self._image_topic}"
-        if self._safety is not None and self._safety.source not in ("", ActionChunk.SOURCE_POLICY):
+        if self._safety is None:
+            return "no safety/state yet: is a bridge running?"
+        if self._safety.source not in ("", ActionChunk.SOURCE_POLICY):
             service = self.resolve_service_name("bridge_node/switch_source")
             return (
                 f"'{self._safety.source}' is in command of the bridge, not the policy: ros2 service call {service} "
@@ -207,14 +216,11 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             if stamp_ns <= self._used_ns:
                 return f"no new image on {self._image_topic} for {age:.1f} s"
         else:
-            if self._safety is None:
-                return "no safety/state yet: is a bridge running?"
             if self._safety.state != SafetyState.READY:
                 return "" if self._safety.executing else f"the bridge does not move: {self._safety.reason}"
-            ready_ns = conversions.stamp_ns(self._safety.ready_since)
-            if not self._invitation.open(ready_ns):
+            if not self._handshake.is_open():
                 return ""
-            if stamp_ns < ready_ns:
+            if not self._handshake.is_open(stamp_ns):
                 return f"no image on {self._image_topic} since the last action was executed ({age:.1f} s)"
         if age > (limit := self.parameters.image.max_age):
             return f"newest image on {self._image_topic} is {age:.1f} s old, limit {limit:g} s"
@@ -222,7 +228,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _predicted(self, job: Job, result: Prediction | Exception) -> None:
         if not self.active or job.episode != self._episode:
-            self._invitation.forget()  # it was of another instruction: predict again
+            self._handshake.reset()  # it was of another instruction: predict again
             self._offer()
             return
         if isinstance(result, Exception):
@@ -239,7 +245,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             period=chunk.period, statistics=(chunk.statistics_name, chunk.statistics_hash), latencies=self._latencies,
         )  # fmt: skip
         self._chunks.publish(message)
-        self._invitation.answer(job.ready_ns)
+        self._handshake.mark_sent(job.ready_ns)
         self._sequence += 1
         self._steps += 1
         self._times.append(time.monotonic())
@@ -258,7 +264,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._set_state("error", reason)
         if temporary:
             self._retry_at = time.monotonic() + self.parameters.server.retry
-            self._invitation.forget()
+            self._handshake.reset()
         else:
             self._end_run(reason)
 

@@ -30,6 +30,7 @@ class DriverEmulator:
     """
 
     def __init__(self, node: ManagedNode[SimParameters]) -> None:
+        """Start without requests, for the simulator node `node`."""
         self._node = node
         self.scene: Any = None
         # Requests. Every target is applied in turn: on a busy machine several arrive between two steps of the physics,

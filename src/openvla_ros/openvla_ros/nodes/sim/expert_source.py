@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from openvla_msgs.msg import ActionChunk
 
 from openvla_evaluation.suites.cubes import instruction_of_seed
-from openvla_ros.control.ready_handshake import Invitation
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.nodes.common import action_messages
 from openvla_ros.nodes.sim.parameters import ExpertParameters
 from openvla_ros.sim.expert import Expert
 from openvla_ros.sim.scene import Scene
 
 STREAMING_SHARE = 0.4  # of the remaining motion, in one action
-
-
-@dataclass(frozen=True)
-class LabelledChunk:
-    """A chunk of the expert.
-
-    Attributes:
-        message: The chunk.
-        is_command: Whether it is a command (policy/action_chunk) and not a label (expert/action_chunk).
-    """
-
-    message: ActionChunk
-    is_command: bool
 
 
 class ExpertSource:
@@ -44,7 +30,7 @@ class ExpertSource:
         """
         self._scene, self._expert, self._parameters = scene, Expert(scene), parameters
         self._sequence = {True: 0, False: 0}
-        self._invitation = Invitation()
+        self._handshake = ReadyHandshake()
         self._streamed_ns = 0
         self._opening = 1.0  # at the image before
         self.begin("", 0)
@@ -61,7 +47,9 @@ class ExpertSource:
         self._noise = np.random.default_rng([parameters.noise.seed, seed])
         self._wander = int(self._noise.integers(0, parameters.wander + 1))
 
-    def chunks(self, now_ns: int, observation: Time, ready_ns: int, done: bool) -> list[LabelledChunk]:
+    def chunks(
+        self, now_ns: int, observation: Time, ready_ns: int, done: bool
+    ) -> tuple[list[ActionChunk], list[ActionChunk]]:
         """Labels of an image, and the command if one is due.
 
         Args:
@@ -71,30 +59,32 @@ class ExpertSource:
             done: Whether the task is done.
 
         Returns:
-            The chunks to publish.
+            Chunks for expert/action_chunk (labels), and for policy/action_chunk (commands).
         """
         parameters = self._parameters()
         if parameters.role == "off" or not self._target:
-            return []
+            return [], []
         labelled = self._scene.objects if parameters.label_all else (self._target,)
-        chunks = [self._chunk(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
+        labels = [self._chunk(self._expert.action(name), False, now_ns, observation, name) for name in labelled]
+        commands = []
         if streaming := parameters.control == "streaming":
             due = now_ns - self._streamed_ns >= parameters.period * 1e9
         else:
-            due = ready_ns <= now_ns and self._invitation.open(ready_ns)
+            self._handshake.update(ready_ns)
+            due = self._handshake.is_open(now_ns)
         left = parameters.max_steps == 0 or self._steps < parameters.max_steps
         if parameters.role == "act" and due and not done and left:
             if streaming:
                 self._streamed_ns = now_ns
             else:
-                self._invitation.answer(ready_ns)
+                self._handshake.mark_sent()
             self._steps += 1
             wandering = self._steps <= self._wander
             action = self._expert.wander(self._noise) if wandering else self._noisy(self._expert.action(self._target))
             if streaming:
                 action = self._for_streaming(action)
-            chunks.append(self._chunk(action, True, now_ns, observation, self._target))
-        return chunks
+            commands.append(self._chunk(action, True, now_ns, observation, self._target))
+        return labels, commands
 
     def _for_streaming(self, action: np.ndarray) -> np.ndarray:
         """An action (7,) for an arm that still executes the one before: a share of it, and none while fingers move.
@@ -117,13 +107,11 @@ class ExpertSource:
             action[5] += self._noise.normal() * noise.rotation
         return action
 
-    def _chunk(
-        self, action: np.ndarray, is_command: bool, now_ns: int, observation: Time, target: str
-    ) -> LabelledChunk:
+    def _chunk(self, action: np.ndarray, is_command: bool, now_ns: int, observation: Time, target: str) -> ActionChunk:
         message = action_messages.chunk_message(
             [action], frame=self._scene.base_frame, at_ns=now_ns, observation=observation,
             sequence=self._sequence[is_command], source=ActionChunk.SOURCE_EXPERT,
             instruction=instruction_of_seed(self._seed, target), period=self._parameters().period,
         )  # fmt: skip
         self._sequence[is_command] += 1
-        return LabelledChunk(message, is_command)
+        return message

@@ -43,6 +43,7 @@ class FrankaDriverEmulator(DriverEmulator):
     """
 
     def __init__(self, node: ManagedNode[SimParameters]) -> None:
+        """Start without requests, for the simulator node `node`."""
         super().__init__(node)
         self.reflexes = 0
         self._in_reflex = self._recover = False

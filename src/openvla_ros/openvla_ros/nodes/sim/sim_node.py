@@ -217,10 +217,11 @@ class SimNode(ManagedNode[SimParameters]):
         observation = conversions.time_message(now)
         # The expert's chunks go out first, so that a recorder has the label when it has the image.
         done = any(self._score)
-        for chunk in self._expert.chunks(now, observation, self._ready_ns, done):
-            publisher = self._command_pub if chunk.is_command else self._label_pub
+        labels, commands = self._expert.chunks(now, observation, self._ready_ns, done)
+        for publisher, chunks in ((self._label_pub, labels), (self._command_pub, commands)):
             if publisher is not None:
-                publisher.publish(chunk.message)
+                for chunk in chunks:
+                    publisher.publish(chunk)
         self._image_pub.publish(image_messages.image_message(picture, frame, now))
         if self._jpeg_pub.get_subscription_count():
             quality = self.parameters.camera.jpeg_quality

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Joy
 from std_msgs.msg import Bool, Header, String
 
-from openvla_ros.control.ready_handshake import Invitation, unheard
+from openvla_ros.control.ready_handshake import ReadyHandshake
 from openvla_ros.geometry import Pose
 from openvla_ros.nodes.common import action_messages, conversions
 from openvla_ros.nodes.common.lifecycle_node import ManagedNode
@@ -72,7 +72,7 @@ class TeleopNode(ManagedNode[TeleopParameters]):
         self._measured: tuple[Pose, int] | None = None
         self._image_ns: int | None = None
         self._safety: SafetyState | None = None
-        self._invitation, self._sequence = Invitation(), 0
+        self._handshake, self._sequence = ReadyHandshake(), 0
         self._sent_at = -1e9  # [s, steady] of the newest action
         self._instruction = self._published_instruction = ""
         self._note, self._news = "", ""
@@ -113,7 +113,7 @@ class TeleopNode(ManagedNode[TeleopParameters]):
 
     def activate(self) -> None:
         self._operator.disarm("no message of the device yet")
-        self._invitation.forget()
+        self._handshake.reset()
 
     def deactivate(self) -> None:
         self._last = None
@@ -232,6 +232,8 @@ class TeleopNode(ManagedNode[TeleopParameters]):
 
     def _on_safety(self, message: SafetyState) -> None:
         self._safety = message
+        ready_ns = conversions.stamp_ns(message.ready_since) if message.state == SafetyState.READY else 0
+        self._handshake.update(ready_ns, message.reason)
 
     def _on_recorder(self, message: RecorderStatus) -> None:
         self._recorded = message
@@ -274,9 +276,8 @@ class TeleopNode(ManagedNode[TeleopParameters]):
         if action is None:
             return
         assert self._chunks is not None and self._safety is not None and self._image_ns is not None
-        again = self._invitation.answer(conversions.stamp_ns(self._safety.ready_since))
-        if again and self._safety.control_mode == "blocking":
-            self.get_logger().warning(unheard(self._safety.reason))
+        if (again := self._handshake.mark_sent()) and self._safety.control_mode == "blocking":
+            self.get_logger().warning(again)
         self._sent_at, self._last = time.monotonic(), action
         chunk = action_messages.chunk_message(
             [action], frame=self.parameters.base_frame, at_ns=self.now_ns(), observation=self._image_stamp(),
@@ -312,10 +313,8 @@ class TeleopNode(ManagedNode[TeleopParameters]):
             if age > self.parameters.state_age:
                 return f"no recent robot/ee_pose to rotate the device's axes by ({age:.1f} s old)"
         if safety.control_mode == "blocking":
-            ready_ns = conversions.stamp_ns(safety.ready_since)
-            invited = safety.state == SafetyState.READY and ready_ns <= self._image_ns
-            invited = invited and self._invitation.open(ready_ns)
-            return "" if invited else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY
+            may_act = self._handshake.is_open(self._image_ns)
+            return "" if may_act else f"holding: {safety.reason}" if safety.state == SafetyState.HOLD else BUSY
         waiting = time.monotonic() - self._sent_at < RETRY_PERIOD
         return f"holding: {safety.reason}" if safety.state == SafetyState.HOLD and waiting else ""
 
