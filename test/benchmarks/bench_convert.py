@@ -22,7 +22,8 @@ from openvla_training.bags.convert_bag import Options
 
 RESULTS = Path(__file__).parents[2] / "outputs" / "bench" / "convert.json"
 TARGET = 10.0  # times real time, on one core
-SECONDS, CAMERA_RATE, RATE = 20, 30, 5
+CAMERA_RATE, RATE = 30, 5  # [Hz]
+SECONDS, REPEATS = (5, 1) if os.environ.get("QUICK") else (20, 3)
 SETTINGS = {
     "224 px, PNG (default)": Options(image_size=224, image_encoding="png", steps=StepOptions("achieved", RATE)),
     "224 px, JPEG": Options(image_size=224, image_encoding="jpeg", steps=StepOptions("achieved", RATE)),
@@ -32,7 +33,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two recordings of 20 s: raw 640 x 480 images at 30 Hz, states at 50 Hz, zstd as the recorder writes."""
+    """Two recordings: raw 640 x 480 images at 30 Hz, states at 50 Hz, zstd as the recorder writes."""
     folder = tmp_path_factory.mktemp("bench")
     made = []
     for index in range(2):
@@ -60,7 +61,7 @@ def test_conversion(bags: list[Path], tmp_path: Path) -> None:
     results: dict[str, dict[str, float]] = {}
     for name, options in SETTINGS.items():
         best: dict[str, float] = {}
-        for _ in range(3):
+        for _ in range(REPEATS):
             shutil.rmtree(tmp_path / "rlds", ignore_errors=True)
             wall, cpu = time.perf_counter(), time.process_time()
             summary = convert(bags, tmp_path / "rlds", "bench", options)

@@ -9,6 +9,7 @@ import pytest
 from train_bench.__main__ import run
 
 
+@pytest.mark.timeout(1800)
 def test_train(tmp_path: Path) -> None:
     path = run(["--device", "cpu", "--models", "tiny", "--quick", "--output", str(tmp_path)])
     rows = json.loads(path.read_text())["rows"]

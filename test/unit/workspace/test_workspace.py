@@ -24,6 +24,7 @@ LOCKS = ("robot", "training", "dev", "ros", "cuda", "workstation")
 # rosdep key of an imported module. None: rosdep has none, so that the module is in the locks only.
 ROSDEP = {
     "PIL": "python3-pil",
+    "absl": None,
     "apache_beam": None,
     "array_record": None,
     "bitsandbytes": None,
