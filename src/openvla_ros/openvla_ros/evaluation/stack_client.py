@@ -13,15 +13,13 @@ from openvla_msgs.msg import ActionChunk, PolicyStatus, SafetyState, SceneScore
 from openvla_msgs.srv import ResetScene, StartEpisode, StopEpisode
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from openvla_ros.evaluation.episode_log import EpisodeLog, Stamp, lifted_names, stamp_key
+from openvla_ros.nodes.common.qos import LATCHED, SENSOR
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 POLL = 0.05  # [s] between two looks at a condition, where no message arrives
 RECORDER_TIMEOUT = 15.0  # [s]
 
@@ -82,7 +80,7 @@ class StackClient:
         subscribe(SafetyState, "safety/state", self._on_safety, 10)
         subscribe(PolicyStatus, "policy/status", self._on_status, 10)
         if frames:
-            subscribe(Image, "camera/image_raw", self._on_image, CAMERA)
+            subscribe(Image, "camera/image_raw", self._on_image, SENSOR)
         self._instruction = self.node.create_publisher(String, "instruction", LATCHED)
         self._reset = self.node.create_client(ResetScene, "sim/reset")
         self._services = [self._reset]

@@ -19,6 +19,7 @@ from openvla_ros.apps.doctor import stack_checks
 from openvla_ros.apps.doctor.stream import Stream
 from openvla_ros.nodes.common import conversions
 from openvla_ros.nodes.common.graph import type_name
+from openvla_ros.nodes.common.message_types import load
 from openvla_ros.nodes.common.qos import LATCHED, SENSOR, STREAM
 
 # Types of the bridge's topics that are not the robot's.
@@ -190,12 +191,11 @@ class StackProbe:
     def measure(self, topic: str, kind: type | str) -> TopicProbe | None:
         """Subscribe to a topic, by message class or type name; None when the type's package is not installed."""
         if isinstance(kind, str):
-            package, _, name = kind.split("/")
             try:
-                kind = getattr(importlib.import_module(f"{package}.msg"), name)
+                kind = load(kind)
             except ImportError:
                 return None
-        return TopicProbe(self.node, topic, kind)  # type: ignore[arg-type]
+        return TopicProbe(self.node, topic, kind)
 
     def listen(self, topics: Iterable[TopicProbe], seconds: float, timeout: float) -> None:
         """Measure topics for a time, once all are connected.

@@ -50,7 +50,7 @@ class BridgeNode(ManagedNode[BridgeParameters]):
 
     # ---- lifecycle -------------------------------------------------------------------------------
 
-    def configure(self) -> None:  # noqa: D102
+    def configure(self) -> None:
         simulated = bool(self.get_parameter("use_sim_time").value)
         adapter = robot_adapter(self.parameters)
         config = replace(
@@ -96,18 +96,18 @@ class BridgeNode(ManagedNode[BridgeParameters]):
         )
         return replace(given, camera=replace(given.camera, parent=parent, quaternion=axes))
 
-    def activate(self) -> None:  # noqa: D102
+    def activate(self) -> None:
         assert self._core is not None and self._robot is not None
         self._robot.start()
         self._apply(self._core.activate(self._now()))
 
-    def deactivate(self) -> None:  # noqa: D102
+    def deactivate(self) -> None:
         assert self._core is not None and self._robot is not None
         self._apply(self._core.deactivate(self._now()))
         self._come_to_rest()
         self._robot.stop()
 
-    def release(self) -> None:  # noqa: D102
+    def release(self) -> None:
         if self._core is not None:
             self._gate = self._core.gate
         self._core = self._robot = None
@@ -126,7 +126,7 @@ class BridgeNode(ManagedNode[BridgeParameters]):
             # (Simulated time stands still meanwhile.)
             self._apply(core.tick(Now(began.node + passed, began.steady + passed)))
 
-    def diagnose(self) -> tuple[bool, str, dict[str, object]]:  # noqa: D102
+    def diagnose(self) -> tuple[bool, str, dict[str, object]]:
         if self._core is None:
             return not self.fault, self.fault or "not configured", {}
         core, gate = self._core, self._core.gate
