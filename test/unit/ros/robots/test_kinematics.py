@@ -83,11 +83,13 @@ def test_malformed_joint_positions_are_refused():
 
 
 def test_the_simulated_arm_agrees_with_the_kinematics():
+    from openvla_ros.sim.widowx_model import build
     from openvla_ros.sim.widowx_scene import WidowXScene
 
-    scene = WidowXScene()
+    model = build().compile()
     for joint in WIDOWX_250S.joints:
-        assert tuple(scene._model.joint(joint.name).range) == pytest.approx((joint.low, joint.high))
+        assert tuple(model.joint(joint.name).range) == pytest.approx((joint.low, joint.high))
+    scene = WidowXScene()
     assert distance(Pose.of(*scene.ee_pose()), ARM.forward(scene.joint_positions()[:6])) < 1e-6
     start, goal = scene.joint_positions()[:6], scene.joint_positions()[:6] + 0.2
     for duration, early in ((2.0, 0.3), (0.2, 0.05)):

@@ -289,8 +289,8 @@ def test_own_dataset_needs_one_row_of_yaml(tmp_path):
 )
 def test_a_wrong_row_is_explained(change, message):
     values = {"action": ["action[0:6]", "gripper(action[6])"], "gripper": "opening", **change}
+    row = {key: value for key, value in values.items() if value is not ...}
     with pytest.raises(ValueError, match=message):
-        row = {key: value for key, value in values.items() if value is not ...}
         from_yaml({"datasets": {"lab": 1.0}, "rows": {"lab": row}}, "lab", "lab.yaml")
 
 

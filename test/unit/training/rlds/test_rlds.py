@@ -19,7 +19,7 @@ from openvla_training.rlds.features import EncodedEpisode
 from openvla_training.rlds.images import decode_image, encode_image
 from openvla_training.rlds.reader import count_episodes, find_dataset, read_episodes
 from openvla_training.rlds.statistics import dataset_statistics, read_statistics, write_statistics
-from openvla_training.rlds.writer import open_writer, split_of
+from openvla_training.rlds.writer import DatasetWriter, open_writer, split_of
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "statistics"
 SETTINGS = {"image_encoding": "png"}
@@ -117,17 +117,20 @@ def test_second_run_appends_unless_settings_differ(tmp_path: Path) -> None:
     write(tmp_path, range(3), val_fraction=0.0)
     write(tmp_path, range(3, 5), val_fraction=0.0)
     assert [one.episode_id for one in read_episodes(tmp_path)] == [f"episode_{seed}" for seed in range(5)]
+    writer = open_writer(tmp_path, "demo", settings={"image_encoding": "jpeg"}, val_fraction=0.0)
     with pytest.raises(ValueError, match="image_encoding: 'png' there, 'jpeg' now"):
-        with open_writer(tmp_path, "demo", settings={"image_encoding": "jpeg"}, val_fraction=0.0):
-            pass
+        writer.__enter__()
 
 
 def test_error_loses_only_the_open_shard(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError):
+    def write_five_and_fail() -> None:
         with open_writer(tmp_path, "demo", settings=SETTINGS, val_fraction=0.0, episodes_per_shard=2) as writer:
             for seed in range(5):
                 writer.add(episode(seed), SHAPE)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_five_and_fail()
     assert count_episodes(tmp_path) == {"train": 4}
     write(tmp_path, range(4, 6), val_fraction=0.0, episodes_per_shard=2)
     assert [one.episode_id for one in read_episodes(tmp_path)] == [f"episode_{seed}" for seed in range(6)]
@@ -170,9 +173,10 @@ def test_wrong_input_is_reported_with_the_choices(tmp_path: Path) -> None:
         next(read_episodes(folder, split="val"))
     with pytest.raises(FileNotFoundError, match=r"'other'.*datasets there: demo"):
         find_dataset(tmp_path, "other")
+    writer = DatasetWriter(tmp_path, "demo", settings=SETTINGS, val_fraction=0.0)
     with pytest.raises(ValueError, match="image"):
-        with open_writer(tmp_path, "demo", settings=SETTINGS, val_fraction=0.0) as writer:
-            writer.add(episode(9), (9, 9, 3))
+        writer.add(episode(9), (9, 9, 3))
+    writer.abandon()
     with pytest.raises(ValueError, match="not a finite number"):
         episode(1, actions=np.full((4, 7), np.nan, np.float32))
     with pytest.raises(ValueError, match="4 images"):
