@@ -37,9 +37,9 @@ from openvla_training.trainer.config import (
     TrainConfig,
 )
 from openvla_training.trainer.data.batch import Batch, collate_tokens
-from openvla_training.trainer.dry_run import USABLE, estimate_run
 from openvla_training.trainer.parallel import World
-from openvla_training.trainer.reporting import peak_rate
+from openvla_training.trainer.progress.reporting import peak_rate
+from openvla_training.trainer.resources.dry_run import USABLE, estimate_run
 from openvla_training.trainer.train_step import TrainStep
 
 from .plain import PlainLoop

@@ -169,7 +169,7 @@ def _dataset(folder: Path, name: str) -> Path:
 
 def _train(config: TrainConfig, options: RunOptions) -> str:
     if options.dry_run:
-        from openvla_training.trainer.dry_run import dry_run
+        from openvla_training.trainer.resources.dry_run import dry_run
 
         fits = dry_run(config, options.gpu, Console(), options.gpus)
         return "dry run: nothing was started" + ("" if fits else ", and it would not fit")

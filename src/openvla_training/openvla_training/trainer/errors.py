@@ -6,8 +6,8 @@ import torch
 
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_training.trainer.config import TrainConfig
-from openvla_training.trainer.dry_run import USABLE, estimate_run, suggest_settings
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.resources.dry_run import USABLE, estimate_run, suggest_settings
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _LOST_PROCESS = (

@@ -14,12 +14,12 @@ import torch
 
 from openvla_training.trainer.config import TrainConfig
 from openvla_training.trainer.data.open_source import open_source
-from openvla_training.trainer.dry_run import estimate_run
 from openvla_training.trainer.errors import diagnose
 from openvla_training.trainer.export import export_policy
 from openvla_training.trainer.metrics import Metrics
 from openvla_training.trainer.parallel import join_processes, select_device
-from openvla_training.trainer.reporting import Reporter, peak_rate
+from openvla_training.trainer.progress.reporting import Reporter, peak_rate
+from openvla_training.trainer.resources.dry_run import estimate_run
 from openvla_training.trainer.setup_model import check_processes
 from openvla_training.trainer.start import start
 from openvla_training.trainer.state import State, load_state, save_state, states

@@ -11,7 +11,7 @@ import torch
 from openvla_policy.model.config import siglip_7b, tiny
 from openvla_policy.model.vla import OpenVLA
 from openvla_training.trainer.cli import main
-from openvla_training.trainer.memory_estimate import PROMPT_TOKENS, estimate
+from openvla_training.trainer.resources.memory_estimate import PROMPT_TOKENS, estimate
 from openvla_training.trainer.strategies import STRATEGIES
 
 SMALL = tiny(image_size=56, vision_width=32, vision_depth=2, vision_heads=2, hidden_size=64, layers=3)

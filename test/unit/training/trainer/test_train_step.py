@@ -19,9 +19,9 @@ from openvla_training.trainer.config import (
     ParallelConfig,
     TrainConfig,
 )
-from openvla_training.trainer.dry_run import estimate_run
 from openvla_training.trainer.errors import diagnose
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.resources.dry_run import estimate_run
 from openvla_training.trainer.state import load_state, save_state, states
 from openvla_training.trainer.train_step import TrainStep
 

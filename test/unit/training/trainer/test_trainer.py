@@ -223,7 +223,7 @@ def test_curves_and_plots_are_written(data: Path, tmp_path: Path, caplog) -> Non
 
 
 def test_missing_weights_and_biases_is_named(data: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("openvla_training.trainer.reporting.find_spec", lambda name: None)
+    monkeypatch.setattr("openvla_training.trainer.progress.reporting.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="output.wandb: 'robots' needs the package wandb: pip install wandb"):
         train_toy(tmp_path, data, wandb="robots", steps=2)
 

@@ -11,8 +11,8 @@ from openvla_policy.checkpoint.prismatic import shape_of
 from openvla_policy.model import config as shapes
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_training.trainer.config import ModelConfig, TrainConfig
-from openvla_training.trainer.memory_estimate import GPUS, Estimate, estimate, known_gpu
 from openvla_training.trainer.parallel import World
+from openvla_training.trainer.resources.memory_estimate import GPUS, Estimate, estimate, known_gpu
 from openvla_training.trainer.setup_model import check_processes
 from openvla_training.trainer.strategies import STRATEGIES
 

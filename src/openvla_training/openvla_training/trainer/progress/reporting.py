@@ -21,9 +21,9 @@ from torch import Tensor
 
 from openvla_training.trainer.config import OutputConfig
 from openvla_training.trainer.data.batch import ValidationBatch
-from openvla_training.trainer.memory_estimate import GPUS, known_gpu
 from openvla_training.trainer.metrics import Metrics
-from openvla_training.trainer.plots import draw
+from openvla_training.trainer.progress.plots import draw
+from openvla_training.trainer.resources.memory_estimate import GPUS, known_gpu
 from openvla_training.trainer.train_step import StepMetrics
 
 log = logging.getLogger(__name__)
