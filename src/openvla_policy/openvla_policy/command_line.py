@@ -55,7 +55,10 @@ def parse(
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
-        print(f"{prog} {package_version(options.__module__.split('.')[0])}")
+        module = options.__module__
+        if module == "__main__" and (spec := sys.modules[module].__spec__):  # `python -m`
+            module = spec.name
+        print(f"{prog} {package_version(module.split('.')[0])}")
         raise SystemExit(0)
     epilog = "--version prints the version; --tyro-print-completion SHELL prints a completion script."
     return tyro.cli(
@@ -63,7 +66,11 @@ def parse(
         args=words,
         prog=prog,
         description=f"{description}\n\n{epilog}",
-        config=(tyro.conf.HelptextFromCommentsOff, *(() if flag_pairs else (tyro.conf.FlagCreatePairsOff,))),
+        config=(
+            tyro.conf.HelptextFromCommentsOff,
+            tyro.conf.DisallowNone,
+            *(() if flag_pairs else (tyro.conf.FlagCreatePairsOff,)),
+        ),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,12 @@ def test_wrong_arguments_end_with_status_2_and_name_the_option(
         read(*words)
     assert end.value.code == 2
     assert name in capsys.readouterr().err
+
+
+def test_version_is_known_under_python_m(root: Path):
+    command = [sys.executable, "-m", "openvla_policy.serving.cli", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    assert said == "openvla-serve 0.1.0\n"
 
 
 def test_prints_a_completion_script(capsys: pytest.CaptureFixture[str]):

@@ -188,3 +188,7 @@ def serve(server: PolicyServer, host: str, port: int, certificate: Path | None =
     running.run()
     log.info("stopped: %s", ", ".join(f"{count} {name}" for name, count in server.metrics.totals().items()))
     return 0 if running.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

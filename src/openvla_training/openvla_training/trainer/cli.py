@@ -16,7 +16,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from openvla_policy.command_line import parse
-from openvla_training.trainer.config import TrainConfig, option_rows
+from openvla_training.trainer.config import StrategyName, TrainConfig, option_rows
 from openvla_training.trainer.read_config import load_config, recipe_of
 from openvla_training.trainer.strategies import STRATEGIES
 
@@ -55,7 +55,7 @@ class FinetuneOptions(RunOptions):
     """Name of the dataset, the policy's unnorm_key."""
     output: str
     """Folder for the policy, curves and resume states."""
-    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = "lora"
+    strategy: StrategyName = "lora"
     """Which parameters are trained."""
 
 

@@ -21,6 +21,7 @@ from openvla_policy.suggestions import did_you_mean
 if TYPE_CHECKING:
     from pydantic import ConfigDict
 
+StrategyName = Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"]  # of strategies.STRATEGIES
 _PYDANTIC: ConfigDict = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -134,7 +135,7 @@ class ModelConfig:
     """Without checkpoint: size of the text vocabulary, before the 256 action tokens [tokens]."""
     ordinal_tokens: bool = False
     """Without checkpoint: action tokens start as smooth functions of their bin centre."""
-    strategy: Literal["full", "last_layer", "frozen_vision", "sandwich", "lora", "qlora"] = "full"
+    strategy: StrategyName = "full"
     """Which parameters are trained (Table 1 of the paper)."""
     lora_rank: Count = 32
     """Rank of the adapters of lora and qlora."""

@@ -12,6 +12,7 @@ from torch import nn
 from openvla_policy.checkpoint.adapters import attach_lora, linear_modules
 from openvla_policy.model.config import OpenVLAConfig
 from openvla_policy.model.vla import OpenVLA
+from openvla_training.trainer.config import StrategyName
 
 _EMBEDDING, _HEAD = "language_model.model.embed_tokens.", "language_model.lm_head."
 
@@ -28,7 +29,7 @@ class Strategy:
         quantised: Hold the frozen base in 4 bits during training.
     """
 
-    name: str
+    name: StrategyName
     description: str
     trains: Callable[[str, str], bool]
     adapter: bool = False
@@ -43,7 +44,7 @@ def _nothing(name: str, last: str) -> bool:
     return False
 
 
-STRATEGIES = {
+STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
         Strategy("full", "every parameter", lambda name, last: True),
