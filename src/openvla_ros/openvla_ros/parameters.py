@@ -120,6 +120,7 @@ class NodeParameters:
     """Base of the parameters of a node."""
 
     node: ClassVar[str]  # name of the node
+    moved: ClassVar[Mapping[str, str]] = {}  # parameters of earlier versions -> what to set instead
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def build(config: type[N], values: Mapping[str, object]) -> N:
     known = [row.name for row in rows(config)]
     for name in values:
         if name not in known:
-            raise ValueError(unknown_parameter(name, known, config.node))
+            raise ValueError(unknown_parameter(name, config, config.node))
     return _with_values(config(), "", values)
 
 
@@ -236,9 +237,11 @@ def _type_name(row: ParameterRow) -> str:
     return {bool: "bool (true or false)", int: "whole number", float: "number", str: "text"}[row.element]
 
 
-def unknown_parameter(name: str, known: Iterable[str], node: str) -> str:
-    """Error message for a name that is no parameter of a node, with the nearest names that are."""
-    known = sorted(known)
+def unknown_parameter(name: str, config: type[NodeParameters], node: str) -> str:
+    """Error message for a name that is no parameter of a node: where it moved, or the nearest names that are."""
+    if name in config.moved:
+        return f"parameter '{name}' of node '{node}' has moved: {config.moved[name]}"
+    known = sorted(row.name for row in rows(config))
     group = [other for other in known if other.split(".")[0] == name.split(".")[0]][:3]
     otherwise = f"did you mean {' or '.join(group)}?" if group else f"it has: {', '.join(known)}"
     return f"unknown parameter '{name}' for node '{node}'; {did_you_mean(name, known, otherwise=otherwise)}"

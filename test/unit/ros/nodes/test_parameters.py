@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from openvla_ros.nodes.policy.parameters import PolicyParameters
 from openvla_ros.parameters import ManagedNodeParameters, ParameterRow, build, check, parameter, rows
 
 RATE = ParameterRow("rate", 5.0, "Predictions a second", "Hz", 0.1, 50.0)
@@ -85,3 +86,8 @@ def test_a_configuration_refuses_a_wrong_value():
 def test_an_unknown_key_gets_the_nearest_names(name, hint):
     with pytest.raises(ValueError, match=f"unknown parameter '{name}' for node 'arm_node'; {hint}"):
         build(ArmParameters, {name: 1})
+
+
+def test_a_parameter_that_moved_names_its_new_place():
+    with pytest.raises(ValueError, match="'control_mode' of node 'policy_node' has moved: set it on 'bridge_node'"):
+        build(PolicyParameters, {"control_mode": "streaming"})

@@ -43,7 +43,7 @@ class DeclaredParameters(Generic[N]):
                 except ValueError as error:
                     self.rejected[name] = str(error)
             elif not name.startswith(OF_RCLPY):
-                self.rejected[name] = unknown_parameter(name, self._rows, node.get_name())
+                self.rejected[name] = unknown_parameter(name, config, node.get_name())
         for row in self._rows.values():
             value = self._accepted.get(row.name, row.default)
             node.declare_parameter(row.name, value, _descriptor(row), ignore_override=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -73,6 +74,9 @@ class PolicyParameters(ManagedNodeParameters):
     """Parameters of the policy node."""
 
     node: ClassVar[str] = "policy_node"
+    moved: ClassVar[Mapping[str, str]] = {
+        "control_mode": "set it on 'bridge_node'; the policy node follows the mode in safety/state"
+    }
 
     policy: BackendParameters = field(default_factory=BackendParameters)
     checkpoint: str = parameter(
