@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.control.commands import CancelGoal, Commands
 from openvla_ros.geometry import Bounds, Pose, Vector, angle
-from openvla_ros.safety.gate import GateConfig, StampedChunk, State
+from openvla_ros.safety.gate import GateConfig, State
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.watchdogs import NS, Now, Watchdogs
 from openvla_ros.safety.zones import Cone, KeepOut, Zones, clamp

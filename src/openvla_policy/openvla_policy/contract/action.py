@@ -1,4 +1,4 @@
-"""The answer of a policy: a short sequence of end-effector deltas."""
+"""Short sequences of end-effector deltas: the answer of a policy, and the stamped command that a message carries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 ACTION_DIM = 7
+Actions = tuple[tuple[float, ...], ...]
 ACTION_NAMES = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 
 
@@ -51,6 +52,33 @@ class ActionChunk:
     def idle(self) -> bool:
         """Whether no action of the chunk moves anything (see is_all_zero)."""
         return is_all_zero(self.actions)
+
+
+@dataclass(frozen=True)
+class StampedChunk:
+    """The command that an `openvla_msgs/ActionChunk` message carries, live or in a bag; not checked.
+
+    Plain floats rather than an array: the safety gate reads them at the controller's rate.
+
+    Attributes:
+        actions: Rows of 3 deltas [m], 3 rotations [rad, fixed axes XYZ] and the gripper's opening 0 … 1.
+        frame: Frame of the deltas.
+        stamp_ns: When it was computed [ns, node clock].
+        observation_ns: Stamp of the image that it answers [ns, node clock].
+        sequence: Number of the chunk among those of its source.
+        source: Name of the sender, such as `policy`.
+        period: Time between two actions [s].
+        instruction: The instruction that it follows.
+    """
+
+    actions: Actions
+    frame: str
+    stamp_ns: int
+    observation_ns: int
+    sequence: int
+    source: str
+    period: float
+    instruction: str = ""
 
 
 def is_all_zero(action: np.ndarray, tolerance: float = 1e-3) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import replace
 
-from openvla_ros.safety.gate import StampedChunk
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.safety.watchdogs import NS
 
 Action = tuple[float, ...]

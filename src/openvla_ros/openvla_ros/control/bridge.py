@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.control.action_schedule import Action, Schedule
 from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.control.chunk_counters import ChunkCounters
@@ -22,7 +23,7 @@ from openvla_ros.control.target_stream import MARGIN, TargetStream
 from openvla_ros.control.trajectory import TrajectoryError
 from openvla_ros.geometry import IDENTITY, Pose, Quaternion
 from openvla_ros.safety import gate as safety
-from openvla_ros.safety.gate import Gate, Inputs, StampedChunk, State
+from openvla_ros.safety.gate import Gate, Inputs, State
 from openvla_ros.safety.permission import Permission
 from openvla_ros.safety.robot_state import RobotState
 from openvla_ros.safety.watchdogs import Now

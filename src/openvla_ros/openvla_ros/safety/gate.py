@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from openvla_policy.contract.action import Actions, StampedChunk
 from openvla_ros.safety.limits import Limits, limit_action, malformed
 from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs, clock_jumped, stale
 
 MODES = ("blocking", "streaming")
 SHORTEST, LONGEST = 0.001, 60.0  # [s] range of the period between two actions
 MAX_PLAN = 20.0  # [s] longest time from a chunk's one observation to its last action
-Actions = tuple[tuple[float, ...], ...]
 FIRST = "first"  # the source of the first accepted chunk takes command
 
 
@@ -27,29 +27,6 @@ class State(IntEnum):
     READY = 2
     EXECUTING = 3
     ESTOP = 4
-
-
-@dataclass(frozen=True)
-class StampedChunk:
-    """The command that an ActionChunk message carries.
-
-    Attributes:
-        actions: Rows of 3 deltas [m], 3 rotations [rad, fixed axes XYZ] and the gripper's opening 0 … 1.
-        frame: Frame of the deltas.
-        stamp_ns: When it was computed [ns, node clock].
-        observation_ns: Stamp of the image that it answers [ns, node clock].
-        sequence: Number of the chunk among those of its source.
-        source: Name of the sender, such as `policy`.
-        period: Time between two actions [s].
-    """
-
-    actions: Actions
-    frame: str
-    stamp_ns: int
-    observation_ns: int
-    sequence: int
-    source: str
-    period: float
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_training.bags.alignment import nearest
-from openvla_training.bags.episodes import NS, BadBag, Chunk, Execution, Recording
+from openvla_training.bags.episodes import NS, BadBag, Execution, Recording
 
 EXECUTED_TOPIC = "policy/action_chunk"
 
@@ -44,18 +45,18 @@ def labelled_steps(
     Raises:
         BadBag: There is no chunk, an action is not finite, or a chunk's period does not match the rate.
     """
-    taken = sorted({chunk.observation_stamp: chunk for chunk in recording.chunks[EXECUTED_TOPIC]}.items())
+    taken = sorted({chunk.observation_ns: chunk for chunk in recording.chunks[EXECUTED_TOPIC]}.items())
     if not taken:
         raise BadBag(f"no message on topic {EXECUTED_TOPIC}")
     labels = {
-        chunk.observation_stamp: chunk
+        chunk.observation_ns: chunk
         for chunk in recording.chunks[label_topic]
         if sentence is None or chunk.instruction == sentence
     }
     frames = {int(stamp): index for index, stamp in enumerate(recording.image_stamps)}
     left_out: dict[str, int] = {}
     indices: list[int] = []
-    actions: list[NDArray[np.float64]] = []
+    actions: list[tuple[float, ...]] = []
     names: set[str] = set()
 
     def leave_out(reason: str) -> None:
@@ -88,12 +89,14 @@ def labelled_steps(
     return LabelledSteps(np.array(indices, np.int64), rows, next(iter(names), ""), left_out)
 
 
-def _rest(label: Chunk, executed: Chunk, after: Chunk | None) -> list[tuple[int, NDArray[np.float64]]]:
+def _rest(
+    label: StampedChunk, executed: StampedChunk, after: StampedChunk | None
+) -> list[tuple[int, tuple[float, ...]]]:
     """Return start [ns] and label of the second and later actions of a chunk that start before the next chunk."""
     period = round(executed.period / NS)
-    times = [executed.stamp + k * period for k in range(1, len(label.actions))]
+    times = [executed.stamp_ns + k * period for k in range(1, len(label.actions))]
     # Half a period: an action that starts just before the next chunk's first one is replaced by it.
-    end = None if after is None else after.stamp - period // 2
+    end = None if after is None else after.stamp_ns - period // 2
     return [(at, label.actions[k]) for k, at in enumerate(times, 1) if end is None or at < end]
 
 
@@ -105,12 +108,12 @@ def _executed(execution: Execution | None, stamp: int) -> bool:
     return stamp > newest and execution.refused_after == 0
 
 
-def _check(chunk: Chunk, topic: str, rate: float | None) -> None:
-    if not len(chunk.actions):
+def _check(chunk: StampedChunk, topic: str, rate: float | None) -> None:
+    if not chunk.actions:
         raise BadBag(f"topic {topic} has a chunk without actions")
-    if not np.isfinite(chunk.actions).all():
-        bad = int(np.flatnonzero(~np.isfinite(chunk.actions).all(axis=1))[0])
-        raise BadBag(f"topic {topic} has an action that is not finite: {chunk.actions[bad].tolist()}")
+    for action in chunk.actions:
+        if not np.isfinite(action).all():
+            raise BadBag(f"topic {topic} has an action that is not finite: {list(action)}")
     if len(chunk.actions) > 1 and not chunk.period > 0:
         raise BadBag(f"topic {topic} has a chunk of {len(chunk.actions)} actions and no period")
     if rate is not None and chunk.period > 0 and abs(chunk.period * rate - 1) > 0.1:

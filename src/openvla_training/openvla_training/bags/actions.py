@@ -104,8 +104,8 @@ def sentences(recording: Recording, actions: str) -> list[str]:
     if actions in (ACHIEVED, EXECUTED_TOPIC):
         return [recording.instruction]
     # Only labels of executed frames count: one may be left over from the previous episode.
-    executed = {chunk.observation_stamp for chunk in recording.chunks[EXECUTED_TOPIC]}
-    labelled = sorted({c.instruction for c in recording.chunks[actions] if c.observation_stamp in executed})
+    executed = {chunk.observation_ns for chunk in recording.chunks[EXECUTED_TOPIC]}
+    labelled = sorted({c.instruction for c in recording.chunks[actions] if c.observation_ns in executed})
     return labelled if len(labelled) > 1 else [recording.instruction]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openvla_policy.contract.action import StampedChunk
+
 NS = 1e-9
 BAG_FILES = ("*.mcap", "*.db3")
 
@@ -38,27 +40,6 @@ class Stream:
 
     stamps: NDArray[np.int64]
     values: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One recorded ActionChunk.
-
-    Attributes:
-        observation_stamp: Stamp of the image that it was computed from [ns].
-        stamp: Time at which it was computed and its execution started [ns].
-        actions: float64 (T, 7), along the axes of `frame`.
-        instruction: The instruction that it follows.
-        period: Time between its actions [s].
-        frame: Name of the frame.
-    """
-
-    observation_stamp: int
-    stamp: int
-    actions: NDArray[np.float64]
-    instruction: str
-    period: float
-    frame: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ class Recording:
     ee_pose: Stream
     gripper: Stream
     gripper_command: Stream | None
-    chunks: dict[str, list[Chunk]]
+    chunks: dict[str, list[StampedChunk]]
     execution: Execution | None
     frame: str = ""
     details: dict[str, Any] = field(default_factory=dict)

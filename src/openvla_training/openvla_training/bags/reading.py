@@ -21,9 +21,10 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.serde import SerdeError
 from zstandard import ZstdError
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_policy.contract.camera import to_rgb
 from openvla_training.bags.episode_cuts import CutBy, Segment, TimesLine, cut_bag
-from openvla_training.bags.episodes import NS, BadBag, Camera, Chunk, Execution, Recording, Stream, Topics
+from openvla_training.bags.episodes import NS, BadBag, Camera, Execution, Recording, Stream, Topics
 from openvla_training.bags.storage import OpenBag, open_bag
 
 STANDARD_TOPICS = Topics()
@@ -170,15 +171,16 @@ def _pose(message: Any) -> tuple[float, ...]:
     return (*_vector(pose.position), *_vector(pose.orientation), pose.orientation.w)
 
 
-def _chunk(message: Any) -> Chunk:
-    actions = [(*_vector(a.translation), *_vector(a.rotation), a.gripper) for a in message.actions]
-    return Chunk(
-        observation_stamp=_stamp(message.observation_stamp),
-        stamp=_stamp(message.header.stamp),
-        actions=np.array(actions, np.float64).reshape(-1, 7),
-        instruction=message.instruction,
-        period=message.period,
+def _chunk(message: Any) -> StampedChunk:
+    return StampedChunk(
+        actions=tuple((*_vector(a.translation), *_vector(a.rotation), a.gripper) for a in message.actions),
         frame=message.header.frame_id,
+        stamp_ns=_stamp(message.header.stamp),
+        observation_ns=_stamp(message.observation_stamp),
+        sequence=message.sequence,
+        source=message.source,
+        period=message.period,
+        instruction=message.instruction,
     )
 
 
@@ -299,7 +301,7 @@ class _Bag:
         stamps = self._ordered(topic, [value for _, value in samples])
         return Camera(topic, stamps, first)
 
-    def _instruction(self, last: int, event: Mapping[str, Any], chunks: dict[str, list[Chunk]]) -> str:
+    def _instruction(self, last: int, event: Mapping[str, Any], chunks: dict[str, list[StampedChunk]]) -> str:
         """Take the instruction given to the recorder, else the newest one before the end, else that of the chunks."""
         samples = self.samples.get("instruction", [])
         published = (samples[index][1].data for index in reversed(range(_count(samples, last))))

@@ -12,9 +12,10 @@ from bridge_robot import CONFIG, DOWN, LIMITS, START, Bench
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.control.bridge_config import CoreConfig
 from openvla_ros.geometry import Bounds, Pose, distance
-from openvla_ros.safety.gate import StampedChunk, State
+from openvla_ros.safety.gate import State
 from openvla_ros.safety.permission import PermissionConfig
 from openvla_ros.safety.watchdogs import NS
 from openvla_ros.safety.zones import Cone, Zones

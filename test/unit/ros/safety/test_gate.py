@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.safety import gate as safety
-from openvla_ros.safety.gate import Gate, GateConfig, Inputs, StampedChunk, State
+from openvla_ros.safety.gate import Gate, GateConfig, Inputs, State
 from openvla_ros.safety.limits import Limits
 from openvla_ros.safety.permission import Permission, PermissionConfig
 from openvla_ros.safety.watchdogs import Now, Seen, Watchdogs

@@ -16,6 +16,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool, Trigger
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.control.bridge import BridgeCore
 from openvla_ros.control.commands import Commands
 from openvla_ros.control.target_pose import BASE, END_EFFECTOR
@@ -28,7 +29,7 @@ from openvla_ros.nodes.common.process import main_of
 from openvla_ros.nodes.common.qos import EMERGENCY_STOP, LATCHED, SENSOR, STATE
 from openvla_ros.robots.adapter import Measured
 from openvla_ros.safety import gate as safety
-from openvla_ros.safety.gate import Gate, StampedChunk, State
+from openvla_ros.safety.gate import Gate, State
 from openvla_ros.safety.permission import DEADMAN, JOYSTICK
 from openvla_ros.safety.watchdogs import Now
 

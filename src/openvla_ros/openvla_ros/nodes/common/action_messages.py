@@ -9,8 +9,9 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Vector3
 from openvla_msgs.msg import ActionChunk, EndEffectorDelta, PolicyStatus, SafetyState, SceneScore
 
+from openvla_policy.contract.action import StampedChunk
 from openvla_ros.nodes.common.conversions import header, number, numbers, stamp_ns, time_message
-from openvla_ros.safety.gate import Gate, StampedChunk
+from openvla_ros.safety.gate import Gate
 
 SAFETY_NAMES = {0: "INACTIVE", 1: "HOLD", 2: "READY", 3: "EXECUTING", 4: "ESTOP"}
 
@@ -89,6 +90,7 @@ def read_chunk(message: ActionChunk) -> StampedChunk:
         sequence=int(message.sequence),
         source=message.source,
         period=float(message.period),
+        instruction=str(message.instruction),
     )
 
 
