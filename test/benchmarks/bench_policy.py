@@ -22,3 +22,4 @@ def test_policy() -> None:
     path = run(["--output", str(ROOT / "outputs" / "bench"), *quick])
     measured = {row["name"] for row in json.loads(path.read_text())["rows"] if not row["problem"]}
     assert {"baseline: generate", "baseline: reference", "eager"} <= measured
+    assert path.with_suffix(".png").stat().st_size > 10_000

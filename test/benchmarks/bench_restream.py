@@ -58,6 +58,7 @@ def test_restream_rates(start_node: Callable[..., Any], ros_node: Any) -> None:
     output = ROOT / "outputs" / "bench"
     output.mkdir(parents=True, exist_ok=True)
     (output / "restream.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    assert all(row["arrived_hz"] > 0.0 for row in rows)
 
 
 class Arm:

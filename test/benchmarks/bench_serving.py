@@ -142,3 +142,4 @@ def test_serving(tmp_path: Path) -> None:
         "server": about, "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    assert all(row.answers >= row.clients for row in rows)

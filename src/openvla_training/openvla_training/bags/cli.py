@@ -193,7 +193,7 @@ def options_of(given: ConvertOptions, bags: Sequence[Path]) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, or 1 when nothing is in the dataset or a bag is bad under --strict."""
+    """Run the command; returns 0, 1 when nothing is in the dataset or a bag is bad under --strict, 2 without a bag."""
     given = parse(
         ConvertOptions,
         arguments,
@@ -202,11 +202,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flag_pairs=True,
     )
     console = Console(stderr=True, highlight=False)
+    if not given.bags:
+        console.print(
+            "openvla-convert: name at least one bag, or a folder that holds bags", style="red", soft_wrap=True
+        )
+        return 2
     begin = time.monotonic()
     try:
         bags = find_bags(given.bags)
         if not bags:
-            raise ValueError(f"no bags in {', '.join(map(str, given.bags)) or 'the command line'}")
+            raise ValueError(f"no bags in {', '.join(map(str, given.bags))}")
         summary = _run(given, bags, options_of(given, bags), console)
         seconds = time.monotonic() - begin
         if summary.splits:

@@ -40,9 +40,10 @@ def stats_main(arguments: Sequence[str] | None = None) -> int:
         description="Print the statistics of RLDS datasets and write dataset_statistics.json beside each; "
         "--output writes the statistics of all of them taken together.",
     )
+    if not options.datasets:
+        print("openvla-stats: name at least one dataset folder", file=sys.stderr)
+        return 2
     try:
-        if not options.datasets:
-            raise ValueError("name at least one dataset folder")
         folders = [find_dataset(path) for path in options.datasets]
         for folder in folders:
             counts = ", ".join(f"{number} {split}" for split, number in count_episodes(folder).items())

@@ -38,7 +38,18 @@ class Range:
         from pydantic import BeforeValidator, Field
 
         limits = {name: limit for name, limit in vars(self).items() if limit is not None}
-        return handler.generate_schema(Annotated[source, Field(**limits), BeforeValidator(_not_bool)])
+        strict = source is int or None  # a real number may be text: YAML reads 5e-4 as one
+        return handler.generate_schema(Annotated[source, Field(strict=strict, **limits), BeforeValidator(_not_bool)])
+
+
+@dataclass(frozen=True)
+class Strict:
+    """Only values of the type itself, for pydantic, which would read 1 and "yes" as true."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(strict=True)])
 
 
 def _not_bool(value: Any) -> Any:
@@ -53,6 +64,7 @@ CountOrZero = Annotated[int, Range(ge=0)]
 Positive = Annotated[float, Range(gt=0)]
 PositiveOrZero = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, le=1)]
+Flag = Annotated[bool, Strict()]
 SHAPE_OPTIONS = frozenset(inspect.signature(tiny).parameters) - {"vocab_size"}
 """What `model.shape` may set: vocab_size follows from `model.vocabulary`."""
 
@@ -133,7 +145,7 @@ class ModelConfig:
     """Without checkpoint: arguments of openvla_policy.model.config.tiny, such as {hidden_size: 128, layers: 4}."""
     vocabulary: Count = 512
     """Without checkpoint: size of the text vocabulary, before the 256 action tokens [tokens]."""
-    ordinal_tokens: bool = False
+    ordinal_tokens: Flag = False
     """Without checkpoint: action tokens start as smooth functions of their bin centre."""
     strategy: StrategyName = "full"
     """Which parameters are trained (Table 1 of the paper)."""
@@ -218,9 +230,9 @@ class ParallelConfig:
     """Samples of one process's forward pass; gradients accumulate over a step [samples]; 0: all of its share."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Precision of matrix products; trained weights are kept in fp32."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Flag = False
     """Recompute the activations within each layer in the backward pass instead of keeping them."""
-    compile: bool = False
+    compile: Flag = False
     """Compile each layer with torch.compile: minutes at the start, faster steps."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where a GPU is available."""

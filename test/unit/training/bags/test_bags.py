@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from openvla_training.bags.actions import StepOptions, make_steps, moving
+from openvla_training.bags.actions import NOOP_NORM, StepOptions, make_steps, moving
 from openvla_training.bags.alignment import nearest
 from openvla_training.bags.episodes import BadBag, Topics, find_bags
 from openvla_training.bags.reading import read_frames, read_recordings
@@ -282,6 +282,7 @@ def test_noop_has_no_motion_and_an_unchanged_gripper() -> None:
     rows[5, 5] = 0.01
     #              first   moves  noop   closes  noop   turns
     assert moving(rows).tolist() == [False, True, False, True, False, True]
+    assert NOOP_NORM == 1e-4  # the reference's
 
 
 def test_end_effector_frame_expresses_the_same_motion(tmp_path: Path) -> None:

@@ -317,3 +317,8 @@ class Content:
     def __init__(self, episode: Episode) -> None:
         frames = np.stack(list(episode.images)).tobytes()
         self.content = (episode.actions.tobytes(), episode.states.tobytes(), frames, episode.instruction)
+
+
+def test_conversion_without_a_bag_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", str(tmp_path), "--dataset-name", "n"]) == 2
+    assert "name at least one bag" in capsys.readouterr().err

@@ -215,5 +215,10 @@ def test_stats_command_takes_several_datasets_together(tmp_path: Path, capsys: p
     assert stats_main([str(tmp_path / "none")]) == 1
 
 
+def test_statistics_without_a_dataset_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stats_main([]) == 2
+    assert "name at least one dataset folder" in capsys.readouterr().err
+
+
 if __name__ == "__main__":
     _write_forever(Path(sys.argv[1]))

@@ -230,7 +230,9 @@ def test_missing_weights_and_biases_is_named(data: Path, tmp_path: Path, monkeyp
 
 def test_only_the_configured_demonstrations_are_used(data: Path, tmp_path: Path) -> None:
     trainer = Trainer(toy_config(tmp_path, data, sentences="pull", demonstrations=4))
-    assert len(trainer.source.frames.trajectories()) == 4
+    frames = trainer.source.frames
+    assert len(frames.trajectories()) == 4 and len(frames) == 32
+    assert {frames.instructions[number] for number in frames.instruction} == {"pull the box"}
     assert trainer.next_step().loss > 0
     for batch in trainer.source.validation():
         assert (batch.actions[:, 0] <= 0).all()
