@@ -53,7 +53,7 @@ def specs(name: str = "sim", **values: str) -> dict:
 # ---- without launch ------------------------------------------------------------------------------
 
 
-# serve's arguments: test/unit/policy/serving/test_serving_docs.py
+# serve's arguments: test/unit/ros/nodes/test_policy_options.py
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "serve"])
 def test_arguments_are_described_and_set_declared_parameters(name):
     from openvla_ros.nodes.bridge.parameters import BridgeParameters
@@ -176,17 +176,29 @@ def test_system_python_can_import_what_launch_files_need(root):
 
 
 @pytest.mark.parametrize(
-    ("name", "argument", "value", "message"),
+    ("name", "argument", "value", "message", "error"),
     [
-        ("sim", "policy", "perhaps", "policy:=perhaps: give true or false"),
-        ("franka", "scale", "slow", "scale:=slow: give a number"),
-        ("sim", "seed", "1.5", "seed:=1.5: give a whole number"),
-        ("sim", "camera", "webcam", "camera 'webcam' is neither a file nor one of realsense, sim, usb_cam"),
-        ("franka", "config", "mine.yaml", "config 'mine.yaml' is neither a file nor one of franka, franka_sim"),
+        ("sim", "policy", "perhaps", "policy:=perhaps: give true or false", ValueError),
+        ("franka", "scale", "slow", "scale:=slow: give a number", ValueError),
+        ("sim", "seed", "1.5", "seed:=1.5: give a whole number", ValueError),
+        (
+            "sim",
+            "camera",
+            "webcam",
+            "camera 'webcam' is neither a file nor one of realsense, sim, usb_cam",
+            FileNotFoundError,
+        ),
+        (
+            "franka",
+            "config",
+            "mine.yaml",
+            "config 'mine.yaml' is neither a file nor one of franka, franka_sim",
+            FileNotFoundError,
+        ),
     ],
 )
-def test_wrong_values_are_refused_with_the_choices(name, argument, value, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+def test_wrong_values_are_refused_with_the_choices(name, argument, value, message, error):
+    with pytest.raises(error, match=message):
         specs(name, **{argument: value})
 
 
@@ -254,6 +266,28 @@ def test_launch_passes_parameter_values_unchanged(value):
     (evaluated,) = evaluate_parameters(LaunchContext(), parameters)
     result = list(evaluated["name"]) if isinstance(value, list) else evaluated["name"]
     assert result == value and type(result) is type(value)
+
+
+@with_launch
+def test_launch_gives_nodes_their_parameters_unchanged(monkeypatch):
+    import launch_ros.actions
+    from launch import LaunchContext
+    from launch_ros.utilities import evaluate_parameters, normalize_parameters
+
+    given_to, node = {}, launch_ros.actions.Node
+
+    def record(**options):
+        given_to[options["executable"]] = options["parameters"]
+        return node(**options)
+
+    monkeypatch.setattr(launch_ros.actions, "Node", record)
+    monkeypatch.setattr(sys, "argv", ["ros2"])
+    context = LaunchContext()
+    processes("sim", context, instruction="no: 1e3", unnorm_key="2024", expert_role="off", seed="7")
+    values = {name: evaluate_parameters(context, normalize_parameters(p))[-1] for name, p in given_to.items()}
+    assert values["policy_node"] == {"use_sim_time": True, "instruction": "no: 1e3", "unnorm_key": "2024"}
+    assert values["sim_node"] == {"use_sim_time": False, "expert.role": "off", "seed": 7}
+    assert list(values["lifecycle_manager"]["managed_nodes"]) == ["sim_node", "bridge_node", "policy_node"]
 
 
 @with_launch

@@ -30,6 +30,7 @@ from openvla_ros.safety.watchdogs import Now
 from openvla_ros.safety.zones import reachable
 
 CATCH_UP = 2  # targets that a late tick sends at most; what is later than that delays the motion
+DISPLACED = "the arm was moved while it stood"
 STOPPED = (State.HOLD, State.ESTOP, State.INACTIVE)
 
 
@@ -47,8 +48,7 @@ class BridgeCore:
         self.gate = safety.begin(gate or Gate(), config.gate)
         self.permission = Permission()
         self.robot_fault = ""  # why the robot itself does not move; '' if it does
-        self.counters = ChunkCounters()
-        self.robot = RobotState()
+        self.counters, self.robot = ChunkCounters(), RobotState()
         self.stream = TargetStream(config.gate.limits, config.period, self.blocking)  # only read by others
         self._schedule = Schedule(config.actions_per_chunk, config.ensemble_decay, self.blocking)
         self._goals = GoalControl(config.gate.limits, config.gripper_timeout, config.recovery_timeout)
@@ -128,10 +128,9 @@ class BridgeCore:
         if jumped:
             self._restart(jumped)
         elif self._displaced(pose):
-            moved = "the arm was moved while it stood"
-            self._notes.append(f"{moved}: the next motion starts from where it is now")
+            self._notes.append(f"{DISPLACED}: the next motion starts from where it is now")
             self._rest()
-            self._set(safety.hold(self.gate, moved))
+            self._set(safety.hold(self.gate, DISPLACED))
         if self._arrival is not None:
             self._arrival = self._arrival.pose_measured(self.config.arrival, pose, stamp_ns)
             self._update_and_continue(now)
@@ -182,6 +181,11 @@ class BridgeCore:
             self._notes.append(note)
         return self._commands()
 
+    def check_goals(self, now: Now) -> Commands:
+        """Cancel the goals that are overdue; `tick` does, but ticks stop with a simulated clock."""
+        self._goals.check(now)
+        return self._commands()
+
     # ---- actions ---------------------------------------------------------------------------------
 
     def chunk(self, chunk: StampedChunk, now: Now) -> Commands:
@@ -214,8 +218,7 @@ class BridgeCore:
         self._update(now)
         self._send_due(now, CATCH_UP)
         self._continue(now)
-        self._goals.check(now)
-        return self._commands()
+        return self.check_goals(now)
 
     # ---- motion ----------------------------------------------------------------------------------
 
@@ -332,6 +335,7 @@ class BridgeCore:
         """End the motion: the next one starts from the measured pose."""
         self._schedule.clear()
         self.stream.rest()
+        self._displacement.reset()
         self._arrival = self._commanded = None
 
     def _restart(self, reason: str) -> None:

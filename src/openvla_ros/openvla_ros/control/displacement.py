@@ -21,6 +21,10 @@ class DisplacementMonitor:
         self._limit = limit
         self._rest: Pose | None = None
 
+    def reset(self) -> None:
+        """Forget the place of rest: the motion ended elsewhere."""
+        self._rest = None
+
     def displaced(self, measured: Pose, target: Pose | None) -> bool:
         """Whether an arm at rest has moved away from its target since it came to rest.
 

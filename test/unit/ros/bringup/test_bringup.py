@@ -25,6 +25,7 @@ def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
         for file in spec.params_files:
             section = yaml.safe_load(file.read_text()).get(f"/**/{spec.name}")
             assert section is not None, f"{file} has no section for {spec.name}"
+            build(CONFIGS[spec.name], section["ros__parameters"])  # also what a later file overrides
             values |= section["ros__parameters"]
         parameters = build(CONFIGS[spec.name], values)
         if spec.name == "bridge_node":
@@ -34,7 +35,7 @@ def test_every_yaml_key_is_declared_and_every_value_allowed(robot):
 
 @pytest.mark.parametrize("robot", table.ROBOTS)
 @pytest.mark.parametrize("config", ["", "google_robot"])
-def test_bridge_knows_the_policy_s_frame_and_control_mode(robot, config):
+def test_bridge_knows_the_policy_s_frame(robot, config):
     specs = {spec.name: spec for spec in table.bringup(robot, config=config if robot == "generic" else "")}
     bridge, policy = (configured(specs[name]) for name in ("bridge_node", "policy_node"))
     del bridge["use_sim_time"]

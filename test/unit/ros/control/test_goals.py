@@ -71,6 +71,14 @@ def test_a_goal_that_takes_too_long_is_cancelled():
     assert [cancel.reason for cancel in bench.cancelled] == ["took longer than 3 s: cancelled"]
 
 
+def test_an_overdue_goal_is_cancelled_without_a_tick():
+    bench = Bench(STREAMING).ready()
+    act(bench, 0.0)
+    bench.steady += round((TIMEOUT + 0.1) * 1e9)  # a simulated clock may stand still, and with it the ticks
+    bench.call("check_goals")
+    assert [cancel.reason for cancel in bench.cancelled] == ["took longer than 3 s: cancelled"]
+
+
 def test_a_cancelled_goal_that_does_not_end_is_given_up():
     bench = Bench(STREAMING).ready()
     act(bench, 0.0)

@@ -41,6 +41,8 @@ def test_a_franka_moves_to_open_and_grasps_to_close():
     assert (topic, command) == ("target_pose", PoseTarget(pose(), "base", 5))
     ((name, move),) = franka.gripper(1.0)
     assert (name, move) == ("franka_gripper/move", Goal("franka_msgs/action/Move", {"width": 0.08, "speed": 0.1}))
+    assert franka.gripper_timeout == 3.0 and franka.recovery_timeout == FrankaConfig().recovery_timeout
+    assert GenericAdapter(GenericConfig("base")).gripper_timeout is None  # a topic: no goal, no timeout
     ((name, grasp),) = franka.gripper(0.0)
     assert name == "franka_gripper/grasp" and grasp.fields["width"] == 0.0 and grasp.fields["force"] == 20.0
     assert grasp.fields["epsilon"] == {"inner": 0.08, "outer": 0.08}  # any object between the fingers is meant

@@ -271,6 +271,8 @@ class BridgeNode(ManagedNode[BridgeParameters]):
     def _on_heartbeat(self) -> None:
         self._published = None
         self._update_enabled()
+        if self._core is not None:  # on the steady clock too: a simulator that is paused stops the ticks
+            self._apply(self._core.check_goals(self._now()))
         if self._robot is not None:
             self._robot.check_guard()
 
@@ -283,8 +285,6 @@ class BridgeNode(ManagedNode[BridgeParameters]):
             return
         later: list[Commands] = []
         if robot is not None:
-            if clipped := [name for target in commands.targets for name in robot.send_target(target)]:
-                later.append(core.target_clipped(clipped, self._now()))
             for cancel in commands.goals.cancel:
                 robot.cancel(cancel)
             gripper, recovery = commands.goals.gripper, commands.goals.recovery
@@ -292,6 +292,8 @@ class BridgeNode(ManagedNode[BridgeParameters]):
                 later.append(core.goal_ended(gripper.goal, self._now(), reached_server=False))
             if recovery is not None and not robot.recover(recovery):
                 later.append(core.goal_ended(recovery, self._now(), reached_server=False))
+            if clipped := [name for target in commands.targets for name in robot.send_target(target)]:
+                later.append(core.target_clipped(clipped, self._now()))
             if commands.stream_ended:
                 robot.end_stream(self.now_ns())
         self._moving = commands.moving
